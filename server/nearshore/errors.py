@@ -1,0 +1,147 @@
+"""What can go wrong, as exceptions that know no gRPC.
+
+NearshoreError
+├── CallerError                      the caller can mend it
+│   ├── InvalidArgumentError         the request is wrong in itself
+│   ├── NotFoundError                what it names is not there
+│   ├── AlreadyExistsError
+│   ├── PreconditionError            right in itself, wrong for this state
+│   ├── HistoryChangedError          the token or page belongs to another history
+│   ├── OverloadedError              come back later
+│   └── DeadlineError                the caller's deadline passed
+└── ServiceError                     the operator can mend it
+    ├── UnavailableError             a part is not there right now
+    ├── StorageFullError
+    └── CorruptionError              something on disk is not what it was
+
+Every class below those has one constant `reason` (stable, UPPER_SNAKE_CASE, part of the API), a message that says
+what is wrong, and a `remedy` that says what to do. `metadata` are strings that a program can read.
+nearshore.service.status maps each branch to a gRPC code.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class NearshoreError(Exception):
+    """Base of every error raised on purpose."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, remedy: str = "", **metadata: object) -> None:
+        """message says what is wrong, remedy what to do next; metadata are facts for a program."""
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".rstrip()
+
+
+class CallerError(NearshoreError):
+    """The caller can mend it."""
+
+
+class InvalidArgumentError(CallerError):
+    """The request is wrong in itself."""
+
+    reason = "INVALID_ARGUMENT"
+
+
+class NotFoundError(CallerError):
+    """What the request names does not exist."""
+
+
+class AlreadyExistsError(CallerError):
+    """What the request wants to create exists."""
+
+
+class PreconditionError(CallerError):
+    """The request is right in itself but wrong for the present state."""
+
+
+class HistoryChangedError(CallerError):
+    """A token or cursor belongs to a history that this store does not have (restore, fail-over, namesake)."""
+
+    reason = "HISTORY_CHANGED"
+
+
+class OverloadedError(CallerError):
+    """The server has as much work as it will hold."""
+
+    reason = "OVERLOADED"
+
+
+class DeadlineError(CallerError):
+    """The caller's deadline passed before the work was done."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class ServiceError(NearshoreError):
+    """The operator can mend it."""
+
+
+class UnavailableError(ServiceError):
+    """A part of the service is not there right now."""
+
+    reason = "UNAVAILABLE"
+
+
+class StorageFullError(ServiceError):
+    """The disk is full."""
+
+    reason = "STORAGE_FULL"
+
+    def __init__(self, detail: str) -> None:
+        """detail: what was being written."""
+        super().__init__(
+            f"The disk that holds the data folder is full: {detail}.",
+            "Nothing was written. Free space or grow the volume, then retry.",
+        )
+
+
+class CorruptionError(ServiceError):
+    """Something on disk is not what was written."""
+
+    reason = "CORRUPT"
+
+
+class InvalidWriteTokenError(InvalidArgumentError):
+    """A read_after that no write returned."""
+
+    reason = "INVALID_WRITE_TOKEN"
+
+    def __init__(self, token: str) -> None:
+        """token: as received."""
+        super().__init__(
+            f"read_after {token[:64]!r} is not a write token.", "Send the write_token of a write, unchanged."
+        )
+
+
+class CollectionNotFoundError(NotFoundError):
+    """No collection of that name."""
+
+    reason = "COLLECTION_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        """name: the bare collection id."""
+        super().__init__(
+            f"There is no collection {name!r}.", "ListCollections names those that exist.", collection=name
+        )
+
+
+class CollectionExistsError(AlreadyExistsError):
+    """The collection name is taken."""
+
+    reason = "COLLECTION_EXISTS"
+
+    def __init__(self, name: str) -> None:
+        """name: the bare collection id."""
+        super().__init__(
+            f"There is a collection {name!r} already.",
+            "Choose another name, or delete the collection first.",
+            collection=name,
+        )
