@@ -1,0 +1,180 @@
+"""What a client sends and what it gets, in plain Python: dataclasses, datetimes and numpy arrays."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from nearshore.records import F32, Document, IndexKind, Metric
+
+Truncation = Literal["cut_end", "refuse"]
+"""What to do with a text longer than the model's maximum."""
+SpecialTokens = Literal["bundle", "text", "parse"]
+"""How text that spells a special token is read: as the bundle says, as text, or as that token."""
+
+
+class FewerReason(enum.StrEnum):
+    """Why fewer hits came back than the limit."""
+
+    NONE = "none"  # limit hits came back
+    COLLECTION = "collection"  # the collection holds no more documents
+    FILTER = "filter"  # no more documents match the filter
+    SCORE_THRESHOLD = "score_threshold"  # no more documents reach the threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What documents carry besides id, title and parent_id."""
+
+    text: bool = True
+    metadata: bool = True
+    vector: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search: exactly one of text, vector and document_id is given."""
+
+    text: str | None = None
+    vector: F32 | None = None  # (dimensions,)
+    document_id: str | None = None
+    fingerprint: str = ""  # required with a vector in a collection with a model
+    limit: int | None = None  # None: the server's default, 10
+    offset: int = 0
+    score_threshold: float | None = None
+    filter: str = ""
+    exact: bool = False
+    ef_search: int | None = None
+    parts: Parts = Parts()
+    truncation: Truncation = "cut_end"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadState:
+    """How far the replica that answered had followed the collection."""
+
+    position: int
+    commit_at: datetime | None  # None at position 0
+    contact_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStatus:
+    """What the replica that answered holds of a collection."""
+
+    read_state: ReadState
+    documents: int
+    sealed_rows: int
+    tail_rows: int
+    dead_rows: int
+    index_generation: int
+    building: bool
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as the server describes it; names are bare, without "collections/" and "models/"."""
+
+    name: str
+    model: str
+    fingerprint: str
+    dimensions: int
+    metric: Metric
+    index_kind: IndexKind
+    created_at: datetime
+    status: CollectionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Upserted:
+    """What an upsert did."""
+
+    write_token: str
+    truncated: Sequence[int]  # indexes of documents whose text was cut
+    embedded: int  # documents that needed embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete did."""
+
+    write_token: str  # empty when a filter matched nothing
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Documents read by id, in request order."""
+
+    documents: Sequence[Document]
+    missing_ids: Sequence[str]
+    vectors: F32 | None  # (len(documents), dimensions) where asked for
+    read_state: ReadState
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of documents, in the order of their ids."""
+
+    documents: Sequence[Document]
+    next_page_token: str  # empty on the last page
+    vectors: F32 | None  # (len(documents), dimensions) where asked for
+    read_state: ReadState
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One document that a search found; more score is closer."""
+
+    document: Document
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer to one query, closest hit first."""
+
+    hits: Sequence[Hit]
+    vectors: F32 | None  # (len(hits), dimensions) where asked for
+    exact: bool
+    rows_scanned: int
+    ef_search: int
+    fewer_reason: FewerReason
+    index_generation: int
+    read_state: ReadState
+    query_tokens: int
+    query_tokens_used: int
+    embedding_s: float
+    index_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Texts as vectors."""
+
+    vectors: F32  # (len(texts), dimensions)
+    tokens: Sequence[int]  # before truncation
+    tokens_used: Sequence[int]
+    fingerprint: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """All tokens of one text before truncation, special ones included."""
+
+    ids: Sequence[int]
+    tokens: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Texts as tokens."""
+
+    texts: Sequence[TokenizedText]
+    model: str
+    max_tokens: int
