@@ -1,0 +1,70 @@
+# Every target sets up what it needs; CI calls only these.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The real model lives inside the checkout, so that nothing is left behind in a home folder.
+export NEARSHORE_MODEL_DIR ?= $(CURDIR)/.cache/models
+MODEL := $(NEARSHORE_MODEL_DIR)/all-MiniLM-L6-v2/bundle.json
+PROTOS := $(wildcard proto/nearshore/v1/*.proto)
+COMPILE := pip-compile --quiet --no-header --generate-hashes --strip-extras --allow-unsafe --no-annotate \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.PHONY: help setup model demo proto docs check test test-slow prove bench lock format clean
+
+help: ## Show the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with exactly the locked packages
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "nearshore needs Python 3.11 or later; name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "The venv module of $(PYTHON) does not work (Debian: apt-get install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+model: $(MODEL) ## Obtain all-MiniLM-L6-v2 and export it
+$(MODEL): | $(STAMP)
+	$(BIN)/nearshore model get all-MiniLM-L6-v2
+
+demo: $(STAMP) $(MODEL) ## Index the standard library's documentation and answer questions about it
+	$(BIN)/nearshore demo
+
+proto: $(STAMP) ## Generate the Python code of proto/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=server \
+		--mypy_out=quiet:server --grpc_python_out=server --mypy_grpc_out=quiet:server $(PROTOS)
+
+docs: $(STAMP) ## Generate the references of settings and errors
+	$(BIN)/python -m nearshore.cli.reference docs
+
+check: $(STAMP) ## Lint, types, and generated files that are stale
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	tests/check_generated.sh
+
+test: $(STAMP) ## The default tests: no network, no corpora, under five minutes
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) $(MODEL) ## Kill -9 rounds, the real model, larger corpora: under forty minutes
+	$(BIN)/python -m pytest tests/slow -m "not prove" --timeout 2400
+
+prove: $(STAMP) $(MODEL) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DATA names the data
+	$(BIN)/python -m benchmarks.prove
+
+bench: $(STAMP) $(MODEL) ## What the service adds to the bare model, paired
+	$(BIN)/python -m benchmarks.service_overhead
+
+lock: $(STAMP) ## Resolve the dependencies again
+	$(BIN)/$(COMPILE) -o requirements.lock pyproject.toml
+	$(BIN)/$(COMPILE) --extra dev -o requirements-dev.lock -c requirements.lock pyproject.toml
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
