@@ -145,3 +145,35 @@ class CollectionExistsError(AlreadyExistsError):
             "Choose another name, or delete the collection first.",
             collection=name,
         )
+
+
+class InvalidMetadataError(InvalidArgumentError):
+    """Metadata that no document can carry."""
+
+    reason = "INVALID_METADATA"
+
+
+class InvalidVectorsError(InvalidArgumentError):
+    """Vectors whose bytes, width or values cannot be taken."""
+
+    reason = "INVALID_VECTORS"
+
+
+class InvalidSettingsError(InvalidArgumentError):
+    """Settings that name something unknown or hold an impossible value."""
+
+    reason = "INVALID_SETTINGS"
+
+
+class PortInUseError(UnavailableError):
+    """Another process listens on the port."""
+
+    reason = "PORT_IN_USE"
+
+    def __init__(self, address: str) -> None:
+        """address: host and port as they were asked for."""
+        super().__init__(
+            f"Cannot listen on {address}: the port is in use, or the address is not this machine's.",
+            "Stop the process that listens there, or set server.port (--port) to another one; 0 takes a free one.",
+            address=address,
+        )
