@@ -1,0 +1,232 @@
+"""What can be wrong with a request about documents, collections or searches. Each message names the field at fault.
+
+Field names are paths into the request as its proto spells it: documents[3].metadata["year"].
+"""
+
+from __future__ import annotations
+
+from nearshore.errors import DeadlineError, InvalidArgumentError, NotFoundError, PreconditionError
+
+
+class InvalidNameError(InvalidArgumentError):
+    """A resource name, or the id in it, is malformed."""
+
+    reason = "INVALID_NAME"
+
+
+class BatchSizeError(InvalidArgumentError):
+    """Too few or too many documents, ids or searches in one call."""
+
+    reason = "BATCH_SIZE_OUT_OF_RANGE"
+
+
+class InvalidIdError(InvalidArgumentError):
+    """A document id or parent id is empty, too long or holds NUL."""
+
+    reason = "INVALID_ID"
+
+
+class DuplicateIdError(InvalidArgumentError):
+    """Two documents of one batch have the same id."""
+
+    reason = "DUPLICATE_ID"
+
+
+class EmptyTextError(InvalidArgumentError):
+    """A text to embed holds nothing but white space."""
+
+    reason = "EMPTY_TEXT"
+
+
+class TextTooLargeError(InvalidArgumentError):
+    """A text has more bytes than allowed; too many tokens is TEXT_TOO_LONG."""
+
+    reason = "TEXT_TOO_LARGE"
+
+
+class NulInTextError(InvalidArgumentError):
+    """A string holds the character U+0000."""
+
+    reason = "NUL_IN_TEXT"
+
+
+class MetadataTooLargeError(InvalidArgumentError):
+    """A document has too many metadata keys or bytes."""
+
+    reason = "METADATA_TOO_LARGE"
+
+
+class MetadataTooDeepError(InvalidArgumentError):
+    """A list inside a list."""
+
+    reason = "METADATA_TOO_DEEP"
+
+
+class InvalidMetadataError(InvalidArgumentError):
+    """A metadata key or value is not one that can be stored."""
+
+    reason = "INVALID_METADATA"
+
+
+class VectorsRequiredError(InvalidArgumentError):
+    """The collection has no model and the call brings no vectors."""
+
+    reason = "VECTORS_REQUIRED"
+
+
+class VectorBytesError(InvalidArgumentError):
+    """The data of a matrix does not have rows * dimensions float32 values."""
+
+    reason = "VECTOR_BYTES"
+
+
+class VectorRowsError(InvalidArgumentError):
+    """Not one row for each document, or not exactly one for a query."""
+
+    reason = "VECTOR_ROWS"
+
+
+class VectorWidthError(InvalidArgumentError):
+    """Vectors have another width than the collection's."""
+
+    reason = "VECTOR_WIDTH"
+
+
+class VectorNotFiniteError(InvalidArgumentError):
+    """A component is NaN or infinite."""
+
+    reason = "VECTOR_NOT_FINITE"
+
+
+class VectorTooLargeError(InvalidArgumentError):
+    """A vector is so long that scores with it would overflow float32."""
+
+    reason = "VECTOR_TOO_LARGE"
+
+
+class ZeroVectorError(InvalidArgumentError):
+    """A vector of zeros has no direction."""
+
+    reason = "ZERO_VECTOR"
+
+
+class FingerprintRequiredError(InvalidArgumentError):
+    """Vectors for a collection with a model came without saying which model made them."""
+
+    reason = "FINGERPRINT_REQUIRED"
+
+
+class FingerprintMismatchError(PreconditionError):
+    """Two models would be mixed."""
+
+    reason = "FINGERPRINT_MISMATCH"
+
+
+class NoModelError(PreconditionError):
+    """Text cannot be embedded for a collection without a model."""
+
+    reason = "NO_MODEL"
+
+
+class LimitError(InvalidArgumentError):
+    """limit, offset or their sum is out of range."""
+
+    reason = "LIMIT_OUT_OF_RANGE"
+
+
+class EfSearchError(InvalidArgumentError):
+    """ef_search is out of range."""
+
+    reason = "EF_SEARCH_OUT_OF_RANGE"
+
+
+class ScoreThresholdError(InvalidArgumentError):
+    """score_threshold is NaN."""
+
+    reason = "INVALID_SCORE_THRESHOLD"
+
+
+class PageSizeError(InvalidArgumentError):
+    """page_size is out of range."""
+
+    reason = "PAGE_SIZE_OUT_OF_RANGE"
+
+
+class InvalidPageTokenError(InvalidArgumentError):
+    """A page_token that this list did not return."""
+
+    reason = "INVALID_PAGE_TOKEN"
+
+
+class InvalidRequestIdError(InvalidArgumentError):
+    """A request_id that is too long or not printable ASCII."""
+
+    reason = "INVALID_REQUEST_ID"
+
+
+class QueryRequiredError(InvalidArgumentError):
+    """Not exactly one of text, vector and document_id."""
+
+    reason = "QUERY_REQUIRED"
+
+
+class IdsOrFilterError(InvalidArgumentError):
+    """A delete needs either ids or a filter."""
+
+    reason = "IDS_OR_FILTER"
+
+
+class FieldNotAllowedError(InvalidArgumentError):
+    """A field that has no meaning where it was set."""
+
+    reason = "FIELD_NOT_ALLOWED"
+
+
+class UnknownEnumError(InvalidArgumentError):
+    """An enum number that this version does not know."""
+
+    reason = "UNKNOWN_ENUM_VALUE"
+
+    def __init__(self, field: str, number: int) -> None:
+        """field: the path into the request; number: as received."""
+        super().__init__(
+            f"{field} has the unknown value {number}.",
+            "Use a value of the proto that this server serves, or leave the field out.",
+            field=field,
+        )
+
+
+class DimensionsError(InvalidArgumentError):
+    """A new collection has neither a model nor a usable width."""
+
+    reason = "DIMENSIONS_OUT_OF_RANGE"
+
+
+class AnswerTooLargeError(InvalidArgumentError):
+    """The answer would not fit into one message."""
+
+    reason = "ANSWER_TOO_LARGE"
+
+
+class DocumentNotFoundError(NotFoundError):
+    """The document that serves as the query does not exist."""
+
+    reason = "DOCUMENT_NOT_FOUND"
+
+
+class ModelNotServedError(NotFoundError):
+    """This server does not serve that model."""
+
+    reason = "MODEL_NOT_SERVED"
+
+
+class TooManyCollectionsError(PreconditionError):
+    """The store holds as many collections as the operator allows."""
+
+    reason = "TOO_MANY_COLLECTIONS"
+
+
+class ReadAfterTimeoutError(DeadlineError):
+    """The replica did not reach the write of read_after before the deadline."""
+
+    reason = "READ_AFTER_TIMEOUT"

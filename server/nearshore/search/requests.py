@@ -1,0 +1,85 @@
+"""What callers ask of a search and what they get: nearshore.v1's search messages as plain frozen dataclasses.
+
+A request holds what came over the wire, not yet validated; a field that is unset on the wire has the default given here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nearshore.documents.requests import Parts, ReadState, Vectors
+from nearshore.embedding import Truncation
+from nearshore.records import Document
+
+
+class FewerReason(enum.StrEnum):
+    """Why fewer hits came back than limit."""
+
+    NONE = "none"
+    COLLECTION = "collection"
+    FILTER = "filter"
+    SCORE_THRESHOLD = "score_threshold"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """SearchRequest: exactly one of text, vector and document_id is not None."""
+
+    collection: str
+    text: str | None = None
+    vector: Vectors | None = None
+    document_id: str | None = None
+    fingerprint: str = ""
+    limit: int | None = None
+    offset: int = 0
+    score_threshold: float | None = None
+    filter: str = ""
+    exact: bool = False
+    ef_search: int | None = None
+    parts: Parts = Parts()
+    read_after: str = ""
+    truncation: Truncation = Truncation.CUT_END
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One document found; parts not asked for are empty."""
+
+    document: Document
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """SearchResponse."""
+
+    hits: Sequence[Hit]
+    vectors: Vectors | None  # one row a hit; None unless parts.vector
+    exact: bool
+    rows_scanned: int
+    ef_search: int
+    fewer_reason: FewerReason
+    index_generation: int
+    read_state: ReadState
+    query_tokens: int = 0
+    query_tokens_used: int = 0
+    embedding_s: float = 0.0
+    index_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSearchRequest:
+    """BatchSearchRequest."""
+
+    collection: str
+    searches: Sequence[SearchRequest]
+    read_after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSearchAnswer:
+    """BatchSearchResponse: one answer a search, all at one read_state."""
+
+    results: Sequence[SearchAnswer]
