@@ -32,6 +32,7 @@ class FeedPage:
     head: Cursor  # the newest commit that this transaction saw
     head_at: datetime | None  # when head was committed; None at position 0
     complete: bool  # no item after these up to head: the follower may publish head
+    walk_head: int = 0  # head when the first page of this walk was read
 
 
 class Store(Protocol):
@@ -53,28 +54,29 @@ class Store(Protocol):
     def delete_collection(self, collection_id: int) -> None:
         """Delete durably; the name is free at once, rows may be removed later in the background."""
 
-    def write(
-        self, collection_id: int, changes: Sequence[Change], request_id: str = ""
-    ) -> Future[WriteResult]:
+    def write(self, collection_id: int, changes: Sequence[Change], request_id: str = "") -> Future[WriteResult]:
         """Apply changes in one commit, all or none; the future resolves when the commit is durable, never before.
 
         Ids within `changes` differ. Several callers may share one transaction (group commit); callers of one
         collection in one transaction share one position, the later caller's change of an id wins. A request_id seen
         before for this collection returns the first write's result and writes nothing. A write that changes nothing
         (deletes of absent ids) still gets a commit.
-        The future raises OverloadedError when the writer's queue is full.
+        Whatever goes wrong comes through the future: InvalidArgumentError (duplicate id, NUL, wrong vector width),
+        OverloadedError when the writer's queue is full, OutcomeUnknownError when the commit itself failed.
         """
 
     def get_items(self, collection_id: int, ids: Sequence[str]) -> dict[str, Item]:
         """The live items of these ids, vectors included; missing and deleted ids are absent."""
 
     def read_feed(
-        self, collection_id: int, cursor: Cursor, after: tuple[int, str] | None = None, limit: int = 1000
+        self, collection_id: int, cursor: Cursor, after: FeedPage | None = None, limit: int = 1000
     ) -> FeedPage:
-        """One page of the feed from `cursor`, continuing behind (position, id) `after` within the same walk.
+        """One page of the feed from `cursor`: the first of a walk, or the one behind page `after` of the same walk.
 
+        At most `limit` items, fewer where they are large; only `complete` says that the walk is at its end.
         Raises HistoryChangedError when cursor's tag is not that of its position, or its position is beyond head or
-        below floor (a cursor at position 0 is always good: it reads the whole state).
+        below floor (a cursor at position 0 is always good: it reads the whole state); and, in mid-walk, when `after`
+        was read from another history or tombstones younger than the walk were pruned: throw the walk away.
         """
 
     def commit_tag(self, collection_id: int, position: int) -> bytes | None:
