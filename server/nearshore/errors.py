@@ -85,9 +85,22 @@ class ServiceError(NearshoreError):
 
 
 class UnavailableError(ServiceError):
-    """A part of the service is not there right now."""
+    """A part of the service is not there right now; nothing was written, a retry is safe."""
 
     reason = "UNAVAILABLE"
+
+
+class CommitUnknownError(UnavailableError):
+    """The connection to the store was lost at COMMIT: the write may or may not have happened."""
+
+    reason = "COMMIT_OUTCOME_UNKNOWN"
+
+    def __init__(self) -> None:
+        """One message for all stores."""
+        super().__init__(
+            "The outcome of this write is not known.",
+            "Retry only with the request_id of the first attempt: a blind retry can overwrite a later write.",
+        )
 
 
 class StorageFullError(ServiceError):
@@ -239,4 +252,31 @@ class OutcomeUnknownError(UnavailableError):
         super().__init__(
             f"The write failed at its commit ({detail}): it may or may not be stored.",
             "Retry with the same request id, never blindly: a blind retry could overwrite a later write.",
+        )
+
+
+class WriteTokenExpiredError(PreconditionError):
+    """A read_after older than what the store remembers."""
+
+    reason = "WRITE_TOKEN_EXPIRED"
+
+    def __init__(self) -> None:
+        """The same for every token."""
+        super().__init__(
+            "The write token in read_after is older than store.retention_s.",
+            "Read without it: every replica has long applied that write.",
+        )
+
+
+class RequestIdReusedError(InvalidArgumentError):
+    """A request_id that an earlier write with another content used."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        """request_id: as received."""
+        super().__init__(
+            f"request_id {request_id!r} was used by an earlier write with another content.",
+            "Use a new request_id for every new write, the same one only to retry.",
+            request_id=request_id,
         )

@@ -120,7 +120,7 @@ class WriteToken:
     position: int
     tag: bytes
 
-    _LAYOUT = struct.Struct(">BQQ16s")
+    _LAYOUT = struct.Struct(">Bqq16s")
 
     def encode(self) -> str:
         """The opaque text form, safe in URLs and headers."""
@@ -135,7 +135,7 @@ class WriteToken:
             version, collection_id, position, tag = cls._LAYOUT.unpack(raw)
         except (binascii.Error, struct.error, ValueError) as error:
             raise InvalidWriteTokenError(text) from error
-        if version != 1:
+        if version != 1 or collection_id < 1 or position < 1:
             raise InvalidWriteTokenError(text)
         return cls(collection_id, position, tag)
 
@@ -156,13 +156,23 @@ def new_tag() -> bytes:
     return uuid.uuid4().bytes
 
 
+def metadata_size_bytes(metadata: Metadata) -> int:
+    """Bytes of keys and values in UTF-8, 8 for a number, timestamp or truth value."""
+    size = 0
+    for key, value in metadata.items():
+        size += len(key.encode())
+        for scalar in value if isinstance(value, tuple) else (value,):
+            size += len(scalar.encode()) if isinstance(scalar, str) else 8
+    return size
+
+
 def changes_size_bytes(changes: Sequence[Change]) -> int:
-    """Roughly what these changes take in the store, for batching."""
+    """Roughly what these changes take in the store, for batching and for bounding queues."""
     size = 0
     for change in changes:
+        size += 128 + len(change.id if isinstance(change, Delete) else change.document.id)
         if isinstance(change, Upsert):
             document = change.document
-            size += 4 * len(change.vector) + 2 * (len(document.text) + len(document.title)) + 256
-        else:
-            size += 128
+            size += 4 * len(change.vector) + len(document.text.encode()) + len(document.title.encode())
+            size += metadata_size_bytes(document.metadata)
     return size

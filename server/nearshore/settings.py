@@ -96,6 +96,9 @@ class LimitSettings(_Section):
     max_metadata_keys: int = Field(64, ge=0, description="Metadata keys of one document.")
     max_metadata_bytes: int = Field(64 << 10, ge=0, description="Bytes of one document's metadata.")
     max_filter_bytes: int = Field(8 << 10, ge=1, description="Bytes of one filter.")
+    max_read_after: int = Field(100, ge=1, description="Write tokens in read_after.")
+    max_read_wait_s: float = Field(30.0, gt=0, description="Longest wait for read_after, in seconds.")
+    max_page_bytes: int = Field(3_500_000, ge=1 << 16, description="Bytes at which a page of ListDocuments ends.")
     max_collections: int = Field(1_000, ge=1, description="Collections in one store.")
 
 

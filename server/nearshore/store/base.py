@@ -25,13 +25,22 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Walk:
+    """Where the next page of one walk over the feed begins, and what the walk started from."""
+
+    position: int
+    id: str  # the last item delivered was (position, id)
+    started: Cursor  # head as the walk's first page saw it
+
+
+@dataclass(frozen=True, slots=True)
 class FeedPage:
     """Items of one page, read in one transaction, in the order of (position, id)."""
 
     items: Sequence[Item]  # tombstones included
     head: Cursor  # the newest commit that this transaction saw
     head_at: datetime | None  # when head was committed; None at position 0
-    complete: bool  # no item after these up to head: the follower may publish head
+    next: Walk | None  # give it to read_feed for the next page; None: complete, the follower may publish head
     walk_head: int = 0  # head when the first page of this walk was read
 
 
@@ -54,38 +63,53 @@ class Store(Protocol):
     def delete_collection(self, collection_id: int) -> None:
         """Delete durably; the name is free at once, rows may be removed later in the background."""
 
-    def write(self, collection_id: int, changes: Sequence[Change], request_id: str = "") -> Future[WriteResult]:
+    def write(
+        self, collection_id: int, changes: Sequence[Change], request_id: str = "", request_digest: bytes = b""
+    ) -> Future[WriteResult]:
         """Apply changes in one commit, all or none; the future resolves when the commit is durable, never before.
 
-        Ids within `changes` differ. Several callers may share one transaction (group commit); callers of one
-        collection in one transaction share one position, the later caller's change of an id wins. A request_id seen
-        before for this collection returns the first write's result and writes nothing. A write that changes nothing
-        (deletes of absent ids) still gets a commit.
-        Whatever goes wrong comes through the future: InvalidArgumentError (duplicate id, NUL, wrong vector width),
-        OverloadedError when the writer's queue is full, OutcomeUnknownError when the commit itself failed.
+        Ids within `changes` differ. Several callers may share one transaction (group commit, up to the configured
+        rows and bytes; one larger call is still one commit); callers of one collection in one transaction share one
+        position and are judged in their order: the later caller's change of an id wins. A request_id seen before for
+        this collection returns the first write's result and writes nothing, also within one group; with another
+        request_digest it raises RequestIdReusedError. A write that changes nothing still gets a commit.
+        The future raises OverloadedError when the queue is full; CommitUnknownError when the outcome of COMMIT cannot
+        be known; after every other error nothing was written.
         """
+
+    def find_request(self, collection_id: int, request_id: str, request_digest: bytes) -> WriteResult | None:
+        """The result of an earlier write with this request_id, so that a retry need not embed again.
+
+        Raises RequestIdReusedError when its digest differs.
+        """
+
+    def heads(self) -> dict[int, Cursor]:
+        """The head of every collection, in one query: what followers poll."""
 
     def get_items(self, collection_id: int, ids: Sequence[str]) -> dict[str, Item]:
         """The live items of these ids, vectors included; missing and deleted ids are absent."""
 
     def read_feed(
-        self, collection_id: int, cursor: Cursor, after: FeedPage | None = None, limit: int = 1000
+        self, collection_id: int, cursor: Cursor, resume: Walk | None = None, limit: int = 1000
     ) -> FeedPage:
-        """One page of the feed from `cursor`: the first of a walk, or the one behind page `after` of the same walk.
+        """One page of the feed after `cursor`, continuing the walk `resume`.
 
-        At most `limit` items, fewer where they are large; only `complete` says that the walk is at its end.
         Raises HistoryChangedError when cursor's tag is not that of its position, or its position is beyond head or
-        below floor (a cursor at position 0 is always good: it reads the whole state); and, in mid-walk, when `after`
-        was read from another history or tombstones younger than the walk were pruned: throw the walk away.
+        below floor (a cursor at position 0 is always good: it reads the whole state); and within a walk when floor
+        passed the position it started from (a tombstone may be missing) or that commit's tag differs.
         """
 
     def commit_tag(self, collection_id: int, position: int) -> bytes | None:
-        """The tag of a commit; None where the store has no such commit (pruned, or another history)."""
+        """The tag of a commit, or None where the store never had one at that position (beyond head).
 
-    def prune(self, collection_id: int, before: datetime) -> int:
-        """Forget tombstones, commits and request ids older than `before` by raising floor, in one transaction.
+        Raises WriteTokenExpiredError below floor, where commits were pruned.
+        """
 
-        The newest commit always stays. Returns the new floor.
+    def prune(self, collection_id: int, keep_s: float) -> int:
+        """Forget tombstones, commits and request ids older than keep_s by the store's clock, by raising floor.
+
+        Each transaction raises floor and deletes what lies below it; several small ones may be used. The newest
+        commit always stays, and so does the commit at floor: a cursor there is still good. Returns the new floor.
         """
 
     def watch(self, on_commit: Callable[[int], None]) -> None:

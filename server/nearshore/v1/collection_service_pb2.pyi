@@ -88,21 +88,24 @@ class Collection(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     METRIC_FIELD_NUMBER: _builtins.int
-    INDEX_KIND_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"collections/{collection}"; the id is 1 to 63 of a-z, 0-9, "-" and "_", first a letter or digit."""
+    """"collections/{collection}"."""
     model: _builtins.str
     """"models/{model}" whose vectors it holds; empty when callers bring their own vectors."""
     fingerprint: _builtins.str
-    """Output only for a collection with a model: what its vectors mean."""
+    """What its vectors mean. On creation: empty, or what the model's must be."""
     dimensions: _builtins.int
-    """Components of a vector. Output only for a collection with a model; required (1 to 4,096) without one."""
+    """Components of a vector: 1 to 4,096, required without a model. With one: the model's own, which 0 stands for."""
     metric: Global___Metric.ValueType
     """Default: METRIC_COSINE."""
-    index_kind: Global___IndexKind.ValueType
-    """Default: INDEX_KIND_AUTO."""
+    uid: _builtins.int
+    """Output only. Never used again, so a new collection of an old name can be told from it."""
+    @_builtins.property
+    def index(self) -> Global___IndexConfig: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
@@ -119,17 +122,40 @@ class Collection(_message.Message):
         fingerprint: _builtins.str = ...,
         dimensions: _builtins.int = ...,
         metric: Global___Metric.ValueType = ...,
-        index_kind: Global___IndexKind.ValueType = ...,
+        index: Global___IndexConfig | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         status: Global___CollectionStatus | None = ...,
+        uid: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "index", b"index", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dimensions", b"dimensions", "fingerprint", b"fingerprint", "index_kind", b"index_kind", "metric", b"metric", "model", b"model", "name", b"name", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dimensions", b"dimensions", "fingerprint", b"fingerprint", "index", b"index", "metric", b"metric", "model", b"model", "name", b"name", "status", b"status", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class IndexConfig(_message.Message):
+    """How a collection is indexed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    kind: Global___IndexKind.ValueType
+    """Default: INDEX_KIND_AUTO."""
+    def __init__(
+        self,
+        *,
+        kind: Global___IndexKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexConfig: _TypeAlias = IndexConfig  # noqa: Y015
 
 @_typing.final
 class CollectionStatus(_message.Message):
@@ -138,44 +164,40 @@ class CollectionStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     READ_STATE_FIELD_NUMBER: _builtins.int
-    DOCUMENTS_FIELD_NUMBER: _builtins.int
-    SEALED_ROWS_FIELD_NUMBER: _builtins.int
-    TAIL_ROWS_FIELD_NUMBER: _builtins.int
-    DEAD_ROWS_FIELD_NUMBER: _builtins.int
+    DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
+    SEALED_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    TAIL_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    DEAD_ROW_COUNT_FIELD_NUMBER: _builtins.int
     INDEX_GENERATION_FIELD_NUMBER: _builtins.int
     BUILDING_FIELD_NUMBER: _builtins.int
-    LAG_FIELD_NUMBER: _builtins.int
-    documents: _builtins.int
+    document_count: _builtins.int
     """Documents that a search can find."""
-    sealed_rows: _builtins.int
+    sealed_row_count: _builtins.int
     """Rows in the sealed, approximate index."""
-    tail_rows: _builtins.int
+    tail_row_count: _builtins.int
     """Rows scanned exactly beside it."""
-    dead_rows: _builtins.int
+    dead_row_count: _builtins.int
     """Rows whose document was replaced or deleted, and that the next rebuild drops."""
     index_generation: _builtins.int
     """Grows by one with every newly built index."""
     building: _builtins.bool
     """An index is being built aside."""
-    lag: _builtins.int
-    """Positions that the store is ahead of this replica, as far as it knows."""
     @_builtins.property
     def read_state(self) -> _values_pb2.ReadState: ...
     def __init__(
         self,
         *,
         read_state: _values_pb2.ReadState | None = ...,
-        documents: _builtins.int = ...,
-        sealed_rows: _builtins.int = ...,
-        tail_rows: _builtins.int = ...,
-        dead_rows: _builtins.int = ...,
+        document_count: _builtins.int = ...,
+        sealed_row_count: _builtins.int = ...,
+        tail_row_count: _builtins.int = ...,
+        dead_row_count: _builtins.int = ...,
         index_generation: _builtins.int = ...,
         building: _builtins.bool = ...,
-        lag: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_state", b"read_state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["building", b"building", "dead_rows", b"dead_rows", "documents", b"documents", "index_generation", b"index_generation", "lag", b"lag", "read_state", b"read_state", "sealed_rows", b"sealed_rows", "tail_rows", b"tail_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["building", b"building", "dead_row_count", b"dead_row_count", "document_count", b"document_count", "index_generation", b"index_generation", "read_state", b"read_state", "sealed_row_count", b"sealed_row_count", "tail_row_count", b"tail_row_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,18 +208,22 @@ class CreateCollectionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: _builtins.int
+    COLLECTION_ID_FIELD_NUMBER: _builtins.int
+    collection_id: _builtins.str
+    """Required. 1 to 63 of a-z, 0-9, "-" and "_", first a letter or digit."""
     @_builtins.property
     def collection(self) -> Global___Collection:
-        """name and either model or dimensions are required; output only fields are ignored."""
+        """Either model or dimensions is required. name is made from collection_id; output only fields are ignored."""
 
     def __init__(
         self,
         *,
         collection: Global___Collection | None = ...,
+        collection_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "collection_id", b"collection_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -270,7 +296,7 @@ class ListCollectionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; default 100, maximum 1,000."""
+    """At most this many; default 100; above 1,000 it counts as 1,000."""
     page_token: _builtins.str
     """next_page_token of the page before."""
     def __init__(

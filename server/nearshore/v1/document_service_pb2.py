@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from nearshore.v1 import values_pb2 as nearshore_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#nearshore/v1/document_service.proto\x12\x0cnearshore.v1\x1a\x19nearshore/v1/values.proto\"\xc4\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x11\n\tparent_id\x18\x04 \x01(\t\x12\x36\n\x08metadata\x18\x05 \x03(\x0b\x32$.nearshore.v1.Document.MetadataEntry\x1a\x44\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.nearshore.v1.Value:\x02\x38\x01\"\xd6\x01\n\x16UpsertDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\tdocuments\x18\x02 \x03(\x0b\x32\x16.nearshore.v1.Document\x12&\n\x07vectors\x18\x03 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12,\n\ntruncation\x18\x05 \x01(\x0e\x32\x18.nearshore.v1.Truncation\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"S\n\x17UpsertDocumentsResponse\x12\x13\n\x0bwrite_token\x18\x01 \x01(\t\x12\x11\n\ttruncated\x18\x02 \x03(\x05\x12\x10\n\x08\x65mbedded\x18\x03 \x01(\x05\"o\n\rDocumentParts\x12\x11\n\x04text\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08metadata\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06vector\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_textB\x0b\n\t_metadataB\t\n\x07_vector\"v\n\x13GetDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12*\n\x05parts\x18\x03 \x01(\x0b\x32\x1b.nearshore.v1.DocumentParts\x12\x12\n\nread_after\x18\x04 \x01(\t\"\xab\x01\n\x14GetDocumentsResponse\x12)\n\tdocuments\x18\x01 \x03(\x0b\x32\x16.nearshore.v1.Document\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12&\n\x07vectors\x18\x03 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12+\n\nread_state\x18\x04 \x01(\x0b\x32\x17.nearshore.v1.ReadState\"]\n\x16\x44\x65leteDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"?\n\x17\x44\x65leteDocumentsResponse\x12\x13\n\x0bwrite_token\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xa1\x01\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12*\n\x05parts\x18\x05 \x01(\x0b\x32\x1b.nearshore.v1.DocumentParts\x12\x12\n\nread_after\x18\x06 \x01(\t\"\xb0\x01\n\x15ListDocumentsResponse\x12)\n\tdocuments\x18\x01 \x03(\x0b\x32\x16.nearshore.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12&\n\x07vectors\x18\x03 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12+\n\nread_state\x18\x04 \x01(\x0b\x32\x17.nearshore.v1.ReadState\"O\n\x15\x43ountDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x12\n\nread_after\x18\x03 \x01(\t\"T\n\x16\x43ountDocumentsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12+\n\nread_state\x18\x02 \x01(\x0b\x32\x17.nearshore.v1.ReadState2\xdf\x03\n\x0f\x44ocumentService\x12^\n\x0fUpsertDocuments\x12$.nearshore.v1.UpsertDocumentsRequest\x1a%.nearshore.v1.UpsertDocumentsResponse\x12U\n\x0cGetDocuments\x12!.nearshore.v1.GetDocumentsRequest\x1a\".nearshore.v1.GetDocumentsResponse\x12^\n\x0f\x44\x65leteDocuments\x12$.nearshore.v1.DeleteDocumentsRequest\x1a%.nearshore.v1.DeleteDocumentsResponse\x12X\n\rListDocuments\x12\".nearshore.v1.ListDocumentsRequest\x1a#.nearshore.v1.ListDocumentsResponse\x12[\n\x0e\x43ountDocuments\x12#.nearshore.v1.CountDocumentsRequest\x1a$.nearshore.v1.CountDocumentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#nearshore/v1/document_service.proto\x12\x0cnearshore.v1\x1a\x19nearshore/v1/values.proto\"\xc4\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x11\n\tparent_id\x18\x04 \x01(\t\x12\x36\n\x08metadata\x18\x05 \x03(\x0b\x32$.nearshore.v1.Document.MetadataEntry\x1a\x44\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.nearshore.v1.Value:\x02\x38\x01\"\xc1\x01\n\x16UpsertDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\tdocuments\x18\x02 \x03(\x0b\x32\x16.nearshore.v1.Document\x12&\n\x07vectors\x18\x03 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.nearshore.v1.Truncation\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"a\n\x17UpsertDocumentsResponse\x12\x13\n\x0bwrite_token\x18\x01 \x01(\t\x12\x19\n\x11truncated_indexes\x18\x02 \x03(\x05\x12\x16\n\x0e\x65mbedded_count\x18\x03 \x01(\x05\"o\n\rDocumentParts\x12\x11\n\x04text\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08metadata\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06vector\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_textB\x0b\n\t_metadataB\t\n\x07_vector\"v\n\x13GetDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12*\n\x05parts\x18\x03 \x01(\x0b\x32\x1b.nearshore.v1.DocumentParts\x12\x12\n\nread_after\x18\x04 \x03(\t\"\xab\x01\n\x14GetDocumentsResponse\x12)\n\tdocuments\x18\x01 \x03(\x0b\x32\x16.nearshore.v1.Document\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12&\n\x07vectors\x18\x03 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12+\n\nread_state\x18\x04 \x01(\x0b\x32\x17.nearshore.v1.ReadState\"]\n\x16\x44\x65leteDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"E\n\x17\x44\x65leteDocumentsResponse\x12\x13\n\x0bwrite_token\x18\x01 \x01(\t\x12\x15\n\rdeleted_count\x18\x02 \x01(\x03\"\xa1\x01\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12*\n\x05parts\x18\x05 \x01(\x0b\x32\x1b.nearshore.v1.DocumentParts\x12\x12\n\nread_after\x18\x06 \x03(\t\"\xb0\x01\n\x15ListDocumentsResponse\x12)\n\tdocuments\x18\x01 \x03(\x0b\x32\x16.nearshore.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12&\n\x07vectors\x18\x03 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12+\n\nread_state\x18\x04 \x01(\x0b\x32\x17.nearshore.v1.ReadState\"O\n\x15\x43ountDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x12\n\nread_after\x18\x03 \x03(\t\"T\n\x16\x43ountDocumentsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12+\n\nread_state\x18\x02 \x01(\x0b\x32\x17.nearshore.v1.ReadState2\xdf\x03\n\x0f\x44ocumentService\x12^\n\x0fUpsertDocuments\x12$.nearshore.v1.UpsertDocumentsRequest\x1a%.nearshore.v1.UpsertDocumentsResponse\x12U\n\x0cGetDocuments\x12!.nearshore.v1.GetDocumentsRequest\x1a\".nearshore.v1.GetDocumentsResponse\x12^\n\x0f\x44\x65leteDocuments\x12$.nearshore.v1.DeleteDocumentsRequest\x1a%.nearshore.v1.DeleteDocumentsResponse\x12X\n\rListDocuments\x12\".nearshore.v1.ListDocumentsRequest\x1a#.nearshore.v1.ListDocumentsResponse\x12[\n\x0e\x43ountDocuments\x12#.nearshore.v1.CountDocumentsRequest\x1a$.nearshore.v1.CountDocumentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,27 +39,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENT_METADATAENTRY']._serialized_start=209
   _globals['_DOCUMENT_METADATAENTRY']._serialized_end=277
   _globals['_UPSERTDOCUMENTSREQUEST']._serialized_start=280
-  _globals['_UPSERTDOCUMENTSREQUEST']._serialized_end=494
-  _globals['_UPSERTDOCUMENTSRESPONSE']._serialized_start=496
-  _globals['_UPSERTDOCUMENTSRESPONSE']._serialized_end=579
-  _globals['_DOCUMENTPARTS']._serialized_start=581
-  _globals['_DOCUMENTPARTS']._serialized_end=692
-  _globals['_GETDOCUMENTSREQUEST']._serialized_start=694
-  _globals['_GETDOCUMENTSREQUEST']._serialized_end=812
-  _globals['_GETDOCUMENTSRESPONSE']._serialized_start=815
-  _globals['_GETDOCUMENTSRESPONSE']._serialized_end=986
-  _globals['_DELETEDOCUMENTSREQUEST']._serialized_start=988
-  _globals['_DELETEDOCUMENTSREQUEST']._serialized_end=1081
-  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_start=1083
-  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_end=1146
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1149
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1310
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1313
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1489
-  _globals['_COUNTDOCUMENTSREQUEST']._serialized_start=1491
-  _globals['_COUNTDOCUMENTSREQUEST']._serialized_end=1570
-  _globals['_COUNTDOCUMENTSRESPONSE']._serialized_start=1572
-  _globals['_COUNTDOCUMENTSRESPONSE']._serialized_end=1656
-  _globals['_DOCUMENTSERVICE']._serialized_start=1659
-  _globals['_DOCUMENTSERVICE']._serialized_end=2138
+  _globals['_UPSERTDOCUMENTSREQUEST']._serialized_end=473
+  _globals['_UPSERTDOCUMENTSRESPONSE']._serialized_start=475
+  _globals['_UPSERTDOCUMENTSRESPONSE']._serialized_end=572
+  _globals['_DOCUMENTPARTS']._serialized_start=574
+  _globals['_DOCUMENTPARTS']._serialized_end=685
+  _globals['_GETDOCUMENTSREQUEST']._serialized_start=687
+  _globals['_GETDOCUMENTSREQUEST']._serialized_end=805
+  _globals['_GETDOCUMENTSRESPONSE']._serialized_start=808
+  _globals['_GETDOCUMENTSRESPONSE']._serialized_end=979
+  _globals['_DELETEDOCUMENTSREQUEST']._serialized_start=981
+  _globals['_DELETEDOCUMENTSREQUEST']._serialized_end=1074
+  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_start=1076
+  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_end=1145
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1148
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1309
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1312
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1488
+  _globals['_COUNTDOCUMENTSREQUEST']._serialized_start=1490
+  _globals['_COUNTDOCUMENTSREQUEST']._serialized_end=1569
+  _globals['_COUNTDOCUMENTSRESPONSE']._serialized_start=1571
+  _globals['_COUNTDOCUMENTSRESPONSE']._serialized_end=1655
+  _globals['_DOCUMENTSERVICE']._serialized_start=1658
+  _globals['_DOCUMENTSERVICE']._serialized_end=2137
 # @@protoc_insertion_point(module_scope)

@@ -54,15 +54,16 @@ class Document(_message.Message):
     id: _builtins.str
     """1 to 512 bytes of UTF-8, no NUL."""
     text: _builtins.str
-    """Not empty and no NUL in a collection with a model; at most limits.max_text_bytes (default 1 MiB)."""
+    """No NUL, and in a collection with a model not empty; at most limits.max_text_bytes (default 1 MiB)."""
     title: _builtins.str
-    """At most limits.max_text_bytes with the text."""
+    """No NUL; at most limits.max_text_bytes together with the text."""
     parent_id: _builtins.str
-    """The file or page that the passage was cut from; at most 512 bytes."""
+    """The file or page that the passage was cut from; at most 512 bytes, no NUL."""
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, _values_pb2.Value]:
-        """At most limits.max_metadata_keys (default 64) keys and limits.max_metadata_bytes (default 64 KiB). A key is 1
-        to 128 bytes and does not begin with "_", which filters use for _id, _title and _parent_id.
+        """At most limits.max_metadata_keys (default 64) keys and limits.max_metadata_bytes (default 64 KiB) of keys and
+        values in UTF-8, 8 bytes for a number or timestamp. A key is 1 to 128 bytes without NUL and does not begin with
+        "_", which filters use for _id, _title and _parent_id.
         """
 
     def __init__(
@@ -89,18 +90,17 @@ class UpsertDocumentsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
-    FINGERPRINT_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """"collections/{collection}"."""
-    fingerprint: _builtins.str
-    """Required with vectors in a collection with a model; must be the collection's own."""
     truncation: _values_pb2.Truncation.ValueType
     """Default: TRUNCATION_CUT_END."""
     request_id: _builtins.str
-    """Makes a retry safe: a second call with the same id answers with the first one's commit and writes nothing.
-    Empty or 1 to 128 printable ASCII characters, unlikely to be used again (a UUID); remembered for a day.
+    """Makes a retry safe: a second call with the same id answers with the first one's write_token and writes nothing;
+    with another content it is refused (REQUEST_ID_REUSED). Empty or 1 to 128 printable ASCII characters, unlikely to
+    be used again (a UUID). One space of ids a collection; remembered for store.retention_s (default a day). A call
+    that ends with COMMIT_OUTCOME_UNKNOWN may be retried only with one.
     """
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
@@ -109,7 +109,7 @@ class UpsertDocumentsRequest(_message.Message):
     @_builtins.property
     def vectors(self) -> _values_pb2.Vectors:
         """One row a document, in order. Required in a collection without a model. In one with a model, leave it out and
-        the server embeds; or send it with the fingerprint of the model that made it.
+        the server embeds; or send what Embed answered, with its fingerprint.
         """
 
     def __init__(
@@ -118,13 +118,12 @@ class UpsertDocumentsRequest(_message.Message):
         collection: _builtins.str = ...,
         documents: _abc.Iterable[Global___Document] | None = ...,
         vectors: _values_pb2.Vectors | None = ...,
-        fingerprint: _builtins.str = ...,
         truncation: _values_pb2.Truncation.ValueType = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents", "fingerprint", b"fingerprint", "request_id", b"request_id", "truncation", b"truncation", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents", "request_id", b"request_id", "truncation", b"truncation", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -135,26 +134,26 @@ class UpsertDocumentsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WRITE_TOKEN_FIELD_NUMBER: _builtins.int
-    TRUNCATED_FIELD_NUMBER: _builtins.int
-    EMBEDDED_FIELD_NUMBER: _builtins.int
+    TRUNCATED_INDEXES_FIELD_NUMBER: _builtins.int
+    EMBEDDED_COUNT_FIELD_NUMBER: _builtins.int
     write_token: _builtins.str
-    """Give it to a read as read_after, on any replica, to see this write."""
-    embedded: _builtins.int
-    """How many documents needed embedding; the others' text was unchanged and kept its vector."""
+    """Give it to a read as read_after, on any replica, to see this write. Good for store.retention_s."""
+    embedded_count: _builtins.int
+    """How many documents were embedded; the others' text was unchanged and kept its vector. 0 for a repeated request_id."""
     @_builtins.property
-    def truncated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Indexes into the request of documents whose text was cut at the model's maximum."""
+    def truncated_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Indexes into the request of documents that were embedded now and whose text was cut at the model's maximum."""
 
     def __init__(
         self,
         *,
         write_token: _builtins.str = ...,
-        truncated: _abc.Iterable[_builtins.int] | None = ...,
-        embedded: _builtins.int = ...,
+        truncated_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        embedded_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedded", b"embedded", "truncated", b"truncated", "write_token", b"write_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedded_count", b"embedded_count", "truncated_indexes", b"truncated_indexes", "write_token", b"write_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,21 +210,25 @@ class GetDocumentsRequest(_message.Message):
     READ_AFTER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """"collections/{collection}"."""
-    read_after: _builtins.str
-    """A write token: the answer reflects that write, or the call waits for it until its deadline."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to limits.max_documents ids."""
 
     @_builtins.property
     def parts(self) -> Global___DocumentParts: ...
+    @_builtins.property
+    def read_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 100 write tokens of this collection: the answer reflects those writes. The call waits for them until its
+        deadline, or limits.max_read_wait_s (default 30), then fails with READ_AFTER_TIMEOUT.
+        """
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         parts: Global___DocumentParts | None = ...,
-        read_after: _builtins.str = ...,
+        read_after: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -284,11 +287,11 @@ class DeleteDocumentsRequest(_message.Message):
     collection: _builtins.str
     """"collections/{collection}"."""
     filter: _builtins.str
-    """Deletes every document that matches, as if at one moment between call and answer. Syntax: SearchRequest.filter.
-    An empty filter deletes nothing; to empty a collection, delete it.
+    """Deletes every document that matches at one moment after the call began and was not replaced since, in one commit.
+    A repeat also deletes what matches by then. Syntax: SearchRequest.filter. To empty a collection, delete it.
     """
     request_id: _builtins.str
-    """As in UpsertDocumentsRequest; not with a filter, which is safe to repeat."""
+    """As in UpsertDocumentsRequest; only with ids."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to limits.max_documents ids; unknown ids are not an error. Either ids or filter, not both."""
@@ -314,20 +317,20 @@ class DeleteDocumentsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WRITE_TOKEN_FIELD_NUMBER: _builtins.int
-    DELETED_FIELD_NUMBER: _builtins.int
+    DELETED_COUNT_FIELD_NUMBER: _builtins.int
     write_token: _builtins.str
     """Give it to a read as read_after. Empty when a filter matched nothing, for then nothing was written."""
-    deleted: _builtins.int
+    deleted_count: _builtins.int
     """Documents that existed and no longer do."""
     def __init__(
         self,
         *,
         write_token: _builtins.str = ...,
-        deleted: _builtins.int = ...,
+        deleted_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "write_token", b"write_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_count", b"deleted_count", "write_token", b"write_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,13 +351,17 @@ class ListDocumentsRequest(_message.Message):
     filter: _builtins.str
     """Only documents that match. Syntax: SearchRequest.filter."""
     page_size: _builtins.int
-    """At most this many; default 100, maximum 1,000. A page also ends early before it would exceed the message limit."""
+    """At most this many; default 100; above 1,000 it counts as 1,000. A page also ends at limits.max_page_bytes (default
+    3.5 MiB, under gRPC's own default limit of 4 MiB for an answer).
+    """
     page_token: _builtins.str
-    """next_page_token of the page before; a page shows the state of its own moment."""
-    read_after: _builtins.str
-    """As in GetDocumentsRequest."""
+    """next_page_token of the page before, with the same collection and filter. A page shows the state of its own moment."""
     @_builtins.property
     def parts(self) -> Global___DocumentParts: ...
+    @_builtins.property
+    def read_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in GetDocumentsRequest."""
+
     def __init__(
         self,
         *,
@@ -363,7 +370,7 @@ class ListDocumentsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         parts: Global___DocumentParts | None = ...,
-        read_after: _builtins.str = ...,
+        read_after: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -418,14 +425,16 @@ class CountDocumentsRequest(_message.Message):
     """"collections/{collection}"."""
     filter: _builtins.str
     """Only documents that match. Syntax: SearchRequest.filter."""
-    read_after: _builtins.str
-    """As in GetDocumentsRequest."""
+    @_builtins.property
+    def read_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in GetDocumentsRequest."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         filter: _builtins.str = ...,
-        read_after: _builtins.str = ...,
+        read_after: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

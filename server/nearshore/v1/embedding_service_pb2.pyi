@@ -53,14 +53,16 @@ class EmbedRequest(_message.Message):
     TRUNCATION_FIELD_NUMBER: _builtins.int
     SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """"models/{model}". Default: the model the server serves."""
+    """"models/{model}". Default: the server's default model."""
     truncation: _values_pb2.Truncation.ValueType
     """Default: TRUNCATION_CUT_END."""
     special_tokens: Global___SpecialTokens.ValueType
     """Default: the bundle's own mode."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to limits.max_texts (default 1,024) texts. Empty text is embedded as the model embeds it."""
+        """1 to limits.max_texts (default 1,024) texts of at most limits.max_text_bytes (default 1 MiB). Empty text is
+        embedded as the model embeds it.
+        """
 
     def __init__(
         self,
@@ -84,15 +86,12 @@ class EmbedResponse(_message.Message):
 
     VECTORS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
-    FINGERPRINT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    fingerprint: _builtins.str
-    """What these vectors mean: equal fingerprints can be compared, others cannot."""
     model: _builtins.str
     """"models/{model}" that answered."""
     @_builtins.property
     def vectors(self) -> _values_pb2.Vectors:
-        """One row a text, in request order."""
+        """One row a text, in request order, with its fingerprint."""
 
     @_builtins.property
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextUsage]:
@@ -103,12 +102,11 @@ class EmbedResponse(_message.Message):
         *,
         vectors: _values_pb2.Vectors | None = ...,
         usage: _abc.Iterable[Global___TextUsage] | None = ...,
-        fingerprint: _builtins.str = ...,
         model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "model", b"model", "usage", b"usage", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "usage", b"usage", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,7 +146,7 @@ class TokenizeRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """"models/{model}". Default: the model the server serves."""
+    """"models/{model}". Default: the server's default model."""
     special_tokens: Global___SpecialTokens.ValueType
     """Default: the bundle's own mode."""
     @_builtins.property

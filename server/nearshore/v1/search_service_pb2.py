@@ -26,25 +26,25 @@ from nearshore.v1 import document_service_pb2 as nearshore_dot_v1_dot_document__
 from nearshore.v1 import values_pb2 as nearshore_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!nearshore/v1/search_service.proto\x12\x0cnearshore.v1\x1a#nearshore/v1/document_service.proto\x1a\x19nearshore/v1/values.proto\"\xa4\x03\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\x06vector\x18\x03 \x01(\x0b\x32\x15.nearshore.v1.VectorsH\x00\x12\x15\n\x0b\x64ocument_id\x18\x04 \x01(\tH\x00\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x12\n\x05limit\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06offset\x18\x07 \x01(\x05\x12\x1c\n\x0fscore_threshold\x18\x08 \x01(\x02H\x02\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\t \x01(\t\x12\r\n\x05\x65xact\x18\n \x01(\x08\x12\x16\n\tef_search\x18\x0b \x01(\x05H\x03\x88\x01\x01\x12*\n\x05parts\x18\x0c \x01(\x0b\x32\x1b.nearshore.v1.DocumentParts\x12\x12\n\nread_after\x18\r \x01(\t\x12,\n\ntruncation\x18\x0e \x01(\x0e\x32\x18.nearshore.v1.TruncationB\x07\n\x05queryB\x08\n\x06_limitB\x12\n\x10_score_thresholdB\x0c\n\n_ef_search\"\xe0\x02\n\x0eSearchResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.nearshore.v1.Hit\x12&\n\x07vectors\x18\x02 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x14\n\x0crows_scanned\x18\x04 \x01(\x03\x12\x11\n\tef_search\x18\x05 \x01(\x05\x12/\n\x0c\x66\x65wer_reason\x18\x06 \x01(\x0e\x32\x19.nearshore.v1.FewerReason\x12\x18\n\x10index_generation\x18\x07 \x01(\x03\x12+\n\nread_state\x18\x08 \x01(\x0b\x32\x17.nearshore.v1.ReadState\x12\x14\n\x0cquery_tokens\x18\t \x01(\x05\x12\x19\n\x11query_tokens_used\x18\n \x01(\x05\x12\x13\n\x0b\x65mbedding_s\x18\x0b \x01(\x01\x12\x0f\n\x07index_s\x18\x0c \x01(\x01\">\n\x03Hit\x12(\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x16.nearshore.v1.Document\x12\r\n\x05score\x18\x02 \x01(\x02\"k\n\x12\x42\x61tchSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12-\n\x08searches\x18\x02 \x03(\x0b\x32\x1b.nearshore.v1.SearchRequest\x12\x12\n\nread_after\x18\x03 \x01(\t\"D\n\x13\x42\x61tchSearchResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.nearshore.v1.SearchResponse*\x83\x01\n\x0b\x46\x65werReason\x12\x1c\n\x18\x46\x45WER_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x45WER_REASON_COLLECTION\x10\x01\x12\x17\n\x13\x46\x45WER_REASON_FILTER\x10\x02\x12 \n\x1c\x46\x45WER_REASON_SCORE_THRESHOLD\x10\x03\x32\xa8\x01\n\rSearchService\x12\x43\n\x06Search\x12\x1b.nearshore.v1.SearchRequest\x1a\x1c.nearshore.v1.SearchResponse\x12R\n\x0b\x42\x61tchSearch\x12 .nearshore.v1.BatchSearchRequest\x1a!.nearshore.v1.BatchSearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!nearshore/v1/search_service.proto\x12\x0cnearshore.v1\x1a#nearshore/v1/document_service.proto\x1a\x19nearshore/v1/values.proto\"\x8f\x03\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\x06vector\x18\x03 \x01(\x0b\x32\x15.nearshore.v1.VectorsH\x00\x12\x15\n\x0b\x64ocument_id\x18\x04 \x01(\tH\x00\x12\x12\n\x05limit\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06offset\x18\x06 \x01(\x05\x12\x1c\n\x0fscore_threshold\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x08 \x01(\t\x12\r\n\x05\x65xact\x18\t \x01(\x08\x12\x16\n\tef_search\x18\n \x01(\x05H\x03\x88\x01\x01\x12*\n\x05parts\x18\x0b \x01(\x0b\x32\x1b.nearshore.v1.DocumentParts\x12\x12\n\nread_after\x18\x0c \x03(\t\x12,\n\ntruncation\x18\r \x01(\x0e\x32\x18.nearshore.v1.TruncationB\x07\n\x05queryB\x08\n\x06_limitB\x12\n\x10_score_thresholdB\x0c\n\n_ef_search\"\xe0\x02\n\x0eSearchResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.nearshore.v1.Hit\x12&\n\x07vectors\x18\x02 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x14\n\x0crows_scanned\x18\x04 \x01(\x03\x12\x11\n\tef_search\x18\x05 \x01(\x05\x12/\n\x0c\x66\x65wer_reason\x18\x06 \x01(\x0e\x32\x19.nearshore.v1.FewerReason\x12\x18\n\x10index_generation\x18\x07 \x01(\x03\x12+\n\nread_state\x18\x08 \x01(\x0b\x32\x17.nearshore.v1.ReadState\x12\x14\n\x0cquery_tokens\x18\t \x01(\x05\x12\x19\n\x11query_tokens_used\x18\n \x01(\x05\x12\x13\n\x0b\x65mbedding_s\x18\x0b \x01(\x01\x12\x0f\n\x07index_s\x18\x0c \x01(\x01\">\n\x03Hit\x12(\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x16.nearshore.v1.Document\x12\r\n\x05score\x18\x02 \x01(\x02\"k\n\x12\x42\x61tchSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12-\n\x08searches\x18\x02 \x03(\x0b\x32\x1b.nearshore.v1.SearchRequest\x12\x12\n\nread_after\x18\x03 \x03(\t\"D\n\x13\x42\x61tchSearchResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.nearshore.v1.SearchResponse*\x9a\x01\n\x0b\x46\x65werReason\x12\x1c\n\x18\x46\x45WER_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46\x45WER_REASON_NONE\x10\x01\x12\x1b\n\x17\x46\x45WER_REASON_COLLECTION\x10\x02\x12\x17\n\x13\x46\x45WER_REASON_FILTER\x10\x03\x12 \n\x1c\x46\x45WER_REASON_SCORE_THRESHOLD\x10\x04\x32\xa8\x01\n\rSearchService\x12\x43\n\x06Search\x12\x1b.nearshore.v1.SearchRequest\x1a\x1c.nearshore.v1.SearchResponse\x12R\n\x0b\x42\x61tchSearch\x12 .nearshore.v1.BatchSearchRequest\x1a!.nearshore.v1.BatchSearchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nearshore.v1.search_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FEWERREASON']._serialized_start=1137
-  _globals['_FEWERREASON']._serialized_end=1268
+  _globals['_FEWERREASON']._serialized_start=1116
+  _globals['_FEWERREASON']._serialized_end=1270
   _globals['_SEARCHREQUEST']._serialized_start=116
-  _globals['_SEARCHREQUEST']._serialized_end=536
-  _globals['_SEARCHRESPONSE']._serialized_start=539
-  _globals['_SEARCHRESPONSE']._serialized_end=891
-  _globals['_HIT']._serialized_start=893
-  _globals['_HIT']._serialized_end=955
-  _globals['_BATCHSEARCHREQUEST']._serialized_start=957
-  _globals['_BATCHSEARCHREQUEST']._serialized_end=1064
-  _globals['_BATCHSEARCHRESPONSE']._serialized_start=1066
-  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1134
-  _globals['_SEARCHSERVICE']._serialized_start=1271
-  _globals['_SEARCHSERVICE']._serialized_end=1439
+  _globals['_SEARCHREQUEST']._serialized_end=515
+  _globals['_SEARCHRESPONSE']._serialized_start=518
+  _globals['_SEARCHRESPONSE']._serialized_end=870
+  _globals['_HIT']._serialized_start=872
+  _globals['_HIT']._serialized_end=934
+  _globals['_BATCHSEARCHREQUEST']._serialized_start=936
+  _globals['_BATCHSEARCHREQUEST']._serialized_end=1043
+  _globals['_BATCHSEARCHRESPONSE']._serialized_start=1045
+  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1113
+  _globals['_SEARCHSERVICE']._serialized_start=1273
+  _globals['_SEARCHSERVICE']._serialized_end=1441
 # @@protoc_insertion_point(module_scope)

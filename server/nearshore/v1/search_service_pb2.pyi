@@ -28,24 +28,28 @@ class _FewerReason:
 class _FewerReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FewerReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FEWER_REASON_UNSPECIFIED: _FewerReason.ValueType  # 0
+    """Never sent."""
+    FEWER_REASON_NONE: _FewerReason.ValueType  # 1
     """limit hits came back."""
-    FEWER_REASON_COLLECTION: _FewerReason.ValueType  # 1
+    FEWER_REASON_COLLECTION: _FewerReason.ValueType  # 2
     """The collection holds no more documents."""
-    FEWER_REASON_FILTER: _FewerReason.ValueType  # 2
+    FEWER_REASON_FILTER: _FewerReason.ValueType  # 3
     """No more documents match the filter."""
-    FEWER_REASON_SCORE_THRESHOLD: _FewerReason.ValueType  # 3
+    FEWER_REASON_SCORE_THRESHOLD: _FewerReason.ValueType  # 4
     """No more documents reach the score threshold."""
 
 class FewerReason(_FewerReason, metaclass=_FewerReasonEnumTypeWrapper):
-    """Why fewer hits came back than limit."""
+    """Why fewer hits came back than limit; where several hold, the last of this list."""
 
 FEWER_REASON_UNSPECIFIED: FewerReason.ValueType  # 0
+"""Never sent."""
+FEWER_REASON_NONE: FewerReason.ValueType  # 1
 """limit hits came back."""
-FEWER_REASON_COLLECTION: FewerReason.ValueType  # 1
+FEWER_REASON_COLLECTION: FewerReason.ValueType  # 2
 """The collection holds no more documents."""
-FEWER_REASON_FILTER: FewerReason.ValueType  # 2
+FEWER_REASON_FILTER: FewerReason.ValueType  # 3
 """No more documents match the filter."""
-FEWER_REASON_SCORE_THRESHOLD: FewerReason.ValueType  # 3
+FEWER_REASON_SCORE_THRESHOLD: FewerReason.ValueType  # 4
 """No more documents reach the score threshold."""
 Global___FewerReason: _TypeAlias = FewerReason  # noqa: Y015
 
@@ -57,7 +61,6 @@ class SearchRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     VECTOR_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
-    FINGERPRINT_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
@@ -73,8 +76,6 @@ class SearchRequest(_message.Message):
     """Not empty; needs a collection with a model."""
     document_id: _builtins.str
     """The id of a stored document, which is left out of the hits."""
-    fingerprint: _builtins.str
-    """Required with vector in a collection with a model; must be the collection's own fingerprint."""
     limit: _builtins.int
     """How many hits: 1 to limits.max_limit (default 1,000); default 10 when absent."""
     offset: _builtins.int
@@ -93,19 +94,19 @@ class SearchRequest(_message.Message):
     """Per-query effort: how many candidates the graph search keeps (efSearch), 1 to 10,000. Default:
     index.ef_search. The server widens by itself when too few of them are live and allowed.
     """
-    read_after: _builtins.str
-    """A write token: the answer reflects that write, or the call waits for it until its deadline. Not inside a
-    BatchSearchRequest, whose own holds.
-    """
     truncation: _values_pb2.Truncation.ValueType
     """For a text query. Default: TRUNCATION_CUT_END."""
     @_builtins.property
     def vector(self) -> _values_pb2.Vectors:
-        """One row of the collection's dimensions."""
+        """One row of the collection's dimensions, with the collection's fingerprint where it has a model."""
 
     @_builtins.property
     def parts(self) -> _document_service_pb2.DocumentParts:
         """What hits carry."""
+
+    @_builtins.property
+    def read_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in GetDocumentsRequest. Not inside a BatchSearchRequest, whose own holds."""
 
     def __init__(
         self,
@@ -114,7 +115,6 @@ class SearchRequest(_message.Message):
         text: _builtins.str = ...,
         vector: _values_pb2.Vectors | None = ...,
         document_id: _builtins.str = ...,
-        fingerprint: _builtins.str = ...,
         limit: _builtins.int | None = ...,
         offset: _builtins.int = ...,
         score_threshold: _builtins.float | None = ...,
@@ -122,12 +122,12 @@ class SearchRequest(_message.Message):
         exact: _builtins.bool = ...,
         ef_search: _builtins.int | None = ...,
         parts: _document_service_pb2.DocumentParts | None = ...,
-        read_after: _builtins.str = ...,
+        read_after: _abc.Iterable[_builtins.str] | None = ...,
         truncation: _values_pb2.Truncation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ef_search", b"_ef_search", "_limit", b"_limit", "_score_threshold", b"_score_threshold", "document_id", b"document_id", "ef_search", b"ef_search", "limit", b"limit", "parts", b"parts", "query", b"query", "score_threshold", b"score_threshold", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ef_search", b"_ef_search", "_limit", b"_limit", "_score_threshold", b"_score_threshold", "collection", b"collection", "document_id", b"document_id", "ef_search", b"ef_search", "exact", b"exact", "filter", b"filter", "fingerprint", b"fingerprint", "limit", b"limit", "offset", b"offset", "parts", b"parts", "query", b"query", "read_after", b"read_after", "score_threshold", b"score_threshold", "text", b"text", "truncation", b"truncation", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ef_search", b"_ef_search", "_limit", b"_limit", "_score_threshold", b"_score_threshold", "collection", b"collection", "document_id", b"document_id", "ef_search", b"ef_search", "exact", b"exact", "filter", b"filter", "limit", b"limit", "offset", b"offset", "parts", b"parts", "query", b"query", "read_after", b"read_after", "score_threshold", b"score_threshold", "text", b"text", "truncation", b"truncation", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ef_search: _TypeAlias = _typing.Literal["ef_search"]  # noqa: Y015
     _WhichOneofArgType__ef_search: _TypeAlias = _typing.Literal["_ef_search", b"_ef_search"]  # noqa: Y015
@@ -249,18 +249,20 @@ class BatchSearchRequest(_message.Message):
     READ_AFTER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """"collections/{collection}"."""
-    read_after: _builtins.str
-    """As in SearchRequest, for all of them."""
     @_builtins.property
     def searches(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchRequest]:
         """1 to limits.max_queries (default 256)."""
+
+    @_builtins.property
+    def read_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in GetDocumentsRequest, for all of them."""
 
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         searches: _abc.Iterable[Global___SearchRequest] | None = ...,
-        read_after: _builtins.str = ...,
+        read_after: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SearchServiceStub:
-    """Finds the passages closest to a query.
+    """Finds the passages closest to a query. An answer larger than server.max_message_bytes is refused (ANSWER_TOO_LARGE);
+    one larger than 4 MiB needs a client that allows it (max receive message length).
     """
 
     def __init__(self, channel):
@@ -48,7 +49,8 @@ class SearchServiceStub:
 
 
 class SearchServiceServicer:
-    """Finds the passages closest to a query.
+    """Finds the passages closest to a query. An answer larger than server.max_message_bytes is refused (ANSWER_TOO_LARGE);
+    one larger than 4 MiB needs a client that allows it (max receive message length).
     """
 
     def Search(self, request, context):
@@ -87,7 +89,8 @@ def add_SearchServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SearchService:
-    """Finds the passages closest to a query.
+    """Finds the passages closest to a query. An answer larger than server.max_message_bytes is refused (ANSWER_TOO_LARGE);
+    one larger than 4 MiB needs a client that allows it (max receive message length).
     """
 
     @staticmethod

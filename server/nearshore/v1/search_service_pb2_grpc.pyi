@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SearchServiceStub:
-    """Finds the passages closest to a query."""
+    """Finds the passages closest to a query. An answer larger than server.max_message_bytes is refused (ANSWER_TOO_LARGE);
+    one larger than 4 MiB needs a client that allows it (max receive message length).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,7 +42,9 @@ class SearchServiceStub:
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
-    """Finds the passages closest to a query."""
+    """Finds the passages closest to a query. An answer larger than server.max_message_bytes is refused (ANSWER_TOO_LARGE);
+    one larger than 4 MiB needs a client that allows it (max receive message length).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchRequest, _search_service_pb2.SearchResponse]  # type: ignore[assignment]
@@ -49,7 +53,9 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """Answers several queries over one state of one collection; all are answered or none is."""
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Finds the passages closest to a query."""
+    """Finds the passages closest to a query. An answer larger than server.max_message_bytes is refused (ANSWER_TOO_LARGE);
+    one larger than 4 MiB needs a client that allows it (max receive message length).
+    """
 
     @_abc_1.abstractmethod
     def Search(

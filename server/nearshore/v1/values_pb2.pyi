@@ -46,7 +46,7 @@ Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
 
 @_typing.final
 class Value(_message.Message):
-    """One metadata value. google.protobuf.Struct is not used because it turns every integer into a double."""
+    """One metadata value; a value whose kind is not set is refused. google.protobuf.Struct is not used because it turns every integer into a double."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -57,7 +57,7 @@ class Value(_message.Message):
     TIMESTAMP_VALUE_FIELD_NUMBER: _builtins.int
     LIST_VALUE_FIELD_NUMBER: _builtins.int
     string_value: _builtins.str
-    """UTF-8 without NUL."""
+    """Without NUL."""
     int64_value: _builtins.int
     double_value: _builtins.float
     """Finite: NaN and infinities are refused."""
@@ -68,7 +68,7 @@ class Value(_message.Message):
 
     @_builtins.property
     def list_value(self) -> Global___ValueList:
-        """A list of scalars of one type; a list inside a list is refused."""
+        """Scalars of one type (integers and doubles are two); a list inside a list is refused."""
 
     def __init__(
         self,
@@ -121,22 +121,28 @@ class Vectors(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """Little-endian IEEE 754 float32; exactly 4 * rows * dimensions bytes."""
     rows: _builtins.int
     """How many vectors."""
     dimensions: _builtins.int
     """How many components each vector has."""
+    fingerprint: _builtins.str
+    """What the vectors mean: only equal fingerprints can be compared. Set by the server on every vector that a model
+    made. Required on vectors sent to a collection with a model, and must be the collection's; empty without one.
+    """
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         rows: _builtins.int = ...,
         dimensions: _builtins.int = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dimensions", b"dimensions", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dimensions", b"dimensions", "fingerprint", b"fingerprint", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -151,10 +157,21 @@ class ReadState(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     COMMIT_TIME_FIELD_NUMBER: _builtins.int
     CONTACT_AGE_S_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    HISTORY_CHANGED_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The commit position that the answer reflects; 0 for a collection that was never written."""
     contact_age_s: _builtins.float
     """Seconds since the replica last heard from the store. Near zero on one machine."""
+    token: _builtins.str
+    """Send it as read_after to see at least this state, on any replica."""
+    head: _builtins.int
+    """The newest position of the store that the replica knows of: head - position commits are not in this answer."""
+    history_changed: _builtins.bool
+    """The store's history is no longer the one this answer comes from (a restore, a fail-over); the replica is
+    rebuilding and serves its old state meanwhile.
+    """
     @_builtins.property
     def commit_time(self) -> _timestamp_pb2.Timestamp:
         """When that position was committed; absent at position 0."""
@@ -165,10 +182,13 @@ class ReadState(_message.Message):
         position: _builtins.int = ...,
         commit_time: _timestamp_pb2.Timestamp | None = ...,
         contact_age_s: _builtins.float = ...,
+        token: _builtins.str = ...,
+        head: _builtins.int = ...,
+        history_changed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit_time", b"commit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_time", b"commit_time", "contact_age_s", b"contact_age_s", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_time", b"commit_time", "contact_age_s", b"contact_age_s", "head", b"head", "history_changed", b"history_changed", "position", b"position", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
