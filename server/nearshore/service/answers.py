@@ -1,0 +1,104 @@
+"""Answers of the layers below as messages of nearshore.v1."""
+
+from __future__ import annotations
+
+from nearshore.documents.requests import (
+    CollectionDescription,
+    CollectionStatus,
+    GetAnswer,
+    ListAnswer,
+    ReadState,
+    Vectors,
+)
+from nearshore.search.requests import FewerReason, SearchAnswer
+from nearshore.v1 import collection_service_pb2, document_service_pb2, search_service_pb2, values_pb2
+from nearshore.wire import INDEX_KIND_NUMBERS, METRIC_NUMBERS, document_message, timestamp
+
+FEWER_REASONS = {
+    FewerReason.NONE: search_service_pb2.FEWER_REASON_UNSPECIFIED,
+    FewerReason.COLLECTION: search_service_pb2.FEWER_REASON_COLLECTION,
+    FewerReason.FILTER: search_service_pb2.FEWER_REASON_FILTER,
+    FewerReason.SCORE_THRESHOLD: search_service_pb2.FEWER_REASON_SCORE_THRESHOLD,
+}
+
+
+def read_state_message(state: ReadState) -> values_pb2.ReadState:
+    """How far the replica had followed."""
+    return values_pb2.ReadState(
+        position=state.position,
+        commit_time=timestamp(state.commit_at) if state.commit_at is not None else None,
+        contact_age_s=state.contact_age_s,
+    )
+
+
+def collection_message(collection: CollectionDescription) -> collection_service_pb2.Collection:
+    """A collection with what this replica holds of it."""
+    return collection_service_pb2.Collection(
+        name=collection.name,
+        model=collection.model,
+        fingerprint=collection.fingerprint,
+        dimensions=collection.dimensions,
+        metric=METRIC_NUMBERS[collection.metric],
+        index_kind=INDEX_KIND_NUMBERS[collection.index_kind],
+        create_time=timestamp(collection.created_at),
+        status=_status_message(collection.status),
+    )
+
+
+def _status_message(status: CollectionStatus) -> collection_service_pb2.CollectionStatus:
+    return collection_service_pb2.CollectionStatus(
+        read_state=read_state_message(status.read_state),
+        documents=status.documents,
+        sealed_rows=status.sealed_rows,
+        tail_rows=status.tail_rows,
+        dead_rows=status.dead_rows,
+        index_generation=status.index_generation,
+        building=status.building,
+        lag=status.lag,
+    )
+
+
+def get_message(answer: GetAnswer) -> document_service_pb2.GetDocumentsResponse:
+    """Documents read by id."""
+    return document_service_pb2.GetDocumentsResponse(
+        documents=[document_message(each) for each in answer.documents],
+        missing_ids=answer.missing_ids,
+        vectors=_vectors_message(answer.vectors),
+        read_state=read_state_message(answer.read_state),
+    )
+
+
+def list_message(answer: ListAnswer) -> document_service_pb2.ListDocumentsResponse:
+    """One page of documents."""
+    return document_service_pb2.ListDocumentsResponse(
+        documents=[document_message(each) for each in answer.documents],
+        next_page_token=answer.next_page_token,
+        vectors=_vectors_message(answer.vectors),
+        read_state=read_state_message(answer.read_state),
+    )
+
+
+def search_message(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
+    """The hits of one query and how they were found."""
+    return search_service_pb2.SearchResponse(
+        hits=[
+            search_service_pb2.Hit(document=document_message(hit.document), score=hit.score) for hit in answer.hits
+        ],
+        vectors=_vectors_message(answer.vectors),
+        exact=answer.exact,
+        rows_scanned=answer.rows_scanned,
+        ef_search=answer.ef_search,
+        fewer_reason=FEWER_REASONS[answer.fewer_reason],
+        index_generation=answer.index_generation,
+        read_state=read_state_message(answer.read_state),
+        query_tokens=answer.query_tokens,
+        query_tokens_used=answer.query_tokens_used,
+        embedding_s=answer.embedding_s,
+        index_s=answer.index_s,
+    )
+
+
+def _vectors_message(vectors: Vectors | None) -> values_pb2.Vectors | None:
+    if vectors is None:
+        return None
+    return values_pb2.Vectors(data=vectors.data, rows=vectors.rows, dimensions=vectors.dimensions)

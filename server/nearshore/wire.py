@@ -1,0 +1,122 @@
+"""Our words as messages of nearshore.v1 and back; the service and the client share it. It knows no gRPC.
+
+Vectors travel as one bytes object, so no code here touches a single component. Messages are taken as they are: what a
+request holds is judged by nearshore.documents and nearshore.search, not here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nearshore.errors import InvalidMetadataError
+from nearshore.records import F32, Document, IndexKind, MetadataValue, Metric, Scalar
+from nearshore.v1 import collection_service_pb2, document_service_pb2, values_pb2
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+INT64_LIMIT = 1 << 63
+
+METRICS = {
+    collection_service_pb2.METRIC_COSINE: Metric.COSINE,
+    collection_service_pb2.METRIC_DOT: Metric.DOT,
+    collection_service_pb2.METRIC_EUCLIDEAN: Metric.EUCLIDEAN,
+}
+INDEX_KINDS = {
+    collection_service_pb2.INDEX_KIND_AUTO: IndexKind.AUTO,
+    collection_service_pb2.INDEX_KIND_EXACT: IndexKind.EXACT,
+    collection_service_pb2.INDEX_KIND_HNSW: IndexKind.HNSW,
+}
+METRIC_NUMBERS = {metric: number for number, metric in METRICS.items()}
+INDEX_KIND_NUMBERS = {kind: number for number, kind in INDEX_KINDS.items()}
+
+
+def timestamp(at: datetime) -> Timestamp:
+    """An aware datetime as a protobuf timestamp, to the microsecond."""
+    since = at - EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+
+
+def moment(stamp: Timestamp) -> datetime:
+    """A protobuf timestamp as an aware datetime in UTC. Raises OverflowError for years outside 1 to 9999."""
+    return EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1_000)
+
+
+def vectors_message(vectors: F32) -> values_pb2.Vectors:
+    """vectors (rows, dimensions) as a message."""
+    rows, dimensions = vectors.shape
+    data = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
+    return values_pb2.Vectors(data=data, rows=rows, dimensions=dimensions)
+
+
+def vectors_array(message: values_pb2.Vectors) -> F32:
+    """The message as (rows, dimensions) float32: a read-only view of its bytes. Raises ValueError if they disagree."""
+    return np.frombuffer(message.data, dtype="<f4").reshape(message.rows, message.dimensions)
+
+
+def metadata_value(message: values_pb2.Value) -> MetadataValue:
+    """One metadata value; a list becomes a tuple. Raises ValueError for a value that no server stores."""
+    if message.WhichOneof("kind") == "list_value":
+        return tuple(_scalar(value) for value in message.list_value.values)
+    return _scalar(message)
+
+
+def _scalar(message: values_pb2.Value) -> Scalar:
+    match message.WhichOneof("kind"):
+        case "string_value":
+            return message.string_value
+        case "int64_value":
+            return message.int64_value
+        case "double_value":
+            return message.double_value
+        case "bool_value":
+            return message.bool_value
+        case "timestamp_value":
+            return moment(message.timestamp_value)
+        case kind:
+            raise ValueError(f"a scalar of kind {kind}")
+
+
+def value_message(value: MetadataValue, key: str) -> values_pb2.Value:
+    """One metadata value as a message; key names it in errors. Raises InvalidMetadataError for what Value lacks."""
+    if isinstance(value, tuple | list):
+        elements = [_scalar_message(element, key) for element in value]
+        return values_pb2.Value(list_value=values_pb2.ValueList(values=elements))
+    return _scalar_message(value, key)
+
+
+def _scalar_message(value: Scalar, key: str) -> values_pb2.Value:
+    match value:
+        case bool():
+            return values_pb2.Value(bool_value=value)
+        case str():
+            return values_pb2.Value(string_value=value)
+        case int() if -INT64_LIMIT <= value < INT64_LIMIT:
+            return values_pb2.Value(int64_value=value)
+        case float():
+            return values_pb2.Value(double_value=value)
+        case datetime() if value.tzinfo is not None:
+            return values_pb2.Value(timestamp_value=timestamp(value))
+        case _:
+            raise InvalidMetadataError(
+                f"Metadata {key!r} is {value!r:.100}.",
+                "Use str, int (64 bits), float, bool, a datetime with a time zone, or a list of one of these.",
+                key=key,
+            )
+
+
+def document(message: document_service_pb2.Document) -> Document:
+    """A document from the message of an answer."""
+    metadata = {key: metadata_value(value) for key, value in message.metadata.items()}
+    return Document(message.id, message.text, message.title, message.parent_id, metadata)
+
+
+def document_message(source: Document) -> document_service_pb2.Document:
+    """A document as a message. Raises InvalidMetadataError."""
+    message = document_service_pb2.Document(
+        id=source.id, text=source.text, title=source.title, parent_id=source.parent_id
+    )
+    for key, value in source.metadata.items():
+        message.metadata[key].CopyFrom(value_message(value, key))
+    return message
