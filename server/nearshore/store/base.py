@@ -41,7 +41,6 @@ class FeedPage:
     head: Cursor  # the newest commit that this transaction saw
     head_at: datetime | None  # when head was committed; None at position 0
     next: Walk | None  # give it to read_feed for the next page; None: complete, the follower may publish head
-    walk_head: int = 0  # head when the first page of this walk was read
 
 
 class Store(Protocol):
