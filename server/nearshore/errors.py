@@ -280,3 +280,15 @@ class RequestIdReusedError(InvalidArgumentError):
             "Use a new request_id for every new write, the same one only to retry.",
             request_id=request_id,
         )
+
+
+class InvalidFilterError(InvalidArgumentError):
+    """A filter that cannot be understood; metadata `column` counts characters from 1."""
+
+    reason = "INVALID_FILTER"
+
+
+class CorruptIndexError(CorruptionError):
+    """The saved files of an index do not fit together."""
+
+    reason = "INDEX_CORRUPT"
