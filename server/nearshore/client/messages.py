@@ -59,6 +59,9 @@ class ReadState:
     position: int
     commit_at: datetime | None  # None at position 0
     contact_age_s: float
+    token: str  # give it to a read as read_after to see at least this state
+    head: int  # the newest position of the store that the replica knows of
+    history_changed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,12 @@ class CollectionStatus:
     """What the replica that answered holds of a collection."""
 
     read_state: ReadState
-    documents: int
-    sealed_rows: int
-    tail_rows: int
-    dead_rows: int
+    document_count: int
+    sealed_row_count: int
+    tail_row_count: int
+    dead_row_count: int
     index_generation: int
     building: bool
-    lag: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class CollectionInfo:
     """A collection as the server describes it; names are bare, without "collections/" and "models/"."""
 
     name: str
+    uid: int  # never used again
     model: str
     fingerprint: str
     dimensions: int
@@ -94,8 +97,8 @@ class Upserted:
     """What an upsert did."""
 
     write_token: str
-    truncated: Sequence[int]  # indexes of documents whose text was cut
-    embedded: int  # documents that needed embedding
+    truncated_indexes: Sequence[int]  # documents that were embedded now and whose text was cut
+    embedded_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Deleted:
     """What a delete did."""
 
     write_token: str  # empty when a filter matched nothing
-    deleted: int
+    deleted_count: int
 
 
 @dataclass(frozen=True, slots=True)
