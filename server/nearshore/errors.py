@@ -292,3 +292,17 @@ class CorruptIndexError(CorruptionError):
     """The saved files of an index do not fit together."""
 
     reason = "INDEX_CORRUPT"
+
+
+class UnknownEnumError(InvalidArgumentError):
+    """An enum number that this version does not know."""
+
+    reason = "UNKNOWN_ENUM_VALUE"
+
+    def __init__(self, field: str, number: int) -> None:
+        """field: the path into the request; number: as received."""
+        super().__init__(
+            f"{field} has the unknown value {number}.",
+            "Use a value of the proto that this server serves, or leave the field out.",
+            field=field,
+        )
