@@ -1,0 +1,1 @@
+"""Decides about documents and collections: validates requests, embeds, writes, reads. Knows no protocol."""

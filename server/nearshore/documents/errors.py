@@ -62,12 +62,6 @@ class MetadataTooDeepError(InvalidArgumentError):
     reason = "METADATA_TOO_DEEP"
 
 
-class InvalidMetadataError(InvalidArgumentError):
-    """A metadata key or value is not one that can be stored."""
-
-    reason = "INVALID_METADATA"
-
-
 class VectorsRequiredError(InvalidArgumentError):
     """The collection has no model and the call brings no vectors."""
 
@@ -182,20 +176,6 @@ class FieldNotAllowedError(InvalidArgumentError):
     reason = "FIELD_NOT_ALLOWED"
 
 
-class UnknownEnumError(InvalidArgumentError):
-    """An enum number that this version does not know."""
-
-    reason = "UNKNOWN_ENUM_VALUE"
-
-    def __init__(self, field: str, number: int) -> None:
-        """field: the path into the request; number: as received."""
-        super().__init__(
-            f"{field} has the unknown value {number}.",
-            "Use a value of the proto that this server serves, or leave the field out.",
-            field=field,
-        )
-
-
 class DimensionsError(InvalidArgumentError):
     """A new collection has neither a model nor a usable width."""
 
@@ -215,7 +195,7 @@ class DocumentNotFoundError(NotFoundError):
 
 
 class ModelNotServedError(NotFoundError):
-    """This server does not serve that model."""
+    """No such model is served here."""
 
     reason = "MODEL_NOT_SERVED"
 

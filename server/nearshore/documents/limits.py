@@ -27,4 +27,7 @@ class Limits:
     max_metadata_bytes: int = 64 << 10
     max_filter_bytes: int = 8 << 10
     max_collections: int = 1_000
-    max_answer_bytes: int = 60 << 20  # of one page of documents; below the message limit with room for its frame
+    max_read_after: int = 100
+    max_read_wait_s: float = 30.0
+    max_page_bytes: int = 3_500_000
+    max_message_bytes: int = 64 << 20

@@ -35,12 +35,13 @@ class Vectors:
     data: bytes  # little-endian; 4 * rows * dimensions bytes when valid
     rows: int
     dimensions: int
+    fingerprint: str = ""  # what they mean; empty where no model made them
 
     @classmethod
-    def from_array(cls, matrix: F32) -> Vectors:
+    def from_array(cls, matrix: F32, fingerprint: str) -> Vectors:
         """Pack a (rows, dimensions) matrix."""
         rows, dimensions = matrix.shape
-        return cls(np.ascontiguousarray(matrix, dtype="<f4").tobytes(), rows, dimensions)
+        return cls(np.ascontiguousarray(matrix, dtype="<f4").tobytes(), rows, dimensions, fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class ReadState:
     position: int
     commit_at: datetime | None  # None at position 0
     contact_age_s: float
+    token: str  # send it as read_after to see at least this state; empty at position 0
+    head: int  # the newest position of the store that the replica knows of
+    history_changed: bool  # the store no longer has the history that the answer comes from
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ class Parts:
     vector: bool = False
 
 
+DEFAULT_PARTS = Parts()
+
+
 @dataclass(frozen=True, slots=True)
 class UpsertRequest:
     """UpsertDocumentsRequest."""
@@ -79,7 +86,6 @@ class UpsertRequest:
     collection: str
     documents: Sequence[DocumentInput]
     vectors: Vectors | None = None
-    fingerprint: str = ""
     truncation: Truncation = Truncation.CUT_END
     request_id: str = ""
 
@@ -89,8 +95,8 @@ class UpsertAnswer:
     """UpsertDocumentsResponse."""
 
     write_token: str
-    truncated: tuple[int, ...]
-    embedded: int
+    truncated_indexes: tuple[int, ...]  # of those embedded now
+    embedded_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +105,8 @@ class GetRequest:
 
     collection: str
     ids: Sequence[str]
-    parts: Parts = Parts()
-    read_after: str = ""
+    parts: Parts = DEFAULT_PARTS
+    read_after: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class DeleteAnswer:
     """DeleteDocumentsResponse."""
 
     write_token: str  # empty when a filter matched nothing
-    deleted: int
+    deleted_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +145,8 @@ class ListRequest:
     filter: str = ""
     page_size: int = 0
     page_token: str = ""
-    parts: Parts = Parts()
-    read_after: str = ""
+    parts: Parts = DEFAULT_PARTS
+    read_after: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,7 @@ class CountRequest:
 
     collection: str
     filter: str = ""
-    read_after: str = ""
+    read_after: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +178,11 @@ class CountAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CollectionInput:
-    """The Collection of a CreateCollectionRequest, without the output only fields."""
+    """CreateCollectionRequest, without the output only fields."""
 
-    name: str  # "collections/{collection}"
+    collection_id: str  # bare
     model: str = ""  # "models/{model}" or empty
+    fingerprint: str = ""  # empty, or what the model's must be
     dimensions: int = 0
     metric: Metric = Metric.COSINE
     index_kind: IndexKind = IndexKind.AUTO
@@ -186,13 +193,12 @@ class CollectionStatus:
     """What the answering replica holds of a collection."""
 
     read_state: ReadState
-    documents: int
-    sealed_rows: int
-    tail_rows: int
-    dead_rows: int
+    document_count: int
+    sealed_row_count: int
+    tail_row_count: int
+    dead_row_count: int
     index_generation: int
     building: bool
-    lag: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +213,7 @@ class CollectionDescription:
     index_kind: IndexKind
     created_at: datetime
     status: CollectionStatus
+    uid: int  # never used again
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Decides about searches: from a query to hits. Knows no protocol."""

@@ -1,6 +1,6 @@
 """What callers ask of a search and what they get: nearshore.v1's search messages as plain frozen dataclasses.
 
-A request holds what came over the wire, not yet validated; a field that is unset on the wire has the default given here.
+A request holds what came over the wire, not yet validated; a field unset on the wire has the default given here.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nearshore.documents.requests import Parts, ReadState, Vectors
+from nearshore.documents.requests import DEFAULT_PARTS, Parts, ReadState, Vectors
 from nearshore.embedding import Truncation
 from nearshore.records import Document
 
 
 class FewerReason(enum.StrEnum):
-    """Why fewer hits came back than limit."""
+    """Why fewer hits came back than limit; where several hold, the last."""
 
     NONE = "none"
     COLLECTION = "collection"
@@ -31,15 +31,14 @@ class SearchRequest:
     text: str | None = None
     vector: Vectors | None = None
     document_id: str | None = None
-    fingerprint: str = ""
     limit: int | None = None
     offset: int = 0
     score_threshold: float | None = None
     filter: str = ""
     exact: bool = False
     ef_search: int | None = None
-    parts: Parts = Parts()
-    read_after: str = ""
+    parts: Parts = DEFAULT_PARTS
+    read_after: Sequence[str] = ()
     truncation: Truncation = Truncation.CUT_END
 
 
@@ -75,7 +74,7 @@ class BatchSearchRequest:
 
     collection: str
     searches: Sequence[SearchRequest]
-    read_after: str = ""
+    read_after: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,58 @@
+"""The models that this server has loaded, by name and by what their vectors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nearshore.documents.errors import FingerprintMismatchError, ModelNotServedError, NoModelError
+from nearshore.documents.names import model_id, model_name
+from nearshore.embedding import Embedder
+from nearshore.records import CollectionSpec
+
+
+class Models:
+    """Finds the embedder for a request."""
+
+    def __init__(self, embedders: Mapping[str, Embedder], default: str) -> None:
+        """embedders by bare model name; default: the one that a request without a model means."""
+        self._embedders = dict(embedders)
+        self._default = default
+
+    def get(self, name: str) -> tuple[str, Embedder]:
+        """The bare name and embedder of "models/{model}", or of the default when empty.
+
+        Raises InvalidNameError and ModelNotServedError.
+        """
+        bare = model_id(name, "model") if name else self._default
+        embedder = self._embedders.get(bare)
+        if embedder is None:
+            served = ", ".join(model_name(each) for each in self._embedders)
+            raise ModelNotServedError(
+                f"This server does not serve the model {bare!r}.",
+                f"It serves {served}. Leave the model out to use {model_name(self._default)}.",
+                model=bare,
+            )
+        return bare, embedder
+
+    def of_collection(self, spec: CollectionSpec) -> Embedder:
+        """The embedder whose vectors are those of the collection; what counts is the fingerprint, not the name.
+
+        Raises NoModelError for a collection without a model, FingerprintMismatchError when its model is not loaded.
+        """
+        if not spec.model:
+            raise NoModelError(
+                f"The collection {spec.name!r} has no model, so it cannot embed text.",
+                "Send vectors, or use a collection that was created with a model.",
+                collection=spec.name,
+            )
+        for embedder in self._embedders.values():
+            if embedder.fingerprint() == spec.fingerprint:
+                return embedder
+        loaded = ", ".join(f"{name} ({embedder.fingerprint()})" for name, embedder in self._embedders.items())
+        raise FingerprintMismatchError(
+            f"The collection {spec.name!r} holds vectors of {spec.model} ({spec.fingerprint}); loaded is {loaded}.",
+            "Serve the model it was made with (embedding.model), send vectors with its fingerprint, "
+            "or index the documents into a new collection.",
+            collection=spec.name,
+            fingerprint=spec.fingerprint,
+        )

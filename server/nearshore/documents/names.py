@@ -1,0 +1,46 @@
+"""Resource names: "collections/{collection}" and "models/{model}" (AIP-122)."""
+
+from __future__ import annotations
+
+import re
+
+from nearshore.documents.errors import InvalidNameError
+
+COLLECTIONS = "collections/"
+MODELS = "models/"
+_COLLECTION_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def collection_id(name: str, field: str) -> str:
+    """The bare id in "collections/{collection}". Raises InvalidNameError naming `field`."""
+    bare = name.removeprefix(COLLECTIONS)
+    if bare == name or not _COLLECTION_ID.fullmatch(bare):
+        raise InvalidNameError(
+            f"{field} {name[:100]!r} is not the name of a collection.",
+            'Write "collections/" and then 1 to 63 of a-z, 0-9, "-" and "_", of which the first is a letter or digit.',
+            field=field,
+        )
+    return bare
+
+
+def model_id(name: str, field: str) -> str:
+    """The bare id in "models/{model}". Raises InvalidNameError naming `field`."""
+    bare = name.removeprefix(MODELS)
+    if bare == name or not _MODEL_ID.fullmatch(bare):
+        raise InvalidNameError(
+            f"{field} {name[:100]!r} is not the name of a model.",
+            'Write "models/" and then the model\'s id, as in "models/all-MiniLM-L6-v2".',
+            field=field,
+        )
+    return bare
+
+
+def collection_name(bare: str) -> str:
+    """The resource name of a collection."""
+    return COLLECTIONS + bare
+
+
+def model_name(bare: str) -> str:
+    """The resource name of a model; empty for no model."""
+    return MODELS + bare if bare else ""
