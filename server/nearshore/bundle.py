@@ -215,7 +215,7 @@ def file_digest(path: Path) -> str:
 
 def write_golden(folder: Path, texts: list[str], vectors: F32) -> None:
     """Write golden.npz: vectors (texts, dimensions) float32."""
-    np.savez(folder / GOLDEN_FILE, texts=np.array(texts), vectors=vectors)
+    np.savez_compressed(folder / GOLDEN_FILE, texts=np.array(texts), vectors=vectors)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

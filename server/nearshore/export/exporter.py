@@ -1,0 +1,98 @@
+"""Checkpoint to bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nearshore import __version__
+from nearshore.bundle import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    Bundle,
+    Manifest,
+    SpecialTokens,
+    file_digest,
+    load_bundle,
+    write_golden,
+    write_manifest,
+)
+from nearshore.export.aside import written_aside
+from nearshore.export.checkpoint import WEIGHTS_FILE, Checkpoint, Tensors, read_checkpoint
+from nearshore.export.golden import GOLDEN_TEXTS
+from nearshore.export.graph import INPUTS, POOLED_OUTPUT, SEQUENCE_OUTPUT, build_bert
+from nearshore.export.origin import read_source
+from nearshore.export.tokenizer import read_tokenizer
+from nearshore.records import F32
+
+EmbedGolden = Callable[[Bundle, list[str]], F32]
+"""Embeds texts with a bundle that has no golden vectors yet: (texts, dimensions), as the bundle says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What the checkpoint leaves open."""
+
+    special_tokens: SpecialTokens = SpecialTokens.TEXT
+    pooled_output: bool = False  # also give pooled_output, if the checkpoint has a pooler
+
+
+def export_bundle(
+    checkpoint: Path, destination: Path, *, name: str, embed_golden: EmbedGolden, options: ExportOptions | None = None
+) -> Bundle:
+    """Export a BERT checkpoint folder to the bundle folder `destination`, replacing one that is there.
+
+    The bundle appears whole or not at all. On one processor the same checkpoint gives the same bytes; golden.npz
+    may differ in last digits between processors. Raises UnusableCheckpointError.
+    """
+    options = options or ExportOptions()
+    source = read_checkpoint(checkpoint)
+    with written_aside(destination) as folder:
+        outputs = _write_model(source, folder / MODEL_FILE, options)
+        tokenizer = read_tokenizer(source)
+        (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
+        manifest = Manifest(
+            name=name,
+            architecture="bert",
+            network=source.network,
+            dimensions=source.network.hidden_size,
+            max_tokens=source.max_tokens,
+            truncation_side="right",
+            pooling=source.pooling,
+            normalize=source.normalize,
+            prompts={},
+            special_tokens=options.special_tokens,
+            precision="fp32",
+            recipe="none",
+            tokenizer_sha256=tokenizer.sha256,
+            source=read_source(checkpoint, weights=checkpoint / WEIGHTS_FILE),
+            license=source.license,
+            inputs=INPUTS,
+            outputs=outputs,
+            exporter=f"nearshore {__version__}",
+            files={name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
+        )
+        write_manifest(folder, _with_golden(Bundle(folder, manifest), embed_golden))
+    return load_bundle(destination)
+
+
+def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[str, ...]:
+    tensors = Tensors(checkpoint)
+    pooled = options.pooled_output and tensors.has_pooler
+    model = build_bert(checkpoint.network, tensors.read, pooled_output=pooled)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return (SEQUENCE_OUTPUT, POOLED_OUTPUT) if pooled else (SEQUENCE_OUTPUT,)
+
+
+def _with_golden(bundle: Bundle, embed_golden: EmbedGolden) -> Manifest:
+    vectors = embed_golden(bundle, list(GOLDEN_TEXTS))
+    expected = (len(GOLDEN_TEXTS), bundle.manifest.dimensions)
+    if vectors.shape != expected or not np.isfinite(vectors).all():
+        raise ValueError(f"embed_golden must give finite vectors of shape {expected}, not {vectors.shape}")
+    write_golden(bundle.path, list(GOLDEN_TEXTS), vectors.astype(np.float32))
+    files = {**bundle.manifest.files, GOLDEN_FILE: file_digest(bundle.path / GOLDEN_FILE)}
+    return bundle.manifest.model_copy(update={"files": files})

@@ -1,0 +1,25 @@
+"""Remembers, inside a fetched checkpoint folder, where it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from nearshore.bundle import Source, file_digest
+
+_FILE = "nearshore-origin.json"
+
+
+def write_origin(folder: Path, *, kind: Literal["hub", "pypi"], location: str, revision: str) -> None:
+    """Note where the checkpoint in this folder was fetched from."""
+    content = {"kind": kind, "location": location, "revision": revision}
+    (folder / _FILE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def read_source(folder: Path, *, weights: Path) -> Source:
+    """Where this checkpoint came from, by its note or else as a local folder, with the digest of its weights."""
+    noted = folder / _FILE
+    if noted.exists():
+        return Source(**json.loads(noted.read_text(encoding="utf-8")), sha256=file_digest(weights))
+    return Source(kind="folder", location=folder.resolve().name, revision="", sha256=file_digest(weights))
