@@ -1,0 +1,8 @@
+"""Text to vectors: tokenizer, scheduler, ONNX session, pooling."""
+
+from nearshore.bundle import SpecialTokens
+from nearshore.embedding.cores import usable_cores
+from nearshore.embedding.embedder import Embedder, Embeddings, Truncation
+from nearshore.embedding.tokenizer import Tokens
+
+__all__ = ["Embedder", "Embeddings", "SpecialTokens", "Tokens", "Truncation", "usable_cores"]

@@ -1,0 +1,118 @@
+"""Texts that wait to be embedded, in the order in which they deserve it. Not thread-safe: the scheduler locks.
+
+Order is that of fair queueing (Demers, Keshav and Shenker, 1989). Virtual time advances as if the requests that wait
+shared the machine, each getting the same number of tokens a second. A text is due at the virtual time at which its
+request came, plus the tokens of the request that precede it; the text that is due first heads the next run. So a
+query does not wait behind the thousand texts of another caller, and two large requests proceed side by side.
+
+Bulk requests start BULK_LAG_TOKENS later. Queries overtake them, but only for that long: everything is due at some
+time, virtual time never stops while there is work, and what comes later is due later. No clock is involved.
+
+A run is filled with texts that have exactly as many tokens as its head, whoever sent them, so nothing is padded. They
+are of the head's class: a query should not wait for bulk work in its own run. Every operation is O(log n) a text.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import NamedTuple
+
+from sortedcontainers import SortedList
+
+from nearshore.embedding.request import Request, TokenIds
+
+BULK_LAG_TOKENS = 16_384  # a second or two of work
+
+
+class Ticket(NamedTuple):
+    """One waiting text; tickets sort by when they are due."""
+
+    due_tokens: float  # virtual time
+    number: int  # unique, so that sorting never looks further
+    request: Request
+    position: int  # in request.texts
+
+    @property
+    def ids(self) -> TokenIds:
+        """The text's token ids."""
+        return self.request.texts[self.position]
+
+
+class Backlog:
+    """All waiting texts."""
+
+    def __init__(self, *, max_run_tokens: int) -> None:
+        """max_run_tokens: size of a run; one text that is longer still makes a run."""
+        self._max_run_tokens = max_run_tokens
+        self._now_tokens = 0.0  # virtual time
+        self._numbers = count()
+        self._order: SortedList = SortedList()  # of every Ticket
+        self._lanes: dict[tuple[int, bool], SortedList] = {}  # (token count, bulk): its Tickets
+        self._deadlines: SortedList = SortedList()  # of (deadline, id, Request)
+        self._requests: dict[Request, set[Ticket]] = {}  # what waits of each; never an empty set
+        self.tokens = 0
+        """Tokens that wait."""
+
+    def __len__(self) -> int:
+        """Texts that wait."""
+        return len(self._order)
+
+    def add(self, request: Request) -> None:
+        """Queue the texts of a new request."""
+        due_tokens = self._now_tokens + (BULK_LAG_TOKENS if request.bulk else 0)
+        tickets = self._requests[request] = set()
+        for position, ids in enumerate(request.texts):
+            ticket = Ticket(due_tokens, next(self._numbers), request, position)
+            tickets.add(ticket)
+            self._order.add(ticket)
+            self._lanes.setdefault((len(ids), request.bulk), SortedList()).add(ticket)
+            due_tokens += len(ids)
+        self.tokens += request.tokens
+        if request.deadline is not None:
+            self._deadlines.add((request.deadline, id(request), request))
+
+    def take(self) -> list[Ticket]:
+        """Remove and return the next run, texts of one token count; empty when nothing waits."""
+        if not self._order:
+            return []
+        head: Ticket = self._order[0]
+        length = len(head.ids)
+        lane = self._lanes[length, head.request.bulk]
+        run: list[Ticket] = list(lane[: max(1, self._max_run_tokens // length)])
+        self._now_tokens += length * len(run) / len(self._requests)
+        for ticket in run:
+            self._remove(ticket)
+        return run
+
+    def discard(self, request: Request) -> None:
+        """Drop what still waits of a request, if anything does."""
+        for ticket in list(self._requests.get(request, ())):
+            self._remove(ticket)
+
+    def expire(self, now: float) -> list[Request]:
+        """Drop and return the requests whose deadline has come; now: seconds on their clock."""
+        expired: list[Request] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            expired.append(self._deadlines[0][2])
+            self.discard(expired[-1])
+        return expired
+
+    def clear(self) -> list[Request]:
+        """Drop everything; returns the requests of which something waited."""
+        requests = list(self._requests)
+        for request in requests:
+            self.discard(request)
+        return requests
+
+    def _remove(self, ticket: Ticket) -> None:
+        request, lane = ticket.request, (len(ticket.ids), ticket.request.bulk)
+        self._order.remove(ticket)
+        self._lanes[lane].remove(ticket)
+        if not self._lanes[lane]:
+            del self._lanes[lane]
+        self.tokens -= lane[0]
+        self._requests[request].remove(ticket)
+        if not self._requests[request]:
+            del self._requests[request]
+            if request.deadline is not None:
+                self._deadlines.remove((request.deadline, id(request), request))

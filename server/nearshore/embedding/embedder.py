@@ -1,0 +1,172 @@
+"""Text in, vectors out: the tokenizer, the scheduler and the session of one model behind one object."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from nearshore.bundle import Bundle, SpecialTokens
+from nearshore.embedding.cores import usable_cores
+from nearshore.embedding.golden import check_golden
+from nearshore.embedding.scheduler import Scheduler
+from nearshore.embedding.session import Session
+from nearshore.embedding.tokenizer import Tokenizer, Tokens
+from nearshore.errors import TextTooLongError
+from nearshore.records import F32
+
+_LEAST_TOKENS = 2  # of an empty text: [CLS] and [SEP]
+
+
+class Truncation(enum.StrEnum):
+    """What to do with a text that has more tokens than the model takes."""
+
+    CUT_END = "cut_end"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """Vectors and what they were made of, in the order of the texts."""
+
+    vectors: F32  # (texts, dimensions), normalized if the bundle says so
+    tokens: list[int]  # of each text before truncation, special tokens included
+    tokens_used: list[int]  # of those, how many were embedded
+    fingerprint: str  # what the vectors mean
+
+
+class Embedder:
+    """One model, ready to embed. Thread-safe.
+
+    A text has the same vector, bit for bit, whoever it shares a call, a run or the machine with.
+    """
+
+    def __init__(self, bundle: Bundle, tokenizers: dict[SpecialTokens, Tokenizer], scheduler: Scheduler) -> None:
+        """Use open()."""
+        self.bundle = bundle
+        self._tokenizers = tokenizers
+        self._scheduler = scheduler
+        self._fingerprints = {special: bundle.fingerprint_for(special) for special in SpecialTokens}
+
+    @classmethod
+    def open(cls, bundle: Bundle, *, workers: int = 0, max_run_tokens: int, max_queued_tokens: int) -> Embedder:
+        """Load a bundle, check that it gives its golden vectors, and start the workers (0: one a usable core).
+
+        A bundle without golden vectors, that is one being exported, is not checked.
+        Raises ModelMismatchError, CorruptBundleError.
+        """
+        max_tokens = bundle.manifest.max_tokens
+        tokenizers = {
+            special: Tokenizer(bundle.tokenizer_path, max_tokens=max_tokens, special=special)
+            for special in SpecialTokens
+        }
+        session = Session(bundle)
+        if bundle.has_golden:
+            check_golden(bundle, tokenizers[bundle.manifest.special_tokens], session)
+        scheduler = Scheduler(
+            session.run,
+            workers=workers or usable_cores(),
+            max_run_tokens=max_run_tokens,
+            max_queued_tokens=max_queued_tokens,
+        )
+        return cls(bundle, tokenizers, scheduler)
+
+    @property
+    def dimensions(self) -> int:
+        """Components of a vector."""
+        return self.bundle.manifest.dimensions
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of one text that are embedded, special tokens included."""
+        return self.bundle.manifest.max_tokens
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait for a worker."""
+        return self._scheduler.queued_tokens
+
+    def fingerprint(self, special: SpecialTokens | None = None) -> str:
+        """What a vector made in this special-token mode means; None: the bundle's mode."""
+        return self._fingerprints[self._mode(special)]
+
+    def tokenize(self, texts: Sequence[str], special: SpecialTokens | None = None) -> list[Tokens]:
+        """Cut texts into tokens, in this thread: a third of a second for 1 MiB, so not on an event loop."""
+        return self._tokenizers[self._mode(special)].encode(texts)
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """Token ids as the vocabulary spells them."""
+        return self._tokenizers[self._mode(None)].spell(ids)
+
+    def submit(
+        self,
+        texts: Sequence[str],
+        *,
+        special: SpecialTokens | None = None,
+        truncation: Truncation = Truncation.CUT_END,
+        bulk: bool = False,
+        deadline: float | None = None,
+    ) -> Future[Embeddings]:
+        """Tokenize in this thread (see tokenize), queue, and return without waiting for the model.
+
+        bulk: let interactive calls go first; deadline: time.monotonic() seconds after which no new run takes the
+        texts. Cancelling the future drops them as well. Callbacks of the future run in a worker and must be short.
+        Raises OverloadedError, TextTooLongError (with Truncation.REFUSE), UnavailableError (closed). The future can
+        fail with DeadlineError, UnavailableError, ModelRunError.
+        """
+        fingerprint = self.fingerprint(special)
+        if not texts:
+            nothing: Future[Embeddings] = Future()
+            nothing.set_result(Embeddings(np.empty((0, self.dimensions), np.float32), [], [], fingerprint))
+            return nothing
+        self._scheduler.check_room(_LEAST_TOKENS * len(texts))  # an overloaded server has no time to tokenize in vain
+        every = self.tokenize(texts, special)
+        if truncation is Truncation.REFUSE:
+            self._refuse_long(every)
+        tokens = [len(one.ids) for one in every]
+        tokens_used = [one.tokens_used for one in every]
+        return self._scheduler.submit(
+            [one.used_ids for one in every],
+            answer=lambda vectors: Embeddings(vectors, tokens, tokens_used, fingerprint),
+            bulk=bulk,
+            deadline=deadline,
+        )
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        special: SpecialTokens | None = None,
+        truncation: Truncation = Truncation.CUT_END,
+        bulk: bool = False,
+        deadline: float | None = None,
+    ) -> Embeddings:
+        """Like submit, and wait. Raises what submit raises and what its future fails with."""
+        return self.submit(texts, special=special, truncation=truncation, bulk=bulk, deadline=deadline).result()
+
+    def close(self) -> None:
+        """Fail what waits, let the runs in progress end, and stop the workers."""
+        self._scheduler.close()
+
+    def __enter__(self) -> Self:
+        """Close at the end of a with block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _mode(self, special: SpecialTokens | None) -> SpecialTokens:
+        return self.bundle.manifest.special_tokens if special is None else special
+
+    def _refuse_long(self, every: Sequence[Tokens]) -> None:
+        for index, tokens in enumerate(every):
+            if len(tokens.ids) > self.max_tokens:
+                raise TextTooLongError(index, len(tokens.ids), self.max_tokens)

@@ -1,0 +1,57 @@
+"""Texts that one caller sent together, and the future that answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from nearshore.records import F32
+
+TokenIds = Sequence[int]
+
+
+class Request:
+    """Answered when the last of its texts is embedded. Its future stays pending until then, so it can be cancelled."""
+
+    def __init__(
+        self,
+        texts: Sequence[TokenIds],
+        *,
+        answer: Callable[[F32], Any],
+        bulk: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """texts: at least one; answer: makes the future's result of (texts, dimensions); deadline: on a clock, in s."""
+        self.texts = texts
+        self.tokens = sum(map(len, texts))
+        self.bulk = bulk
+        self.deadline = deadline
+        self.future: Future[Any] = Future()
+        self._answer = answer
+        self._vectors: dict[int, F32] = {}
+
+    def put(self, position: int, vector: F32) -> bool:
+        """Keep the vector (dimensions,) of one text; returns whether it was the last one. Not thread-safe."""
+        self._vectors[position] = vector
+        return len(self._vectors) == len(self.texts)
+
+    def finish(self) -> None:
+        """Answer the caller, unless it has left or was told of an error."""
+        if self.future.done():
+            return
+        try:
+            result = self._answer(np.stack([self._vectors[position] for position in range(len(self.texts))]))
+        except Exception as error:
+            self.fail(error)
+            return
+        with suppress(InvalidStateError):  # it left just now
+            self.future.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Tell the caller what went wrong, unless it has left or was told already."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)

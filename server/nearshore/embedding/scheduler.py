@@ -1,0 +1,180 @@
+"""Worker threads that embed what waits: one run per worker at a time, made of whatever has arrived by then.
+
+There is no timer and no batching delay: on an idle server a text starts at once, on a busy one runs fill by
+themselves. What waits is bounded in tokens; beyond that a request is refused, never delayed. A caller can leave at
+any moment, and what still waits of its request is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+from nearshore.embedding.backlog import Backlog, Ticket
+from nearshore.embedding.request import Request, TokenIds
+from nearshore.errors import DeadlineError, ModelRunError, OverloadedError, UnavailableError
+from nearshore.records import F32
+
+T = TypeVar("T")
+Embed = Callable[[Sequence[TokenIds]], F32]
+"""Embeds B texts of one token count to (B, dimensions); called by several threads at once."""
+
+_log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """A bounded backlog and the threads that work it off. Thread-safe."""
+
+    def __init__(
+        self,
+        embed: Embed,
+        *,
+        workers: int,
+        max_run_tokens: int,
+        max_queued_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start the threads; clock is that of deadlines, in seconds."""
+        self._embed = embed
+        self._max_queued_tokens = max_queued_tokens
+        self._clock = clock
+        self._closed = False
+        self._backlog = Backlog(max_run_tokens=max_run_tokens)
+        # Guards the backlog and the vectors that requests hold. No future is touched while it is held, because
+        # settling one runs its callbacks, which may call back in here.
+        self._changed = threading.Condition(threading.Lock())
+        self._threads = [
+            threading.Thread(target=self._work, name=f"embed-{number}", daemon=True) for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait; those that are being embedded do not count."""
+        return self._backlog.tokens
+
+    def submit(
+        self,
+        texts: Sequence[TokenIds],
+        *,
+        answer: Callable[[F32], T],
+        bulk: bool = False,
+        deadline: float | None = None,
+    ) -> Future[T]:
+        """Queue texts (at least one) and return at once; callbacks of the future run in a worker and must be short.
+
+        The result is answer(vectors), vectors (texts, dimensions) in the order of texts. It can fail with
+        DeadlineError, ModelRunError, or UnavailableError (closed). Raises OverloadedError, UnavailableError.
+        """
+        request = Request(texts, answer=answer, bulk=bulk, deadline=deadline)
+        with self._changed:
+            if self._closed:
+                raise _closed_error()
+            late = self._backlog.expire(self._clock())
+            overload = self._overload(request.tokens)
+            if overload is None:
+                self._backlog.add(request)
+                self._changed.notify(len(texts))
+        _fail_late(late)
+        if overload is not None:
+            raise overload
+        request.future.add_done_callback(lambda future: self._drop(request) if future.cancelled() else None)
+        return request.future
+
+    def check_room(self, tokens: int) -> None:
+        """Raise the OverloadedError that submit would raise for so many tokens."""
+        overload = self._overload(tokens)
+        if overload is not None:
+            raise overload
+
+    def close(self) -> None:
+        """Fail what waits with UnavailableError, let the runs in progress end, and join the threads."""
+        with self._changed:
+            self._closed = True
+            dropped = self._backlog.clear()
+            self._changed.notify_all()
+        for request in dropped:
+            request.fail(_closed_error())
+        for thread in self._threads:
+            thread.join()
+
+    def _drop(self, request: Request) -> None:
+        request.future.set_running_or_notify_cancel()  # tells concurrent.futures.wait
+        with self._changed:
+            self._backlog.discard(request)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                late, run = self._next()
+                while not (late or run or self._closed):
+                    self._changed.wait()
+                    late, run = self._next()
+            _fail_late(late)
+            if run:
+                self._run(run)
+            elif self._closed:
+                return
+
+    def _next(self) -> tuple[list[Request], list[Ticket]]:
+        return self._backlog.expire(self._clock()), self._backlog.take()
+
+    def _run(self, run: list[Ticket]) -> None:
+        try:
+            vectors = self._embed([ticket.ids for ticket in run])
+        except Exception as error:
+            _log.exception("the model failed on %d texts of %d tokens", len(run), len(run[0].ids))
+            self._fail({ticket.request for ticket in run}, error)
+            return
+        with self._changed:
+            finished = [
+                ticket.request
+                for ticket, vector in zip(run, vectors, strict=True)
+                if ticket.request.put(ticket.position, vector)
+            ]
+        for request in finished:
+            request.finish()
+
+    def _fail(self, requests: Iterable[Request], cause: Exception) -> None:
+        with self._changed:
+            for request in requests:
+                self._backlog.discard(request)
+        for request in requests:
+            error = ModelRunError(cause)
+            error.__cause__ = cause
+            request.fail(error)
+
+    def _overload(self, tokens: int) -> OverloadedError | None:
+        queued, most = self._backlog.tokens, self._max_queued_tokens
+        if queued + tokens <= most:
+            return None
+        if tokens > most:
+            message, remedy = (
+                f"The call has {tokens} tokens; at most {most} may wait at once.",
+                "Send fewer texts a call",
+            )
+        else:
+            message, remedy = f"{queued} of at most {most} tokens are waiting to be embedded.", "Retry with back-off"
+        return OverloadedError(
+            message,
+            f"{remedy}, or raise embedding.max_queued_tokens.",
+            tokens=tokens,
+            queued_tokens=queued,
+            max_queued_tokens=most,
+        )
+
+
+def _closed_error() -> UnavailableError:
+    return UnavailableError("The embedding engine has been shut down.", "Retry: another process may be serving by now.")
+
+
+def _fail_late(requests: Iterable[Request]) -> None:
+    for request in requests:
+        request.fail(
+            DeadlineError("The deadline passed before the text was embedded.", "Allow more time or send fewer texts.")
+        )

@@ -1,0 +1,52 @@
+"""The ONNX session: token ids of equal count in, one vector a text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+
+from nearshore.bundle import Bundle, CorruptBundleError
+from nearshore.embedding.pooling import normalize, pool
+from nearshore.records import F32
+
+
+class Session:
+    """One ONNX Runtime session for any number of threads: each run computes in the thread that calls it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Load the graph. Raises CorruptBundleError when ONNX Runtime refuses it."""
+        try:
+            self._session = onnxruntime.InferenceSession(
+                bundle.model_path, _options(), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the library's exceptions have no common base
+            raise CorruptBundleError(bundle.path, f"ONNX Runtime cannot load the graph ({error})") from error
+        self._manifest = bundle.manifest
+
+    def run(self, texts: Sequence[Sequence[int]]) -> F32:
+        """Embed texts of one token count.
+
+        texts: B lists of T ids. Returns (B, dimensions) float32, normalized if the bundle says so.
+        """
+        ids = np.array(texts, dtype=np.int64)  # (B, T)
+        every = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        feeds = {name: every[name] for name in self._manifest.inputs}
+        hidden: F32 = self._session.run(["sequence_output"], feeds)[0]  # (B, T, H)
+        vectors = pool(hidden, self._manifest.pooling)
+        return normalize(vectors) if self._manifest.normalize else vectors
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Patterns are remembered for every input shape, of which there are thousands here.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options

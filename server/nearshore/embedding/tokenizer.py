@@ -1,0 +1,55 @@
+"""Text to token ids, with truncation and special tokens as the bundle says and never as the tokenizer file does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+
+from nearshore.bundle import CorruptBundleError, SpecialTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The token ids of one text."""
+
+    ids: list[int]  # all of them, special tokens included, before truncation
+    tokens_used: int  # how many the model takes
+
+    @property
+    def used_ids(self) -> list[int]:
+        """What the model sees: the content is cut at the end, the closing special token stays."""
+        if self.tokens_used == len(self.ids):
+            return self.ids
+        return [*self.ids[: self.tokens_used - 1], self.ids[-1]]
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer in one special-token mode. Thread-safe."""
+
+    def __init__(self, path: Path, *, max_tokens: int, special: SpecialTokens) -> None:
+        """Read tokenizer.json; max_tokens counts special tokens. Raises CorruptBundleError."""
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise CorruptBundleError(path.parent, f"{path.name} cannot be read ({error})") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = special is SpecialTokens.TEXT
+        self._max_tokens = max_tokens
+
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """Tokenize in this thread; 1 MiB takes a third of a second, so long texts do not belong on an event loop.
+
+        Other threads run meanwhile: encode_batch_fast, unlike encode, releases the GIL, and is three times as fast
+        because it keeps no offsets. How the library truncates is not used, for it hides the full count.
+        """
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        every_ids: list[list[int]] = [encoding.ids for encoding in encodings]
+        return [Tokens(ids, min(len(ids), self._max_tokens)) for ids in every_ids]
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """The tokens as the vocabulary spells them; an id outside the vocabulary is empty."""
+        return [self._tokenizer.id_to_token(token_id) or "" for token_id in ids]
