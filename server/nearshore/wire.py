@@ -43,11 +43,11 @@ def moment(stamp: Timestamp) -> datetime:
     return EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1_000)
 
 
-def vectors_message(vectors: F32) -> values_pb2.Vectors:
-    """vectors (rows, dimensions) as a message."""
+def vectors_message(vectors: F32, fingerprint: str = "") -> values_pb2.Vectors:
+    """Pack an array (rows, dimensions); fingerprint says which model made it."""
     rows, dimensions = vectors.shape
     data = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
-    return values_pb2.Vectors(data=data, rows=rows, dimensions=dimensions)
+    return values_pb2.Vectors(data=data, rows=rows, dimensions=dimensions, fingerprint=fingerprint)
 
 
 def vectors_array(message: values_pb2.Vectors) -> F32:

@@ -15,6 +15,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors"},
     "bundle": {"errors", "records"},
     "threads": set(),
+    "logs": set(),
+    "exit_codes": set(),
+    "wire": {"errors", "records", "v1"},
     "store": {"errors", "records"},
     "index": {"errors", "records"},
     "embedding": {"errors", "records", "bundle"},
@@ -22,11 +25,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "replica": {"errors", "records", "store", "index"},
     "documents": {"errors", "records", "store", "index", "replica", "embedding", "bundle"},
     "search": {"errors", "records", "store", "index", "replica", "embedding", "bundle", "documents"},
-    "service": {"errors", "records", "documents", "search", "embedding", "bundle", "v1"},
-    "client": {"errors", "records", "v1"},
+    "service": {"errors", "records", "documents", "search", "embedding", "bundle", "wire", "v1"},
+    "client": {"errors", "records", "wire", "v1"},
     "v1": set(),
 }
-GRPC_USERS = {"service", "client", "app", "v1"}
+GRPC_USERS = {"service", "client", "app", "wire", "v1"}
 
 
 def part_of(path: Path) -> str:

@@ -1,0 +1,51 @@
+"""A small client: numpy in and out, errors by type, write tokens carried by itself."""
+
+from nearshore.client.asynchronous import AsyncClient
+from nearshore.client.failures import ServerUnreachableError
+from nearshore.client.messages import (
+    CollectionInfo,
+    CollectionStatus,
+    Deleted,
+    Embedded,
+    Fetched,
+    FewerReason,
+    Hit,
+    Page,
+    Parts,
+    Query,
+    ReadState,
+    SearchResult,
+    SpecialTokens,
+    Tokenized,
+    TokenizedText,
+    Truncation,
+    Upserted,
+)
+from nearshore.client.sync import Client
+from nearshore.records import Document, IndexKind, Metric
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "CollectionInfo",
+    "CollectionStatus",
+    "Deleted",
+    "Document",
+    "Embedded",
+    "Fetched",
+    "FewerReason",
+    "Hit",
+    "IndexKind",
+    "Metric",
+    "Page",
+    "Parts",
+    "Query",
+    "ReadState",
+    "SearchResult",
+    "ServerUnreachableError",
+    "SpecialTokens",
+    "Tokenized",
+    "TokenizedText",
+    "Truncation",
+    "Upserted",
+]

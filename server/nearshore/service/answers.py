@@ -81,9 +81,7 @@ def list_message(answer: ListAnswer) -> document_service_pb2.ListDocumentsRespon
 def search_message(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
     """The hits of one query and how they were found."""
     return search_service_pb2.SearchResponse(
-        hits=[
-            search_service_pb2.Hit(document=document_message(hit.document), score=hit.score) for hit in answer.hits
-        ],
+        hits=[search_service_pb2.Hit(document=document_message(hit.document), score=hit.score) for hit in answer.hits],
         vectors=_vectors_message(answer.vectors),
         exact=answer.exact,
         rows_scanned=answer.rows_scanned,

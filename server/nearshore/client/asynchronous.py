@@ -1,0 +1,188 @@
+"""The client for asyncio: the same methods as Client, awaited. For one event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from nearshore.client import channels, codec
+from nearshore.client.failures import ServerUnreachableError, error_of
+from nearshore.client.messages import (
+    CollectionInfo,
+    Deleted,
+    Embedded,
+    Fetched,
+    Page,
+    Parts,
+    Query,
+    SearchResult,
+    SpecialTokens,
+    Tokenized,
+    Truncation,
+    Upserted,
+)
+from nearshore.client.tokens import WriteTokens
+from nearshore.records import F32, Document, IndexKind, Metric
+
+Answer = TypeVar("Answer")
+
+
+class AsyncClient:
+    """Talks to one server. Every method raises an error of nearshore.errors when the server refuses or is gone."""
+
+    def __init__(
+        self,
+        target: str = channels.DEFAULT_TARGET,
+        *,
+        timeout_s: float = channels.DEFAULT_TIMEOUT_S,
+        read_own_writes: bool = True,
+        max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        """As Client; call it inside the running loop."""
+        self._target = target
+        self._timeout_s = timeout_s
+        self._tokens = WriteTokens(enabled=read_own_writes)
+        self._channel = aio.insecure_channel(target, channels.options(max_message_bytes))
+        self._methods = channels.methods(self._channel)
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        await self.close()
+
+    async def _run(self, call: codec.Call[Answer]) -> Answer:
+        self._tokens.attach(call)
+        try:
+            message = await self._methods[call.method](call.request, timeout=self._timeout_s)
+        except aio.AioRpcError as failure:
+            error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), self._target)
+            self._tokens.learn_failure(call, error)
+            raise error from failure
+        answer = call.decode(message)
+        self._tokens.learn(call, answer)
+        return answer
+
+    async def wait_ready(self, timeout_s: float = channels.DEFAULT_TIMEOUT_S) -> None:
+        """Wait until the server has loaded its model and its collections. Raises ServerUnreachableError."""
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
+        try:
+            async for response in watch:
+                if channels.is_serving(response):
+                    return
+        except aio.AioRpcError as failure:
+            detail = f"not ready within {timeout_s:g} s: {failure.details()}"
+            raise ServerUnreachableError(self._target, detail) from failure
+        finally:
+            watch.cancel()
+
+    async def create_collection(
+        self,
+        name: str,
+        *,
+        model: str = "",
+        dimensions: int = 0,
+        metric: Metric = Metric.COSINE,
+        index_kind: IndexKind = IndexKind.AUTO,
+    ) -> CollectionInfo:
+        """Create an empty collection, with a model or, for vectors of the caller's own, with dimensions."""
+        return await self._run(codec.create_collection(name, model, dimensions, metric, index_kind))
+
+    async def get_collection(self, name: str) -> CollectionInfo:
+        """Describe one collection."""
+        return await self._run(codec.get_collection(name))
+
+    async def list_collections(self) -> list[CollectionInfo]:
+        """All collections by name; reads every page."""
+        found, page_token = await self._run(codec.list_collections(""))
+        while page_token:
+            more, page_token = await self._run(codec.list_collections(page_token))
+            found.extend(more)
+        return found
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and all its documents."""
+        await self._run(codec.delete_collection(name))
+
+    async def upsert(
+        self,
+        collection: str,
+        documents: Sequence[Document],
+        *,
+        vectors: F32 | None = None,
+        fingerprint: str = "",
+        truncation: Truncation = "cut_end",
+        request_id: str = "",
+    ) -> Upserted:
+        """Write whole documents durably, all or none; vectors (len(documents), dimensions) unless the server embeds."""
+        packed = codec.vectors_for(vectors, fingerprint)
+        return await self._run(codec.upsert(collection, documents, packed, truncation, request_id))
+
+    async def get(self, collection: str, ids: Sequence[str], *, parts: Parts = codec.ALL_BUT_VECTORS) -> Fetched:
+        """Read documents by id."""
+        return await self._run(codec.get_documents(collection, ids, parts))
+
+    async def delete(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str] = (),
+        filter: str = "",  # noqa: A002 -- the API's word
+        request_id: str = "",
+    ) -> Deleted:
+        """Delete documents by id or by filter."""
+        return await self._run(codec.delete(collection, ids, filter, request_id))
+
+    async def list_documents(
+        self,
+        collection: str,
+        *,
+        filter: str = "",  # noqa: A002 -- the API's word
+        page_size: int = 0,
+        page_token: str = "",
+        parts: Parts = codec.ALL_BUT_VECTORS,
+    ) -> Page:
+        """Read one page of documents in the order of their ids."""
+        return await self._run(codec.list_documents(collection, filter, page_size, page_token, parts))
+
+    async def count(self, collection: str, *, filter: str = "") -> int:  # noqa: A002 -- the API's word
+        """Count documents exactly."""
+        return await self._run(codec.count(collection, filter))
+
+    async def search(self, collection: str, query: Query | str) -> SearchResult:
+        """Find the closest documents; a string is a text query with every default."""
+        return await self._run(codec.search(collection, query))
+
+    async def batch_search(self, collection: str, queries: Sequence[Query | str]) -> list[SearchResult]:
+        """Answer several queries over one state of the collection."""
+        return await self._run(codec.batch_search(collection, queries))
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        truncation: Truncation = "cut_end",
+        special_tokens: SpecialTokens = "bundle",
+    ) -> Embedded:
+        """Turn texts into vectors."""
+        return await self._run(codec.embed(texts, model, truncation, special_tokens))
+
+    async def tokenize(
+        self, texts: Sequence[str], *, model: str = "", special_tokens: SpecialTokens = "bundle"
+    ) -> Tokenized:
+        """Show how texts are cut into tokens."""
+        return await self._run(codec.tokenize(texts, model, special_tokens))

@@ -1,0 +1,259 @@
+"""Client calls as requests and answers, once for both clients: what to send, and how to read what comes back.
+
+Each function describes one call; the clients only carry it over their kind of channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from nearshore.client import decode
+from nearshore.client.messages import (
+    CollectionInfo,
+    Deleted,
+    Embedded,
+    Fetched,
+    Page,
+    Parts,
+    Query,
+    SearchResult,
+    SpecialTokens,
+    Tokenized,
+    TokenizedText,
+    Truncation,
+    Upserted,
+)
+from nearshore.records import F32, Document, IndexKind, Metric
+from nearshore.v1 import collection_service_pb2 as collections_pb
+from nearshore.v1 import document_service_pb2 as documents_pb
+from nearshore.v1 import embedding_service_pb2 as embedding_pb
+from nearshore.v1 import search_service_pb2 as search_pb
+from nearshore.v1 import values_pb2
+from nearshore.wire import (
+    INDEX_KIND_NUMBERS,
+    METRIC_NUMBERS,
+    document,
+    document_message,
+    vectors_array,
+    vectors_message,
+)
+
+Answer = TypeVar("Answer")
+
+ALL_BUT_VECTORS = Parts()
+TRUNCATIONS: dict[Truncation, values_pb2.Truncation.ValueType] = {
+    "cut_end": values_pb2.TRUNCATION_CUT_END,
+    "refuse": values_pb2.TRUNCATION_REFUSE,
+}
+SPECIAL_TOKENS: dict[SpecialTokens, embedding_pb.SpecialTokens.ValueType] = {
+    "bundle": embedding_pb.SPECIAL_TOKENS_UNSPECIFIED,
+    "text": embedding_pb.SPECIAL_TOKENS_AS_TEXT,
+    "parse": embedding_pb.SPECIAL_TOKENS_PARSE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Answer]):
+    """One unary call."""
+
+    method: str  # "EmbeddingService.Embed"
+    request: Any  # the message of that method
+    decode: Callable[[Any], Answer]
+    collection: str = ""  # bare; the write tokens of which collection matter
+    reads: bool = False  # it takes read_after
+    forgets: bool = False  # afterwards, tokens of the collection's earlier life are worthless
+
+
+def create_collection(
+    name: str, model: str, dimensions: int, metric: Metric, index_kind: IndexKind
+) -> Call[CollectionInfo]:
+    """CollectionService.CreateCollection."""
+    collection = collections_pb.Collection(
+        model=f"models/{model}" if model else "",
+        dimensions=dimensions,
+        metric=METRIC_NUMBERS[metric],
+        index=collections_pb.IndexConfig(kind=INDEX_KIND_NUMBERS[index_kind]),
+    )
+    request = collections_pb.CreateCollectionRequest(collection=collection, collection_id=name)
+    method = "CollectionService.CreateCollection"
+    return Call(method, request, lambda answer: decode.collection(answer.collection), name, forgets=True)
+
+
+def get_collection(name: str) -> Call[CollectionInfo]:
+    """CollectionService.GetCollection."""
+    request = collections_pb.GetCollectionRequest(name=_collection_name(name))
+    return Call("CollectionService.GetCollection", request, lambda answer: decode.collection(answer.collection), name)
+
+
+def list_collections(page_token: str) -> Call[tuple[list[CollectionInfo], str]]:
+    """CollectionService.ListCollections: one page and the token of the next."""
+
+    def read(answer: collections_pb.ListCollectionsResponse) -> tuple[list[CollectionInfo], str]:
+        return [decode.collection(each) for each in answer.collections], answer.next_page_token
+
+    request = collections_pb.ListCollectionsRequest(page_token=page_token)
+    return Call("CollectionService.ListCollections", request, read)
+
+
+def delete_collection(name: str) -> Call[None]:
+    """CollectionService.DeleteCollection."""
+    request = collections_pb.DeleteCollectionRequest(name=_collection_name(name))
+    return Call("CollectionService.DeleteCollection", request, lambda _: None, name, forgets=True)
+
+
+def upsert(
+    collection: str,
+    documents: Sequence[Document],
+    vectors: values_pb2.Vectors | None,
+    truncation: Truncation,
+    request_id: str,
+) -> Call[Upserted]:
+    """DocumentService.UpsertDocuments. Raises InvalidMetadataError."""
+
+    def read(answer: documents_pb.UpsertDocumentsResponse) -> Upserted:
+        return Upserted(answer.write_token, tuple(answer.truncated_indexes), answer.embedded_count)
+
+    request = documents_pb.UpsertDocumentsRequest(
+        collection=_collection_name(collection),
+        documents=[document_message(each) for each in documents],
+        vectors=vectors,
+        truncation=TRUNCATIONS[truncation],
+        request_id=request_id,
+    )
+    return Call("DocumentService.UpsertDocuments", request, read, collection)
+
+
+def get_documents(collection: str, ids: Sequence[str], parts: Parts) -> Call[Fetched]:
+    """DocumentService.GetDocuments."""
+
+    def read(answer: documents_pb.GetDocumentsResponse) -> Fetched:
+        found = [document(each) for each in answer.documents]
+        return Fetched(found, tuple(answer.missing_ids), decode.vectors(answer), decode.read_state(answer.read_state))
+
+    request = documents_pb.GetDocumentsRequest(collection=_collection_name(collection), ids=ids, parts=_parts(parts))
+    return Call("DocumentService.GetDocuments", request, read, collection, reads=True)
+
+
+def delete(collection: str, ids: Sequence[str], filter_: str, request_id: str) -> Call[Deleted]:
+    """DocumentService.DeleteDocuments."""
+
+    def read(answer: documents_pb.DeleteDocumentsResponse) -> Deleted:
+        return Deleted(answer.write_token, answer.deleted_count)
+
+    request = documents_pb.DeleteDocumentsRequest(
+        collection=_collection_name(collection), ids=ids, filter=filter_, request_id=request_id
+    )
+    return Call("DocumentService.DeleteDocuments", request, read, collection)
+
+
+def list_documents(collection: str, filter_: str, page_size: int, page_token: str, parts: Parts) -> Call[Page]:
+    """DocumentService.ListDocuments."""
+
+    def read(answer: documents_pb.ListDocumentsResponse) -> Page:
+        found = [document(each) for each in answer.documents]
+        return Page(found, answer.next_page_token, decode.vectors(answer), decode.read_state(answer.read_state))
+
+    request = documents_pb.ListDocumentsRequest(
+        collection=_collection_name(collection),
+        filter=filter_,
+        page_size=page_size,
+        page_token=page_token,
+        parts=_parts(parts),
+    )
+    return Call("DocumentService.ListDocuments", request, read, collection, reads=True)
+
+
+def count(collection: str, filter_: str) -> Call[int]:
+    """DocumentService.CountDocuments."""
+    request = documents_pb.CountDocumentsRequest(collection=_collection_name(collection), filter=filter_)
+    return Call("DocumentService.CountDocuments", request, lambda answer: int(answer.count), collection, reads=True)
+
+
+def search(collection: str, query: Query | str) -> Call[SearchResult]:
+    """SearchService.Search."""
+    request = _search_request(query)
+    request.collection = _collection_name(collection)
+    return Call("SearchService.Search", request, decode.search_result, collection, reads=True)
+
+
+def batch_search(collection: str, queries: Sequence[Query | str]) -> Call[list[SearchResult]]:
+    """SearchService.BatchSearch."""
+
+    def read(answer: search_pb.BatchSearchResponse) -> list[SearchResult]:
+        return [decode.search_result(each) for each in answer.results]
+
+    request = search_pb.BatchSearchRequest(
+        collection=_collection_name(collection), searches=[_search_request(each) for each in queries]
+    )
+    return Call("SearchService.BatchSearch", request, read, collection, reads=True)
+
+
+def embed(texts: Sequence[str], model: str, truncation: Truncation, special_tokens: SpecialTokens) -> Call[Embedded]:
+    """EmbeddingService.Embed."""
+
+    def read(answer: embedding_pb.EmbedResponse) -> Embedded:
+        return Embedded(
+            vectors=vectors_array(answer.vectors),
+            tokens=[each.tokens for each in answer.usage],
+            tokens_used=[each.tokens_used for each in answer.usage],
+            fingerprint=answer.vectors.fingerprint,
+            model=answer.model.removeprefix("models/"),
+        )
+
+    request = embedding_pb.EmbedRequest(
+        model=f"models/{model}" if model else "",
+        texts=texts,
+        truncation=TRUNCATIONS[truncation],
+        special_tokens=SPECIAL_TOKENS[special_tokens],
+    )
+    return Call("EmbeddingService.Embed", request, read)
+
+
+def tokenize(texts: Sequence[str], model: str, special_tokens: SpecialTokens) -> Call[Tokenized]:
+    """EmbeddingService.Tokenize."""
+
+    def read(answer: embedding_pb.TokenizeResponse) -> Tokenized:
+        cut = [TokenizedText(tuple(each.ids), tuple(each.tokens)) for each in answer.texts]
+        return Tokenized(cut, answer.model.removeprefix("models/"), answer.max_tokens)
+
+    request = embedding_pb.TokenizeRequest(
+        model=f"models/{model}" if model else "", texts=texts, special_tokens=SPECIAL_TOKENS[special_tokens]
+    )
+    return Call("EmbeddingService.Tokenize", request, read)
+
+
+def vectors_for(vectors: F32 | None, fingerprint: str) -> values_pb2.Vectors | None:
+    """Vectors (rows, dimensions) with what they mean, or nothing."""
+    return None if vectors is None else vectors_message(vectors, fingerprint)
+
+
+def _collection_name(bare: str) -> str:
+    return f"collections/{bare}"
+
+
+def _parts(parts: Parts) -> documents_pb.DocumentParts:
+    return documents_pb.DocumentParts(text=parts.text, metadata=parts.metadata, vector=parts.vector)
+
+
+def _search_request(query: Query | str) -> search_pb.SearchRequest:
+    if isinstance(query, str):
+        query = Query(text=query)
+    request = search_pb.SearchRequest(
+        limit=query.limit,
+        offset=query.offset,
+        score_threshold=query.score_threshold,
+        filter=query.filter,
+        exact=query.exact,
+        ef_search=query.ef_search,
+        parts=_parts(query.parts),
+        truncation=TRUNCATIONS[query.truncation],
+    )
+    if query.text is not None:
+        request.text = query.text
+    if query.vector is not None:
+        request.vector.CopyFrom(vectors_message(query.vector.reshape(1, -1), query.fingerprint))
+    if query.document_id is not None:
+        request.document_id = query.document_id
+    return request

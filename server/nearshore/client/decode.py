@@ -1,0 +1,83 @@
+"""Answers of the server as plain Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nearshore.client.messages import (
+    CollectionInfo,
+    CollectionStatus,
+    FewerReason,
+    Hit,
+    ReadState,
+    SearchResult,
+)
+from nearshore.records import F32
+from nearshore.v1 import collection_service_pb2, search_service_pb2, values_pb2
+from nearshore.wire import INDEX_KINDS, METRICS, document, moment, vectors_array
+
+FEWER_REASONS = {
+    search_service_pb2.FEWER_REASON_NONE: FewerReason.NONE,
+    search_service_pb2.FEWER_REASON_COLLECTION: FewerReason.COLLECTION,
+    search_service_pb2.FEWER_REASON_FILTER: FewerReason.FILTER,
+    search_service_pb2.FEWER_REASON_SCORE_THRESHOLD: FewerReason.SCORE_THRESHOLD,
+}
+
+
+def vectors(answer: Any) -> F32 | None:
+    """The vectors of an answer (rows, dimensions), where it has any."""
+    return vectors_array(answer.vectors) if answer.HasField("vectors") else None
+
+
+def read_state(message: values_pb2.ReadState) -> ReadState:
+    """How far the replica had followed."""
+    return ReadState(
+        position=message.position,
+        commit_at=moment(message.commit_time) if message.HasField("commit_time") else None,
+        contact_age_s=message.contact_age_s,
+        token=message.token,
+        head=message.head,
+        history_changed=message.history_changed,
+    )
+
+
+def collection(message: collection_service_pb2.Collection) -> CollectionInfo:
+    """A collection and what the replica holds of it."""
+    status = message.status
+    return CollectionInfo(
+        name=message.name.removeprefix("collections/"),
+        uid=message.uid,
+        model=message.model.removeprefix("models/"),
+        fingerprint=message.fingerprint,
+        dimensions=message.dimensions,
+        metric=METRICS[message.metric],
+        index_kind=INDEX_KINDS[message.index.kind],
+        created_at=moment(message.create_time),
+        status=CollectionStatus(
+            read_state=read_state(status.read_state),
+            document_count=status.document_count,
+            sealed_row_count=status.sealed_row_count,
+            tail_row_count=status.tail_row_count,
+            dead_row_count=status.dead_row_count,
+            index_generation=status.index_generation,
+            building=status.building,
+        ),
+    )
+
+
+def search_result(answer: search_service_pb2.SearchResponse) -> SearchResult:
+    """The answer to one query."""
+    return SearchResult(
+        hits=[Hit(document(each.document), each.score) for each in answer.hits],
+        vectors=vectors(answer),
+        exact=answer.exact,
+        rows_scanned=answer.rows_scanned,
+        ef_search=answer.ef_search,
+        fewer_reason=FEWER_REASONS[answer.fewer_reason],
+        index_generation=answer.index_generation,
+        read_state=read_state(answer.read_state),
+        query_tokens=answer.query_tokens,
+        query_tokens_used=answer.query_tokens_used,
+        embedding_s=answer.embedding_s,
+        index_s=answer.index_s,
+    )

@@ -1,0 +1,86 @@
+"""What a failed call means, as the errors of nearshore.errors that the server raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from nearshore import errors
+from nearshore.errors import NearshoreError
+
+DOMAIN = "nearshore"
+DETAILS_KEY = "grpc-status-details-bin"
+
+BRANCHES: dict[StatusCode, type[NearshoreError]] = {
+    StatusCode.INVALID_ARGUMENT: errors.InvalidArgumentError,
+    StatusCode.NOT_FOUND: errors.NotFoundError,
+    StatusCode.ALREADY_EXISTS: errors.AlreadyExistsError,
+    StatusCode.FAILED_PRECONDITION: errors.PreconditionError,
+    StatusCode.ABORTED: errors.HistoryChangedError,
+    StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
+    StatusCode.DEADLINE_EXCEEDED: errors.DeadlineError,
+    StatusCode.UNAVAILABLE: errors.UnavailableError,
+    StatusCode.DATA_LOSS: errors.CorruptionError,
+}
+
+
+class ServerUnreachableError(errors.UnavailableError):
+    """No server answers at the address."""
+
+    reason = "SERVER_UNREACHABLE"
+
+    def __init__(self, target: str, detail: str) -> None:
+        """Name the target as it was given, and what gRPC says."""
+        super().__init__(
+            f"No nearshore server answers at {target} ({detail}).",
+            "Start one with `nearshore serve`, or name another address.",
+            target=target,
+        )
+
+
+def error_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | None, target: str) -> NearshoreError:
+    """The error behind a failed call to `target`, by the reason in its ErrorInfo, else by its code.
+
+    trailing holds (key, value) pairs, which grpc and grpc.aio type differently.
+    An error class that this process has not loaded is stood in for by one of the same branch and reason.
+    """
+    info = _error_info(trailing)
+    if info is None and code is StatusCode.UNAVAILABLE:
+        return ServerUnreachableError(target, details or "no details")
+    kind = _class_of(code, info.reason if info is not None else f"GRPC_{code.name}")
+    error = kind.__new__(kind)
+    NearshoreError.__init__(error, details or code.name)
+    if info is not None:
+        error.metadata.update(info.metadata)
+    return error
+
+
+def _error_info(trailing: Iterable[Any] | None) -> ErrorInfo | None:
+    for key, value in trailing or ():
+        if key != DETAILS_KEY:
+            continue
+        for detail in Status.FromString(value).details:
+            info = ErrorInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                return info
+    return None
+
+
+@cache
+def _class_of(code: StatusCode, reason: str) -> type[NearshoreError]:
+    branch = BRANCHES.get(code, NearshoreError)
+    for kind in (branch, *_descendants(NearshoreError)):
+        if kind.reason == reason and "reason" in vars(kind):
+            return kind
+    return type(branch.__name__, (branch,), {"reason": reason, "__doc__": branch.__doc__})
+
+
+def _descendants(kind: type[NearshoreError]) -> Iterable[type[NearshoreError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _descendants(child)

@@ -1,0 +1,189 @@
+"""The client for ordinary, blocking code. Thread-safe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from nearshore.client import channels, codec
+from nearshore.client.failures import ServerUnreachableError, error_of
+from nearshore.client.messages import (
+    CollectionInfo,
+    Deleted,
+    Embedded,
+    Fetched,
+    Page,
+    Parts,
+    Query,
+    SearchResult,
+    SpecialTokens,
+    Tokenized,
+    Truncation,
+    Upserted,
+)
+from nearshore.client.tokens import WriteTokens
+from nearshore.records import F32, Document, IndexKind, Metric
+
+Answer = TypeVar("Answer")
+
+
+class Client:
+    """Talks to one server. Every method raises an error of nearshore.errors when the server refuses or is gone."""
+
+    def __init__(
+        self,
+        target: str = channels.DEFAULT_TARGET,
+        *,
+        timeout_s: float = channels.DEFAULT_TIMEOUT_S,
+        read_own_writes: bool = True,
+        max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Connect lazily to `target` ("host:port"); timeout_s is each call's deadline.
+
+        With read_own_writes, each read waits until it reflects what this client wrote to that collection.
+        """
+        self._target = target
+        self._timeout_s = timeout_s
+        self._tokens = WriteTokens(enabled=read_own_writes)
+        self._channel = grpc.insecure_channel(target, channels.options(max_message_bytes))
+        self._methods = channels.methods(self._channel)
+
+    def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def _run(self, call: codec.Call[Answer]) -> Answer:
+        self._tokens.attach(call)
+        try:
+            message = self._methods[call.method](call.request, timeout=self._timeout_s)
+        except grpc.RpcError as failure:
+            error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), self._target)
+            self._tokens.learn_failure(call, error)
+            raise error from failure
+        answer = call.decode(message)
+        self._tokens.learn(call, answer)
+        return answer
+
+    def wait_ready(self, timeout_s: float = channels.DEFAULT_TIMEOUT_S) -> None:
+        """Wait until the server has loaded its model and its collections. Raises ServerUnreachableError."""
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
+        try:
+            for response in watch:
+                if channels.is_serving(response):
+                    return
+        except grpc.RpcError as failure:
+            detail = f"not ready within {timeout_s:g} s: {failure.details()}"
+            raise ServerUnreachableError(self._target, detail) from failure
+        finally:
+            watch.cancel()
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        model: str = "",
+        dimensions: int = 0,
+        metric: Metric = Metric.COSINE,
+        index_kind: IndexKind = IndexKind.AUTO,
+    ) -> CollectionInfo:
+        """Create an empty collection, with a model or, for vectors of the caller's own, with dimensions."""
+        return self._run(codec.create_collection(name, model, dimensions, metric, index_kind))
+
+    def get_collection(self, name: str) -> CollectionInfo:
+        """Describe one collection."""
+        return self._run(codec.get_collection(name))
+
+    def list_collections(self) -> list[CollectionInfo]:
+        """All collections by name; reads every page."""
+        found, page_token = self._run(codec.list_collections(""))
+        while page_token:
+            more, page_token = self._run(codec.list_collections(page_token))
+            found.extend(more)
+        return found
+
+    def delete_collection(self, name: str) -> None:
+        """Delete a collection and all its documents."""
+        self._run(codec.delete_collection(name))
+
+    def upsert(
+        self,
+        collection: str,
+        documents: Sequence[Document],
+        *,
+        vectors: F32 | None = None,
+        fingerprint: str = "",
+        truncation: Truncation = "cut_end",
+        request_id: str = "",
+    ) -> Upserted:
+        """Write whole documents durably, all or none; vectors (len(documents), dimensions) unless the server embeds."""
+        packed = codec.vectors_for(vectors, fingerprint)
+        return self._run(codec.upsert(collection, documents, packed, truncation, request_id))
+
+    def get(self, collection: str, ids: Sequence[str], *, parts: Parts = codec.ALL_BUT_VECTORS) -> Fetched:
+        """Read documents by id."""
+        return self._run(codec.get_documents(collection, ids, parts))
+
+    def delete(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str] = (),
+        filter: str = "",  # noqa: A002 -- the API's word
+        request_id: str = "",
+    ) -> Deleted:
+        """Delete documents by id or by filter."""
+        return self._run(codec.delete(collection, ids, filter, request_id))
+
+    def list_documents(
+        self,
+        collection: str,
+        *,
+        filter: str = "",  # noqa: A002 -- the API's word
+        page_size: int = 0,
+        page_token: str = "",
+        parts: Parts = codec.ALL_BUT_VECTORS,
+    ) -> Page:
+        """Read one page of documents in the order of their ids."""
+        return self._run(codec.list_documents(collection, filter, page_size, page_token, parts))
+
+    def count(self, collection: str, *, filter: str = "") -> int:  # noqa: A002 -- the API's word
+        """Count documents exactly."""
+        return self._run(codec.count(collection, filter))
+
+    def search(self, collection: str, query: Query | str) -> SearchResult:
+        """Find the closest documents; a string is a text query with every default."""
+        return self._run(codec.search(collection, query))
+
+    def batch_search(self, collection: str, queries: Sequence[Query | str]) -> list[SearchResult]:
+        """Answer several queries over one state of the collection."""
+        return self._run(codec.batch_search(collection, queries))
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        truncation: Truncation = "cut_end",
+        special_tokens: SpecialTokens = "bundle",
+    ) -> Embedded:
+        """Turn texts into vectors."""
+        return self._run(codec.embed(texts, model, truncation, special_tokens))
+
+    def tokenize(self, texts: Sequence[str], *, model: str = "", special_tokens: SpecialTokens = "bundle") -> Tokenized:
+        """Show how texts are cut into tokens."""
+        return self._run(codec.tokenize(texts, model, special_tokens))

@@ -1,0 +1,16 @@
+"""What the exit code of a nearshore process means. A leaf; docs/errors.md is generated from it."""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of the server and of every command."""
+
+    OK = 0  # done, or stopped as asked by SIGTERM or SIGINT
+    FAILED = 1  # a request was refused or an operation failed; the last line says why and what to do
+    USAGE = 2  # flags, environment or configuration file are wrong
+    UNAVAILABLE = 69  # something outside the process is missing: data folder locked or full, port in use, no server
+    CRASHED = 70  # a part of the server died; restart it and report the logged traceback
+    INTERRUPTED = 130  # a second signal cut the orderly stop short

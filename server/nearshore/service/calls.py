@@ -1,0 +1,124 @@
+"""What every call has: a request id, a line in the access log, and errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode, aio
+
+from nearshore.documents.errors import AnswerTooLargeError
+from nearshore.errors import NearshoreError
+from nearshore.service.status import DETAILS_KEY, REQUEST_ID_KEY, bug_status, status_of
+
+SLOW_S = 1.0
+SERVICES = "/nearshore.v1."
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Context = aio.ServicerContext[Any, Any]
+Behaviour = Callable[[Any, Any], Awaitable[Message]]
+
+log = structlog.get_logger(__name__)
+
+
+class CallInterceptor(aio.ServerInterceptor):
+    """Wraps each method of nearshore.v1 once; health and reflection pass untouched."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        """max_message_bytes: the largest answer that gRPC would send."""
+        self._max_message_bytes = max_message_bytes
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Request, Response] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Request, Response] | None:
+        """The handler of the method, wrapped; the kept one from its second call on."""
+        method = handler_call_details.method
+        if method in self._wrapped:
+            return self._wrapped[method]
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None or not method.startswith(SERVICES):
+            return handler
+        behaviour: Any = handler.unary_unary
+        guarded: Any = self._guard(method.removeprefix(SERVICES), behaviour)
+        self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
+            guarded, request_deserializer=handler.request_deserializer
+        )
+        return self._wrapped[method]
+
+    def _guard(self, method: str, behaviour: Behaviour) -> Callable[[Message, Context], Awaitable[bytes]]:
+        async def guarded(request: Message, context: Context) -> bytes:
+            request_id = _request_id(context)
+            structlog.contextvars.bind_contextvars(request_id=request_id)
+            started = time.perf_counter()
+            code = StatusCode.CANCELLED
+            try:
+                answer = self._serialize(await behaviour(request, context))
+                code = StatusCode.OK
+            except (asyncio.CancelledError, aio.AbortError):
+                raise
+            except NearshoreError as error:
+                code, status = status_of(error, request_id)
+            except Exception:
+                log.exception("A call failed by a bug", method=method)
+                code, status = bug_status(request_id)
+            finally:
+                _log_access(method, request, code, time.perf_counter() - started)
+            if code is not StatusCode.OK:
+                await context.abort(code, status.message, _trailing(request_id, status))
+            context.set_trailing_metadata(_trailing(request_id, None))
+            return answer
+
+        return guarded
+
+    def _serialize(self, answer: Message) -> bytes:
+        """Here, not in gRPC, so that an answer that cannot be sent is an error like any other."""
+        data = answer.SerializeToString()
+        if len(data) > self._max_message_bytes:
+            raise AnswerTooLargeError(
+                f"The answer has {len(data)} bytes, more than server.max_message_bytes ({self._max_message_bytes}).",
+                "Ask for less in one call: a lower limit, fewer queries, or no text and vectors in `parts`.",
+                size_bytes=len(data),
+                max_message_bytes=self._max_message_bytes,
+            )
+        return data
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and REQUEST_ID.fullmatch(value):
+            return value
+    return uuid.uuid4().hex
+
+
+def _trailing(request_id: str, status: Status | None) -> tuple[tuple[str, str | bytes], ...]:
+    if status is None:
+        return ((REQUEST_ID_KEY, request_id),)
+    return ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status.SerializeToString()))
+
+
+def _log_access(method: str, request: Message, code: StatusCode, seconds: float) -> None:
+    notable = code is not StatusCode.OK or seconds >= SLOW_S
+    write = log.info if notable else log.debug
+    write("Answered", method=method, code=code.name, ms=round(1e3 * seconds, 3), collection=_collection(request))
+
+
+def _collection(request: Message) -> str:
+    """The collection that a request names, whatever it calls the field."""
+    for field in ("collection_id", "collection", "name"):
+        value = getattr(request, field, None)
+        if isinstance(value, str):
+            return value[:100]
+    return ""
