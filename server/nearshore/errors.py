@@ -91,14 +91,14 @@ class UnavailableError(ServiceError):
 
 
 class CommitUnknownError(UnavailableError):
-    """The connection to the store was lost at COMMIT: the write may or may not have happened."""
+    """The store failed, or its connection was lost, at COMMIT: the write may or may not have happened."""
 
     reason = "COMMIT_OUTCOME_UNKNOWN"
 
-    def __init__(self) -> None:
-        """One message for all stores."""
+    def __init__(self, detail: str = "the store was lost at its commit") -> None:
+        """detail: what happened."""
         super().__init__(
-            "The outcome of this write is not known.",
+            f"The outcome of this write is not known: {detail}.",
             "Retry only with the request_id of the first attempt: a blind retry can overwrite a later write.",
         )
 
@@ -223,6 +223,18 @@ class DataFolderReadOnlyError(UnavailableError):
         )
 
 
+class StoreUnavailableError(UnavailableError):
+    """The store does not answer right now, or is closed."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
+class StoreCorruptError(CorruptionError):
+    """The store's file is damaged."""
+
+    reason = "STORE_CORRUPT"
+
+
 class StoreFormatError(UnavailableError):
     """The store file is whole, but not one that this version reads."""
 
@@ -239,19 +251,6 @@ class StoreOverloadedError(OverloadedError):
         super().__init__(
             f"More than {max_queued_bytes} bytes are waiting to be written.",
             "Retry later with back-off, or raise store.max_queued_bytes if memory allows.",
-        )
-
-
-class OutcomeUnknownError(UnavailableError):
-    """A commit failed in a way that leaves open whether it holds."""
-
-    reason = "OUTCOME_UNKNOWN"
-
-    def __init__(self, detail: str) -> None:
-        """detail: what the system said."""
-        super().__init__(
-            f"The write failed at its commit ({detail}): it may or may not be stored.",
-            "Retry with the same request id, never blindly: a blind retry could overwrite a later write.",
         )
 
 

@@ -1,0 +1,1 @@
+"""The truth: documents, vectors and the change feed, behind the interface in `base`."""

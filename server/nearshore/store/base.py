@@ -26,11 +26,12 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Where the next page of one walk over the feed begins, and what the walk started from."""
+    """Where the next page of one walk over the feed begins, and what proves that it is still the same walk."""
 
     position: int
     id: str  # the last item delivered was (position, id)
     started: Cursor  # head as the walk's first page saw it
+    seen: Cursor  # head as the walk's latest page saw it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,9 @@ class Store(Protocol):
         position and are judged in their order: the later caller's change of an id wins. A request_id seen before for
         this collection returns the first write's result and writes nothing, also within one group; with another
         request_digest it raises RequestIdReusedError. A write that changes nothing still gets a commit.
-        The future raises OverloadedError when the queue is full; CommitUnknownError when the outcome of COMMIT cannot
-        be known; after every other error nothing was written.
+        Everything that goes wrong comes through the future: InvalidArgumentError (an id twice, NUL, wrong width);
+        OverloadedError when the queue is full; CommitUnknownError when the outcome of COMMIT cannot be known; after
+        every other error nothing was written.
         """
 
     def find_request(self, collection_id: int, request_id: str, request_digest: bytes) -> WriteResult | None:
@@ -88,14 +90,14 @@ class Store(Protocol):
     def get_items(self, collection_id: int, ids: Sequence[str]) -> dict[str, Item]:
         """The live items of these ids, vectors included; missing and deleted ids are absent."""
 
-    def read_feed(
-        self, collection_id: int, cursor: Cursor, resume: Walk | None = None, limit: int = 1000
-    ) -> FeedPage:
+    def read_feed(self, collection_id: int, cursor: Cursor, resume: Walk | None = None, limit: int = 1000) -> FeedPage:
         """One page of the feed after `cursor`, continuing the walk `resume`.
 
         Raises HistoryChangedError when cursor's tag is not that of its position, or its position is beyond head or
         below floor (a cursor at position 0 is always good: it reads the whole state); and within a walk when floor
-        passed the position it started from (a tombstone may be missing) or that commit's tag differs.
+        passed the position it started from (a tombstone may be missing) or the head that its latest page saw has
+        another tag or is gone (that page's items may be of another history): throw the walk away.
+        A page may hold fewer than `limit` items, for it is bounded in bytes too: only `next` says if it was the last.
         """
 
     def commit_tag(self, collection_id: int, position: int) -> bytes | None:

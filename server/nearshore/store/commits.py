@@ -1,0 +1,149 @@
+"""Writes and the commit numbers they get, and how old commits are forgotten; always within an open transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from nearshore.errors import CallerError, NearshoreError, RequestIdReusedError
+from nearshore.records import Commit, new_tag
+from nearshore.store.base import WriteResult
+from nearshore.store.collections import unknown
+from nearshore.store.rows import Rows, from_microseconds, to_microseconds
+
+_UPSERT = """
+INSERT INTO items(collection, pos, deleted, key, hash, parent_id, title, metadata, text, vector)
+VALUES(?, ?, 0, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT(collection, key) DO UPDATE SET
+    pos = excluded.pos, deleted = 0, hash = excluded.hash, parent_id = excluded.parent_id, title = excluded.title,
+    metadata = excluded.metadata, text = excluded.text, vector = excluded.vector"""
+_DELETE = """
+UPDATE items SET pos = ?, deleted = 1,
+    hash = NULL, parent_id = NULL, title = NULL, metadata = NULL, text = NULL, vector = NULL
+WHERE collection = ? AND key = ? AND deleted = 0 AND pos <= ?"""
+_REQUEST = """
+SELECT r.digest, r.pos, c.tag, c.at, r.deleted
+FROM requests r
+JOIN commits c ON c.collection = r.collection AND c.pos = r.pos
+JOIN collections k ON k.id = r.collection
+WHERE r.collection = ? AND r.id = ?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One caller's write as the writer sees it."""
+
+    collection_id: int
+    rows: Rows
+    request_id: str
+    request_digest: bytes
+
+
+def apply_writes(connection: sqlite3.Connection, writes: Sequence[Write]) -> list[WriteResult | NearshoreError]:
+    """Apply writes in order; those of one collection share one commit.
+
+    A write whose collection is gone, or whose request id was used for another content, gets that error as its result;
+    the others are not touched by it.
+    """
+    now_us = to_microseconds(datetime.now(UTC))
+    commits: dict[int, Commit] = {}
+    results: list[WriteResult | NearshoreError] = []
+    for write in writes:
+        try:
+            # A repetition inside one group finds the row of the first.
+            result = find_request(connection, write.collection_id, write.request_id, write.request_digest)
+            if result is None:
+                if write.collection_id not in commits:
+                    commits[write.collection_id] = _advance(connection, write.collection_id, now_us)
+                result = _apply(connection, write, commits[write.collection_id])
+            results.append(result)
+        except CallerError as error:
+            results.append(error)
+    return results
+
+
+def find_request(
+    connection: sqlite3.Connection, collection_id: int, request_id: str, digest: bytes
+) -> WriteResult | None:
+    """What this request id did before, if it did. Raises RequestIdReusedError when its digest was another."""
+    if not request_id:
+        return None
+    found = connection.execute(_REQUEST, (collection_id, request_id)).fetchall()
+    if not found:
+        return None
+    known_digest, position, tag, at_us, deleted = found[0]
+    if known_digest != digest:
+        raise RequestIdReusedError(request_id)
+    return WriteResult(Commit(collection_id, position, tag, from_microseconds(at_us)), deleted)
+
+
+def raise_floor(connection: sqlite3.Connection, collection_id: int, target: int, max_rows: int) -> int:
+    """Raise the floor towards target, forgetting some max_rows tombstones and commits. Returns the new floor."""
+    floor = _floor(connection, collection_id)
+    if floor >= target:
+        return floor
+    crowded = connection.execute(
+        "SELECT pos FROM items WHERE collection = ? AND deleted = 1 ORDER BY pos LIMIT 1 OFFSET ?",
+        (collection_id, max_rows),
+    ).fetchall()
+    raised = min(target, floor + max_rows, max(floor + 1, crowded[0][0]) if crowded else target)
+    connection.execute("UPDATE collections SET floor = ? WHERE id = ?", (raised, collection_id))
+    connection.execute("DELETE FROM items WHERE collection = ? AND deleted = 1 AND pos <= ?", (collection_id, raised))
+    # The commit at the floor stays: a follower that stands exactly there must be able to prove it.
+    connection.execute("DELETE FROM commits WHERE collection = ? AND pos < ?", (collection_id, raised))
+    connection.execute("DELETE FROM requests WHERE collection = ? AND pos < ?", (collection_id, raised))
+    return raised
+
+
+def last_position_before(connection: sqlite3.Connection, collection_id: int, before_us: int) -> int:
+    """The last position whose commit, and every one before it, is older than before_us (microseconds since 1970)."""
+    floor = _floor(connection, collection_id)
+    younger = connection.execute(
+        "SELECT pos FROM commits WHERE collection = ? AND at >= ? ORDER BY pos LIMIT 1", (collection_id, before_us)
+    ).fetchall()
+    if younger:
+        return max(floor, int(younger[0][0]) - 1)
+    head = connection.execute("SELECT head FROM collections WHERE id = ?", (collection_id,)).fetchall()
+    return int(head[0][0])
+
+
+def _advance(connection: sqlite3.Connection, collection_id: int, now_us: int) -> Commit:
+    """Take the collection's next position; its commit times never go back, whatever the clock does."""
+    advanced = connection.execute(
+        "UPDATE collections SET head = head + 1, head_at = max(head_at, ?) WHERE id = ? RETURNING head, head_at",
+        (now_us, collection_id),
+    ).fetchall()
+    if not advanced:
+        raise unknown(collection_id)
+    position, at_us = advanced[0]
+    commit = Commit(collection_id, position, new_tag(), from_microseconds(at_us))
+    connection.execute(
+        "INSERT INTO commits(collection, pos, tag, at) VALUES(?, ?, ?, ?)", (collection_id, position, commit.tag, at_us)
+    )
+    return commit
+
+
+def _apply(connection: sqlite3.Connection, write: Write, commit: Commit) -> WriteResult:
+    """Write the rows at commit's position."""
+    key = (commit.collection_id, commit.position)
+    if write.rows.upserts:
+        connection.executemany(_UPSERT, [key + row for row in write.rows.upserts])
+    deleted = 0
+    if write.rows.deletes:
+        parameters = [(commit.position, commit.collection_id, *row) for row in write.rows.deletes]
+        deleted = connection.executemany(_DELETE, parameters).rowcount
+    if write.request_id:
+        connection.execute(
+            "INSERT INTO requests(collection, id, digest, pos, deleted) VALUES(?, ?, ?, ?, ?)",
+            (commit.collection_id, write.request_id, write.request_digest, commit.position, deleted),
+        )
+    return WriteResult(commit, deleted)
+
+
+def _floor(connection: sqlite3.Connection, collection_id: int) -> int:
+    found = connection.execute("SELECT floor FROM collections WHERE id = ?", (collection_id,)).fetchall()
+    if not found:
+        raise unknown(collection_id)
+    return int(found[0][0])

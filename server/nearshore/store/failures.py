@@ -1,0 +1,79 @@
+"""Turns what SQLite and the system report into this project's errors; no sqlite3 exception leaves the store."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nearshore.errors import (
+    DataFolderReadOnlyError,
+    NearshoreError,
+    StorageFullError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
+
+# Below this much free space an I/O error is taken for a full disk: SQLite reports a full disk as an I/O error
+# when it cannot grow its shared-memory file.
+FULL_BELOW_BYTES = 1 << 20
+
+_PASSING = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_PROTOCOL)
+_RESTORE = "Stop the server and restore the data folder from a backup; without one, move it away and index again."
+
+
+def translate(error: sqlite3.Error, file: Path, doing: str) -> NearshoreError:
+    """The error to raise for `error`, met in `file` while `doing` (a phrase such as "writing documents")."""
+    code = getattr(error, "sqlite_errorcode", -1)  # absent when the Python module itself raised it
+    primary = code & 0xFF if code >= 0 else code
+    if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _is_full(file.parent)):
+        translated: NearshoreError = StorageFullError(f"{doing} in {file}")
+    elif primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        translated = corruption(file, f"{error} while {doing}")
+    elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        translated = DataFolderReadOnlyError(str(file.parent), f"{error} while {doing}")
+    elif primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        translated = StoreUnavailableError(
+            f"Another process keeps the store {file} locked ({doing}).", "Close the other program that has it open."
+        )
+    elif primary in _PASSING:
+        translated = StoreUnavailableError(
+            f"The store {file} failed while {doing}: {error} ({error.sqlite_errorname}).",
+            "Look at the disk and the system log; the store goes on as soon as it can.",
+        )
+    elif isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        translated = closed()
+    else:
+        translated = NearshoreError(f"The store made a mistake while {doing}: {error}.", "Please report this.")
+    return translated
+
+
+def corruption(file: Path, detail: str) -> StoreCorruptError:
+    """The store file is damaged; detail says what was found."""
+    return StoreCorruptError(f"The store {file} is damaged: {detail}.", _RESTORE, file=file)
+
+
+def closed() -> StoreUnavailableError:
+    """The store was closed."""
+    return StoreUnavailableError(
+        "The store is closed.", "The server is stopping: retry against another or after restart."
+    )
+
+
+@contextmanager
+def translated(file: Path, doing: str) -> Iterator[None]:
+    """Raise NearshoreErrors in place of sqlite3's within the block."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, file, doing) from error
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        stat = os.statvfs(folder)
+    except OSError:
+        return False
+    return stat.f_bavail * stat.f_frsize < FULL_BELOW_BYTES
