@@ -1,4 +1,4 @@
-"""Reading documents, and the change feed: state in the order of (position, id), page by page, each page from one transaction.
+"""Reading documents, and the feed: state in the order of (position, id), page by page, each from one transaction.
 
 A row that is written again during a walk moves ahead and is met again later in the same walk, so at the walk's end
 the follower has the state at the head that the last page saw.
