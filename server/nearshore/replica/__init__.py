@@ -1,0 +1,11 @@
+"""Keeps an index true to its store: follows the feed, builds aside, saves snapshots, answers from immutable views."""
+
+from nearshore.replica.options import ReplicaOptions as ReplicaOptions
+from nearshore.replica.replica import IndexLoadingError as IndexLoadingError
+from nearshore.replica.replica import Replica as Replica
+from nearshore.replica.replicas import ReplicaClosedError as ReplicaClosedError
+from nearshore.replica.replicas import Replicas as Replicas
+from nearshore.replica.view import LoadProgress as LoadProgress
+from nearshore.replica.view import ReadState as ReadState
+from nearshore.replica.view import ReplicaView as ReplicaView
+from nearshore.replica.view import Status as Status

@@ -1,0 +1,236 @@
+"""Keeps one collection's replica true to the store: one step at a time, always in the follower thread."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from nearshore.errors import CollectionNotFoundError, HistoryChangedError
+from nearshore.index import BuildCancelled
+from nearshore.replica import snapshots
+from nearshore.replica.builder import Builder
+from nearshore.replica.loading import load_snapshot
+from nearshore.replica.mirror import BuildTask, Mirror
+from nearshore.replica.options import ReplicaOptions
+from nearshore.replica.replica import Replica
+from nearshore.replica.saving import Saver
+from nearshore.store.base import Cursor, FeedPage, Store
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_AT_TAILS = 4  # times max_tail_rows, while a build is out
+_BUILD_RETRY_S = 60.0
+_PROGRESS_EVERY_S = 5.0
+_folder_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all followers of a process share."""
+
+    store: Store
+    scratch: Path  # working files; emptied when the process starts
+    snapshots: Path
+    options: ReplicaOptions
+    builder: Builder
+
+
+class Follower:
+    """The writing side of one replica."""
+
+    def __init__(self, replica: Replica, around: Surroundings, wake: Callable[[], None]) -> None:
+        """wake: makes the follower thread step this follower soon."""
+        self.replica = replica
+        self._around = around
+        self._wake = wake
+        self._log = log.bind(collection=replica.collection.spec.name)
+        self._mirror: Mirror | None = None
+        self._published = False  # the mirror being filled is the one that is served
+        self._saver = Saver(replica, around.snapshots / str(replica.collection.id), around.options)
+        self._build_at = 0.0
+        self._blocked = ""
+        self._started = self._told = time.monotonic()
+
+    def wants_step(self, head: Cursor, now: float) -> bool:
+        """Whether there is something to do, given the store's head. now: time.monotonic()."""
+        mirror = self._mirror
+        if mirror is None or not self._published or mirror.walk is not None or mirror.cursor != head:
+            return True
+        self.replica.heard(head)
+        return len(self.replica.waiters) > 0 or self._saver.wanted(mirror, now) or 0 < self._build_at <= now
+
+    def begin_empty(self) -> None:
+        """Serve an empty view at once: the collection was created just now."""
+        self._mirror = self._new_mirror()
+        self._publish(self._mirror)
+        self.replica.loading(0, 1.0, building=False, ready=True)
+
+    def step(self) -> bool:
+        """Take in what is finished, read one page, apply it. Returns whether there is more to do at once.
+
+        Raises UnavailableError (the store cannot be reached), CollectionNotFoundError (deleted), StorageFullError or
+        OSError (disk full); the step can be repeated after each.
+        """
+        mirror = self._mirror or self._open()
+        self._adopt(mirror)
+        if len(self.replica.waiters):
+            self.replica.waiters.verify(self._around.store)
+        if self._paused(mirror):
+            return False
+        try:
+            page = self._read(mirror)
+        except HistoryChangedError as error:
+            self._start_over(error)
+            return True
+        self._take(mirror, page)
+        self._plan(mirror)
+        return mirror.walk is not None or mirror.sweep()
+
+    def _read(self, mirror: Mirror) -> FeedPage:
+        around = self._around
+        page = around.store.read_feed(self.replica.collection.id, mirror.cursor, mirror.walk, around.options.page_rows)
+        self.replica.heard(page.head)
+        return page
+
+    def _take(self, mirror: Mirror, page: FeedPage) -> None:
+        mirror.apply(page.items)
+        mirror.walk = page.next
+        if page.next is not None:
+            self._tell_progress(mirror, page)
+            return
+        if mirror.cursor != page.head or not self._published:
+            mirror.cursor, mirror.commit_at = page.head, page.head_at
+            self._publish(mirror)
+        self.replica.wake_waiters()
+
+    def _publish(self, mirror: Mirror, rows: dict[str, int] | None = None) -> None:
+        replaced = self.replica.publish(mirror, mirror.freeze(), rows)
+        self._published = True
+        if replaced is not None:
+            replaced.close()
+
+    # Loading and starting over
+
+    def _open(self) -> Mirror:
+        """The newest snapshot that verifies, else an empty mirror to be filled from the store."""
+        self._mirror = self._saver.load(self._around.store, self._load) or self._new_mirror()
+        self._started = time.monotonic()
+        return self._mirror
+
+    def _load(self, folder: Path, manifest: snapshots.Manifest) -> Mirror:
+        collection, options = self.replica.collection, self._around.options.index
+        return load_snapshot(folder, manifest, collection, self._new_folder(), options, self.replica.lock)
+
+    def _new_mirror(self) -> Mirror:
+        options = self._around.options.index
+        return Mirror.create(self.replica.collection, self._new_folder(), options, self.replica.lock)
+
+    def _new_folder(self) -> Path:
+        return self._around.scratch / f"{self.replica.collection.id}-{next(_folder_numbers)}"
+
+    def _start_over(self, error: HistoryChangedError) -> None:
+        """Fill a second mirror from position 0; the served one stays until that is complete."""
+        self._log.warning("history of the store changed, rebuilding", detail=str(error))
+        self.replica.history_changed()
+        if self._mirror is not None and not self._published:
+            self._mirror.close()
+        self._published = False
+        self._mirror = self._new_mirror()
+        self._started = time.monotonic()
+
+    def _tell_progress(self, mirror: Mirror, page: FeedPage) -> None:
+        if self._published or page.next is None:
+            return
+        share = page.next.position / max(1, page.head.position)
+        self.replica.loading(mirror.rows_read, share, building=False, ready=self.replica.ready.is_set())
+        now = time.monotonic()
+        if now - self._told >= _PROGRESS_EVERY_S:
+            self._told = now
+            rate = mirror.rows_read / max(now - self._started, 1e-9)
+            self._log.info("loading", rows=mirror.rows_read, percent=round(100 * share), rows_per_s=round(rate))
+
+    # Builds and snapshots
+
+    def _paused(self, mirror: Mirror) -> bool:
+        """Whether the feed waits for the build that is out. A rebuild needs the end of the walk, so that goes on."""
+        task = mirror.building
+        if task is None or mirror.tail_rows <= _PAUSE_AT_TAILS * self._around.options.index.max_tail_rows:
+            return False
+        return mirror.walk is None or task.plan.kind == "seal"
+
+    def _plan(self, mirror: Mirror) -> None:
+        if not self._published:
+            return
+        now = time.monotonic()
+        task = None
+        if now >= self._build_at:
+            self._build_at, task = 0.0, mirror.plan_build()
+        if task is not None:
+            self._log.info("building the index", kind=task.plan.kind, tail_rows=mirror.tail_rows)
+            self._around.builder.submit(task, self._wake)
+        if mirror.blocked != self._blocked:
+            self._blocked = mirror.blocked
+            self._log.warning("an index build is put off", detail=self._blocked or "it fits again")
+        if not self.replica.ready.is_set():
+            self._tell_ready(mirror)
+        if mirror.building is None and self._saver.wanted(mirror, now):
+            self._around.builder.submit(self._saver.take(mirror, now), self._wake)
+
+    def _tell_ready(self, mirror: Mirror) -> None:
+        building = mirror.building is not None
+        self.replica.loading(mirror.rows_read, 1.0, building=building, ready=not building)
+        if not building:
+            seconds = round(time.monotonic() - self._started, 3)
+            view = self.replica.view()
+            self._log.info("collection ready", position=view.position, rows=view.index.live, seconds=seconds)
+
+    def _adopt(self, mirror: Mirror) -> None:
+        task = mirror.finished_build()
+        if task is None:
+            return
+        if task.error is not None:
+            self._give_up(mirror, task)
+            return
+        first = mirror.sealed_rows == 0
+        rows = mirror.adopt(task)
+        if mirror.walk is None:
+            self._publish(mirror, rows)
+        if first or rows is not None:
+            self._saver.hurry()
+        self._log.info(
+            "index built", kind=task.plan.kind, sealed_rows=mirror.sealed_rows, seconds=round(task.seconds, 3)
+        )
+
+    def _give_up(self, mirror: Mirror, task: BuildTask) -> None:
+        mirror.abandon_build()
+        self._build_at = time.monotonic() + _BUILD_RETRY_S
+        if not isinstance(task.error, BuildCancelled):
+            self._log.error("index build failed, searches stay exact over the tail", error=repr(task.error))
+
+    # Ending
+
+    def drop(self) -> None:
+        """The collection was deleted: fail who waits, remove the files."""
+        self.replica.waiters.fail(CollectionNotFoundError(self.replica.collection.spec.name))
+        self.close()
+        shutil.rmtree(self._saver.root, ignore_errors=True)
+
+    def save_last(self, budget_bytes: int) -> int:
+        """At a clean end, write a snapshot if that is worth it and fits. Returns the bytes it took."""
+        return self._saver.save_last(self._mirror, budget_bytes) if self._mirror and self._published else 0
+
+    def cancel_build(self) -> None:
+        """Let the build that is out end soon, without a result."""
+        if self._mirror is not None and self._mirror.building is not None:
+            self._mirror.building.plan.cancel()
+
+    def close(self) -> None:
+        """Drop the working files, and the build that is out."""
+        if self._mirror is not None:
+            self._mirror.close()

@@ -1,0 +1,63 @@
+"""From a folder on disk to a mirror that goes on where the snapshot stood."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from nearshore.errors import CorruptionError
+from nearshore.index import IndexOptions, Segment
+from nearshore.records import Collection
+from nearshore.replica.directory import Directory
+from nearshore.replica.mirror import Mirror
+from nearshore.replica.payload import Payload
+from nearshore.replica.snapshots import IDS, PAYLOAD, PLACES, Manifest, SnapshotError, copy_verified
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def load_snapshot(
+    source: Path, manifest: Manifest, collection: Collection, folder: Path, options: IndexOptions, lock: threading.Lock
+) -> Mirror:
+    """Copy the snapshot in `source` to the working folder `folder` and open it there.
+
+    Raises SnapshotError or another CorruptionError when it does not verify, OSError when the disk is full; then
+    `folder` is gone again.
+    """
+    folder.mkdir(parents=True)
+    try:
+        copy_verified(source, manifest, folder)
+        return _open(source, manifest, collection, folder, options, lock)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if error.errno in DISK_FULL:
+            raise
+        raise SnapshotError(source, str(error.filename), f"cannot be used: {error.strerror}") from error
+    except CorruptionError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _open(
+    source: Path, manifest: Manifest, collection: Collection, folder: Path, options: IndexOptions, lock: threading.Lock
+) -> Mirror:
+    spec = collection.spec
+    segment = Segment.load(
+        folder, dimensions=spec.dimensions, metric=spec.metric, kind=spec.index_kind, options=options
+    )
+    starts, lengths = np.load(folder / PLACES, allow_pickle=False)
+    with (folder / IDS).open(encoding="utf-8") as lines:
+        ids = [one for line in lines for one in json.loads(line)]
+    alive = segment.publish().alive
+    rows = {ids[row]: row for row in np.flatnonzero(alive).tolist()} if len(ids) == len(alive) else {}
+    counts = {len(ids), len(starts), segment.row_count}
+    if counts != {manifest.rows} or len(rows) != manifest.live_rows:
+        raise SnapshotError(source, IDS, f"rows {sorted(counts)} and {len(rows)} ids do not fit together")
+    mirror = Mirror(segment, Payload(folder / PAYLOAD, starts, lengths), folder, lock)
+    mirror.restore(ids, Directory(rows), manifest.cursor, manifest.commit_at)
+    return mirror

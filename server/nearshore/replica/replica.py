@@ -1,0 +1,205 @@
+"""What the rest of the service sees of one collection: its view, lookups, lists, counts, and waiting for a write."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+import numpy.typing as npt
+
+from nearshore.errors import UnavailableError
+from nearshore.index.filters import Filter
+from nearshore.records import Collection, WriteToken
+from nearshore.replica.mirror import Mirror
+from nearshore.replica.view import LoadProgress, ReadState, ReplicaView, Status
+from nearshore.replica.waiters import Waiters, other_history
+from nearshore.store.base import Cursor
+
+Mask = npt.NDArray[np.bool_]
+_REMEMBERED_COMMITS = 4_096
+
+
+class IndexLoadingError(UnavailableError):
+    """The collection is still being loaded."""
+
+    reason = "INDEX_LOADING"
+
+    def __init__(self, name: str) -> None:
+        """name: the bare collection id."""
+        super().__init__(
+            f"Collection {name!r} is still being loaded from the store.",
+            "Retry in a moment; the log and the readiness probe tell when it is done.",
+            collection=name,
+        )
+
+
+class Replica:
+    """One collection, readable from any thread."""
+
+    def __init__(self, collection: Collection, wake: Callable[[], None]) -> None:
+        """wake: makes the follower look at this collection soon."""
+        self.collection = collection
+        self.lock = threading.Lock()  # view and directory belong together
+        self.waiters = Waiters()
+        self.ready = threading.Event()
+        self._wake = wake
+        self._mirror: Mirror | None = None
+        self._view: ReplicaView | None = None
+        self._commits: OrderedDict[int, bytes] = OrderedDict()  # published positions and their tags
+        self._head = 0
+        self._contact = time.monotonic()
+        self._history_changed = False
+        self._progress = LoadProgress(collection.spec.name, 0, 0.0, building=False, ready=False)
+
+    # Reading
+
+    def view(self) -> ReplicaView:
+        """The newest published view. Raises IndexLoadingError before the first."""
+        view = self._view
+        if view is None:
+            raise IndexLoadingError(self.collection.spec.name)
+        return view
+
+    def state(self, view: ReplicaView | None = None) -> ReadState:
+        """How true an answer from `view` (or from the newest) is."""
+        view = view or self.view()
+        return ReadState(
+            position=view.position,
+            tag=view.tag,
+            commit_at=view.commit_at,
+            contact_age_s=time.monotonic() - self._contact,
+            head=self._head,
+            generation=view.index.generation,
+            history_changed=self._history_changed,
+        )
+
+    def status(self) -> Status:
+        """The sizes of the newest view. Raises IndexLoadingError before the first."""
+        with self.lock:
+            view, mirror = self.view(), self._mirror
+        index = view.index
+        return Status(
+            state=self.state(view),
+            documents=index.live,
+            sealed_rows=index.sealed_rows,
+            tail_rows=index.n - index.sealed_rows,
+            dead_rows=index.n - index.live,
+            building=mirror is not None and mirror.building is not None,
+            ready=self.ready.is_set(),
+        )
+
+    def applied(self, token: WriteToken) -> Future[None]:
+        """Resolve once the view has this write; never blocks. Cancel the future to stop waiting.
+
+        It fails with HistoryChangedError for a token of another collection or history. While the store cannot be
+        reached an unknown token waits: the caller's deadline is the limit.
+        """
+        if token.collection_id == self.collection.id:
+            if not self._history_changed and self._commits.get(token.position) == token.tag:
+                return _done(None)
+            future = self.waiters.add(token)
+            self._wake()
+            return future
+        return _done(other_history(token))
+
+    def lookup(self, ids: Sequence[str]) -> tuple[ReplicaView, npt.NDArray[np.int64]]:
+        """The rows (m,) of `ids` in one view, -1 where the view has no such document."""
+        with self.lock:
+            view, mirror = self._published()
+            rows = [mirror.directory.row(document_id) for document_id in ids]
+        return view, np.array(rows, np.int64)
+
+    def list_page(
+        self, after_id: str, limit: int, filter_tree: Filter | None = None
+    ) -> tuple[ReplicaView, npt.NDArray[np.int64], bool]:
+        """The rows of the first `limit` documents behind `after_id` in id order, and whether more follow.
+
+        All of one view. after_id "" starts at the beginning; filter_tree restricts what is listed.
+        """
+        view, wanted = self.view(), limit + 1
+        mask = None if filter_tree is None else view.index.mask(filter_tree)
+        with self.lock:
+            current, mirror = self._published()
+            if mask is None:
+                view = current
+            rows = mirror.directory.rows_after(after_id, wanted, mask) if view is current else None
+        if rows is None:  # too sparse to walk through under the lock, or another view came in between
+            rows = _smallest(view, view.index.alive if mask is None else mask, after_id, wanted)
+        return view, np.array(rows[:limit], np.int64), len(rows) > limit
+
+    def count(self, filter_tree: Filter | None = None) -> tuple[ReplicaView, int]:
+        """How many documents one view holds, all or those the filter allows."""
+        view = self.view()
+        mask = view.index.mask(filter_tree)
+        return view, view.index.live if mask is None else int(np.count_nonzero(mask))
+
+    def progress(self) -> LoadProgress:
+        """How far the first load is."""
+        return self._progress
+
+    def _published(self) -> tuple[ReplicaView, Mirror]:
+        if self._view is None or self._mirror is None:
+            raise IndexLoadingError(self.collection.spec.name)
+        return self._view, self._mirror
+
+    # For the follower thread
+
+    def publish(self, mirror: Mirror, view: ReplicaView, rows: dict[str, int] | None = None) -> Mirror | None:
+        """Swap the view in, with what belongs to it, and wake who waited for it. Returns the mirror it replaces.
+
+        rows: the directory as a rebuild of the index renumbered it.
+        """
+        with self.lock:
+            replaced = self._mirror if self._mirror is not mirror else None
+            if rows is not None:
+                mirror.directory.replace(rows)
+            mirror.directory.publish()
+            self._mirror, self._view, self._history_changed = mirror, view, False
+        if replaced is not None:
+            self._commits = OrderedDict()
+        self._commits[view.position] = view.tag
+        while len(self._commits) > _REMEMBERED_COMMITS:
+            self._commits.popitem(last=False)
+        return replaced
+
+    def wake_waiters(self) -> None:
+        """Resolve those whose write is visible; nobody while the view belongs to another history."""
+        view = self._view
+        if view is not None and not self._history_changed:
+            self.waiters.reach(view.position)
+
+    def heard(self, head: Cursor) -> None:
+        """The store just said what the newest commit is."""
+        self._head, self._contact = head.position, time.monotonic()
+
+    def history_changed(self) -> None:
+        """The view belongs to a history that the store no longer has; it serves on until it is replaced."""
+        self._history_changed = True
+        self.waiters.doubt()
+
+    def loading(self, rows_read: int, share: float, *, building: bool, ready: bool) -> None:
+        """Tell how far the first load is; `ready` ends it."""
+        self._progress = LoadProgress(self.collection.spec.name, rows_read, share, building=building, ready=ready)
+        if ready:
+            self.ready.set()
+
+
+def _smallest(view: ReplicaView, mask: Mask, after_id: str, count: int) -> list[int]:
+    """Rows of the `count` smallest ids behind `after_id` among the rows of `mask` (n,), in order. For sparse masks."""
+    ids = view.row_ids
+    matching = ((ids[row], row) for row in np.flatnonzero(mask).tolist() if ids[row] > after_id)
+    return [row for _, row in heapq.nsmallest(count, matching)]
+
+
+def _done(error: Exception | None) -> Future[None]:
+    future: Future[None] = Future()
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+    return future

@@ -1,0 +1,275 @@
+"""All collections of a store as this process serves them, and the thread that follows them."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from nearshore.errors import CollectionNotFoundError, StorageFullError, UnavailableError
+from nearshore.records import Collection, CollectionSpec
+from nearshore.replica.builder import Builder
+from nearshore.replica.follow import Follower, Surroundings
+from nearshore.replica.loading import DISK_FULL
+from nearshore.replica.options import ReplicaOptions
+from nearshore.replica.replica import Replica
+from nearshore.replica.view import LoadProgress
+from nearshore.store.base import Store
+
+log = structlog.get_logger(__name__)
+
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 5.0
+_BUILD_GRACE_S = 10.0
+_POLL_COST = 10  # polling takes at most about one part in so many of the thread's time
+
+
+class ReplicaClosedError(UnavailableError):
+    """The process is ending."""
+
+    reason = "SHUTTING_DOWN"
+
+    def __init__(self) -> None:
+        """The same for every caller."""
+        super().__init__("This server is shutting down.", "Send the call to another replica, or again in a moment.")
+
+
+class Replicas:
+    """The registry of replicas. Thread-safe."""
+
+    def __init__(self, around: Surroundings, on_death: Callable[[BaseException], None]) -> None:
+        """Use open()."""
+        self.ready = threading.Event()  # everything that was there at the start is loaded and built
+        self._around = around
+        self._on_death = on_death
+        self._lock = threading.Lock()  # guards the four below
+        self._followers: dict[int, Follower] = {}
+        self._names: dict[str, int] = {}
+        self._deleted: set[int] = set()  # by this process; ids are never reused
+        self._woken: set[int] = set()
+        self._wake = threading.Event()
+        self._creating = threading.Lock()  # a poll must not take a collection that is just being created for a stranger
+        self._stopping = False
+        self._next_poll = 0.0
+        self._backoff_s = 0.0
+        self._initial: list[Replica] | None = None
+        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+
+    @classmethod
+    def open(
+        cls, store: Store, folder: Path, options: ReplicaOptions, on_death: Callable[[BaseException], None]
+    ) -> Replicas:
+        """Prepare to serve what `store` holds, with working files and snapshots under the data folder `folder`.
+
+        on_death is told when the follower or builder thread dies; the process has to end then. Raises OSError.
+        """
+        scratch = folder / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        around = Surroundings(store, scratch, folder / "snapshots", options, Builder(on_death))
+        return cls(around, on_death)
+
+    def start(self) -> None:
+        """Start the threads; `ready` is set once everything is loaded."""
+        self._around.store.watch(self._woken_by)
+        self._around.builder.start()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the threads, save what is cheap to save, drop the working files. Idempotent."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        followers = self._all()
+        for follower in followers:
+            follower.cancel_build()
+        self._around.builder.close(_BUILD_GRACE_S)
+        budget = self._around.options.close_snapshot_bytes
+        for follower in followers:
+            budget -= follower.save_last(budget)
+            follower.replica.waiters.fail(ReplicaClosedError())
+            follower.close()
+        with self._lock:
+            self._followers, self._names = {}, {}
+
+    # The registry
+
+    def get(self, name: str) -> Replica:
+        """The replica of a collection, by bare name. Asks the store once before it says there is none.
+
+        Raises CollectionNotFoundError; UnavailableError when the store would have to be asked and cannot be.
+        """
+        with self._lock:
+            follower = self._followers.get(self._names.get(name, 0))
+        if follower is None:
+            follower = self._register(self._around.store.get_collection(name))
+        if follower is None:
+            raise CollectionNotFoundError(name)
+        return follower.replica
+
+    def list(self) -> list[Replica]:
+        """All replicas, by name."""
+        with self._lock:
+            return [self._followers[self._names[name]].replica for name in sorted(self._names)]
+
+    def create(self, spec: CollectionSpec) -> Replica:
+        """Create a collection in the store; it can be read at once. Raises CollectionExistsError."""
+        with self._creating:
+            follower = self._register(self._around.store.create_collection(spec), empty=True)
+        if follower is None:
+            raise CollectionNotFoundError(spec.name)
+        return follower.replica
+
+    def delete(self, name: str) -> None:
+        """Delete a collection in the store; it is gone at once. Raises CollectionNotFoundError."""
+        collection_id = self._around.store.get_collection(name).id
+        self._around.store.delete_collection(collection_id)
+        with self._lock:
+            self._deleted.add(collection_id)
+            if self._names.get(name) == collection_id:
+                del self._names[name]
+        self._woken_by(collection_id)
+
+    def progress(self) -> tuple[LoadProgress, ...]:
+        """How far the loading of each collection is, by name."""
+        return tuple(replica.progress() for replica in self.list())
+
+    def _all(self) -> tuple[Follower, ...]:
+        with self._lock:
+            return tuple(self._followers.values())
+
+    def _register(self, collection: Collection, *, empty: bool = False) -> Follower | None:
+        """The follower of a collection, made if there is none; None if this process has deleted the collection."""
+        with self._lock:
+            if collection.id in self._deleted:
+                return None
+            follower = self._followers.get(collection.id)
+            if follower is None:
+                wake = partial(self._woken_by, collection.id)
+                follower = Follower(Replica(collection, wake), self._around, wake)
+                if empty:
+                    follower.begin_empty()
+                self._followers[collection.id] = follower
+            self._names[collection.spec.name] = collection.id
+        self._woken_by(collection.id)
+        return follower
+
+    def _drop(self, follower: Follower) -> None:
+        collection = follower.replica.collection
+        with self._lock:
+            self._followers.pop(collection.id, None)
+            if self._names.get(collection.spec.name) == collection.id:
+                del self._names[collection.spec.name]
+            self._deleted.add(collection.id)
+        follower.drop()
+        log.info("collection is gone", collection=collection.spec.name)
+
+    def _woken_by(self, collection_id: int) -> None:
+        """Step this collection soon. Called from any thread; returns at once."""
+        with self._lock:
+            self._woken.add(collection_id)
+        self._wake.set()
+
+    # The follower thread
+
+    def _follow(self) -> None:
+        try:
+            while not self._stopping:
+                if not self._round():
+                    self._wake.wait(max(0.0, self._next_poll - time.monotonic()))
+        except BaseException as error:  # whatever it was, the process must not go on with a view that stands still
+            log.exception("follower thread died")
+            self._on_death(error)
+
+    def _round(self) -> bool:
+        """Poll when it is time, step everything that has something to do. Returns whether there is more at once."""
+        self._wake.clear()
+        started, polled_s = time.monotonic(), 0.0
+        trouble: Exception | None = None
+        polling = started >= self._next_poll
+        if polling:
+            trouble = self._attempt(self._poll)
+            polled_s = time.monotonic() - started
+        with self._lock:
+            woken, self._woken = self._woken, set()
+            followers = [self._followers[one] for one in woken if one in self._followers]
+        more: set[int] = set()
+        for follower in followers:
+            trouble = self._attempt(partial(self._step, follower, more)) or trouble
+            time.sleep(0)  # lets the event loop have the interpreter
+        with self._lock:
+            self._woken.update(more)
+        if polling:
+            self._plan_poll(started, polled_s, trouble)
+        self._tell_ready()
+        return bool(more) and not self._stopping
+
+    def _attempt(self, action: Callable[[], None]) -> Exception | None:
+        """Do it; return what only time or the operator can mend: an absent store, a full disk."""
+        try:
+            action()
+        except UnavailableError as error:
+            return error
+        except StorageFullError as error:
+            return error
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            return error
+        return None
+
+    def _poll(self) -> None:
+        """Ask the store for all heads: notice what was written, created and deleted by anybody."""
+        known = {follower.replica.collection.id: follower for follower in self._all()}
+        heads = self._around.store.heads()
+        now = time.monotonic()
+        if heads.keys() - known.keys() - self._deleted:
+            with self._creating:
+                for collection in self._around.store.list_collections():
+                    self._register(collection)
+        for collection_id, follower in known.items():
+            head = heads.get(collection_id)
+            if head is None:
+                self._drop(follower)
+            elif follower.wants_step(head, now):
+                self._woken_by(collection_id)
+        if self._initial is None:
+            self._initial = [follower.replica for follower in self._all()]
+            self._remove_strays(set(heads))
+
+    def _step(self, follower: Follower, more: set[int]) -> None:
+        try:
+            if follower.step():
+                more.add(follower.replica.collection.id)
+        except CollectionNotFoundError:
+            self._drop(follower)
+
+    def _plan_poll(self, started: float, polled_s: float, trouble: Exception | None) -> None:
+        """Poll again after the interval (longer where polling itself takes long), or after a growing pause."""
+        pause = max(self._around.options.poll_interval_s, _POLL_COST * polled_s)
+        if trouble is not None:
+            if not self._backoff_s:
+                log.warning("following is held up, serving what is loaded", detail=str(trouble), next="it is retried")
+            self._backoff_s = min(_LAST_BACKOFF_S, max(_FIRST_BACKOFF_S, 2 * self._backoff_s))
+            pause = max(pause, self._backoff_s)
+        elif self._backoff_s:
+            log.info("following goes on")
+            self._backoff_s = 0.0
+        self._next_poll = started + pause
+
+    def _tell_ready(self) -> None:
+        if self._initial is not None and not self.ready.is_set():
+            live = {follower.replica for follower in self._all()}
+            if all(replica.ready.is_set() for replica in self._initial if replica in live):
+                self.ready.set()
+
+    def _remove_strays(self, ids: set[int]) -> None:
+        """Remove the snapshots of collections that are gone."""
+        for folder in self._around.snapshots.glob("*"):
+            if folder.name.isdigit() and int(folder.name) not in ids:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""When a collection's snapshot is written, and which one a start begins with."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from nearshore.errors import CorruptionError, HistoryChangedError, StorageFullError
+from nearshore.records import Collection
+from nearshore.replica import snapshots
+from nearshore.replica.mirror import Mirror
+from nearshore.replica.options import ReplicaOptions
+from nearshore.replica.replica import Replica
+from nearshore.replica.view import ReplicaView
+from nearshore.store.base import Store
+
+log = structlog.get_logger(__name__)
+
+_WORTH_SHARE = 20  # a snapshot is worth writing when a 20th of the rows changed
+
+
+class SaveTask:
+    """Writes one snapshot, in the builder thread. A failure to write is logged: the next one is due in its time."""
+
+    def __init__(self, view: ReplicaView, collection: Collection, root: Path) -> None:
+        """root: the folder of the collection's snapshots."""
+        self.finished = False
+        self._view = view
+        self._collection = collection
+        self._root = root
+
+    def run(self) -> None:
+        """Write it."""
+        started, bound = time.monotonic(), log.bind(collection=self._collection.spec.name)
+        try:
+            folder = snapshots.write(self._view, self._collection, self._root)
+        except (StorageFullError, OSError) as error:
+            bound.error("snapshot not written, the older one stays", error=str(error))
+        else:
+            seconds = round(time.monotonic() - started, 3)
+            bound.info("snapshot written", folder=str(folder), position=self._view.position, seconds=seconds)
+        self.finished = True
+
+
+class Saver:
+    """The snapshots of one collection."""
+
+    def __init__(self, replica: Replica, root: Path, options: ReplicaOptions) -> None:
+        """root: the folder of the collection's snapshots; it need not exist."""
+        self.root = root
+        self._replica = replica
+        self._options = options
+        self._task: SaveTask | None = None
+        self._saved_at = time.monotonic()
+        self._hurry = False
+
+    def load(self, store: Store, open_mirror: Callable[[Path, snapshots.Manifest], Mirror]) -> Mirror | None:
+        """Open the newest snapshot that verifies and belongs to the store's history; None if there is none.
+
+        Raises UnavailableError (the store cannot be asked) and OSError (no room for working files).
+        """
+        snapshots.tidy(self.root)
+        for folder in snapshots.candidates(self.root):
+            started = time.monotonic()
+            try:
+                manifest = snapshots.read_manifest(folder, self._replica.collection)
+                store.read_feed(self._replica.collection.id, manifest.cursor, limit=1)
+                mirror = open_mirror(folder, manifest)
+            except HistoryChangedError as error:
+                self._log("snapshot of another history removed", folder, error)
+                shutil.rmtree(folder, ignore_errors=True)
+            except CorruptionError as error:
+                aside = snapshots.set_aside(folder)
+                self._log("snapshot refused and set aside", aside, error)
+            else:
+                seconds = round(time.monotonic() - started, 3)
+                log.info("snapshot loaded", folder=str(folder), rows=manifest.live_rows, seconds=seconds)
+                return mirror
+        return None
+
+    def _log(self, event: str, folder: Path, error: Exception) -> None:
+        name = self._replica.collection.spec.name
+        then = "the next older snapshot is tried, else the index is rebuilt from the store"
+        log.warning(event, collection=name, folder=str(folder), detail=str(error), next=then)
+
+    def hurry(self) -> None:
+        """A new graph is worth a snapshot before the interval is over."""
+        self._hurry = True
+
+    def wanted(self, mirror: Mirror, now: float) -> bool:
+        """Whether a snapshot is due. now: time.monotonic()."""
+        if (self._task is not None and not self._task.finished) or not self._worth_it(mirror):
+            return False
+        return self._hurry or now - self._saved_at >= self._options.snapshot_interval_s
+
+    def take(self, mirror: Mirror, now: float) -> SaveTask:
+        """The snapshot to write now; the next one counts from here."""
+        self._task = SaveTask(self._replica.view(), self._replica.collection, self.root)
+        self._saved_at, self._hurry, mirror.changed_rows = now, False, 0
+        return self._task
+
+    def _worth_it(self, mirror: Mirror) -> bool:
+        view = self._replica.view()
+        least = max(self._options.snapshot_min_rows, view.index.live // _WORTH_SHARE)
+        return view.position > 0 and mirror.changed_rows >= least
+
+    def save_last(self, mirror: Mirror, budget_bytes: int) -> int:
+        """Write a snapshot in this thread if it is worth it and not too large. Returns the bytes it took."""
+        view = self._replica.view()
+        size = snapshots.size_bytes(view)
+        if not self._worth_it(mirror) or size > budget_bytes:
+            return 0
+        SaveTask(view, self._replica.collection, self.root).run()
+        return size

@@ -1,0 +1,108 @@
+"""Callers who wait until a write is visible.
+
+A token is first checked against the store, so one of another history fails at once; then it waits for its position.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+
+from nearshore.errors import HistoryChangedError, WriteTokenExpiredError
+from nearshore.records import WriteToken
+from nearshore.store.base import Store
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """One caller and the token it holds."""
+
+    token: WriteToken
+    future: Future[None] = field(default_factory=Future)
+    verified: bool = False
+
+
+class Waiters:
+    """The waiting callers of one collection. Thread-safe; leaves no trace of who cancelled."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._waiting: set[Waiter] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def add(self, token: WriteToken) -> Future[None]:
+        """Wait for `token`; the future resolves, fails with HistoryChangedError, or is cancelled by its holder."""
+        waiter = Waiter(token)
+        with self._lock:
+            self._waiting.add(waiter)
+        waiter.future.add_done_callback(lambda _: self._forget(waiter))
+        return waiter.future
+
+    def verify(self, store: Store) -> None:
+        """Ask the store about tokens not asked about yet; fail those of another history. May raise UnavailableError."""
+        for waiter in self._snapshot():
+            if waiter.verified:
+                continue
+            token = waiter.token
+            try:
+                tag = store.commit_tag(token.collection_id, token.position)
+            except WriteTokenExpiredError as error:
+                _settle(waiter.future, error)
+                continue
+            if tag == token.tag:
+                waiter.verified = True
+            else:
+                _settle(waiter.future, other_history(token))
+
+    def reach(self, position: int) -> None:
+        """Wake all verified callers whose token lies at or before `position`."""
+        for waiter in self._snapshot():
+            if waiter.verified and waiter.token.position <= position:
+                _settle(waiter.future, None)
+
+    def doubt(self) -> None:
+        """The store's history changed: ask again about every token."""
+        for waiter in self._snapshot():
+            waiter.verified = False
+
+    def fail(self, error: Exception) -> None:
+        """Fail everybody: the collection or the process is going away."""
+        for waiter in self._snapshot():
+            _settle(waiter.future, error)
+
+    def _snapshot(self) -> list[Waiter]:
+        with self._lock:
+            return list(self._waiting)
+
+    def _forget(self, waiter: Waiter) -> None:
+        with self._lock:
+            self._waiting.discard(waiter)
+
+
+def other_history(token: WriteToken) -> HistoryChangedError:
+    """The error of a token that this store's history does not contain."""
+    return HistoryChangedError(
+        f"The write token names commit {token.position} of collection id {token.collection_id}, "
+        "which this history does not have: the store was restored or failed over, or the collection was deleted.",
+        "Check that the write is there, write again if not, and use the new write_token (or send none).",
+        collection_id=token.collection_id,
+        position=token.position,
+    )
+
+
+def _settle(future: Future[None], error: Exception | None) -> None:
+    """Resolve unless its holder cancelled in the meantime."""
+    if future.done():
+        return
+    try:
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:
+        return
