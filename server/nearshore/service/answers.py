@@ -10,16 +10,48 @@ from nearshore.documents.requests import (
     ReadState,
     Vectors,
 )
+from nearshore.documents.texts import EmbedAnswer, TokenizeAnswer
 from nearshore.search.requests import FewerReason, SearchAnswer
-from nearshore.v1 import collection_service_pb2, document_service_pb2, search_service_pb2, values_pb2
-from nearshore.wire import INDEX_KIND_NUMBERS, METRIC_NUMBERS, document_message, timestamp
+from nearshore.v1 import (
+    collection_service_pb2,
+    document_service_pb2,
+    embedding_service_pb2,
+    search_service_pb2,
+    values_pb2,
+)
+from nearshore.wire import INDEX_KIND_NUMBERS, METRIC_NUMBERS, document_message, timestamp, vectors_message
 
 FEWER_REASONS = {
-    FewerReason.NONE: search_service_pb2.FEWER_REASON_UNSPECIFIED,
+    FewerReason.NONE: search_service_pb2.FEWER_REASON_NONE,
     FewerReason.COLLECTION: search_service_pb2.FEWER_REASON_COLLECTION,
     FewerReason.FILTER: search_service_pb2.FEWER_REASON_FILTER,
     FewerReason.SCORE_THRESHOLD: search_service_pb2.FEWER_REASON_SCORE_THRESHOLD,
 }
+
+
+def embed_message(answer: EmbedAnswer) -> embedding_service_pb2.EmbedResponse:
+    """Vectors and how many tokens each text had."""
+    embeddings = answer.embeddings
+    return embedding_service_pb2.EmbedResponse(
+        vectors=vectors_message(embeddings.vectors, embeddings.fingerprint),
+        usage=[
+            embedding_service_pb2.TextUsage(tokens=tokens, tokens_used=used)
+            for tokens, used in zip(embeddings.tokens, embeddings.tokens_used, strict=True)
+        ],
+        model=answer.model,
+    )
+
+
+def tokenize_message(answer: TokenizeAnswer) -> embedding_service_pb2.TokenizeResponse:
+    """Tokens of each text."""
+    return embedding_service_pb2.TokenizeResponse(
+        texts=[
+            embedding_service_pb2.TokenizedText(ids=ids, tokens=tokens)
+            for ids, tokens in zip(answer.ids, answer.tokens, strict=True)
+        ],
+        model=answer.model,
+        max_tokens=answer.max_tokens,
+    )
 
 
 def read_state_message(state: ReadState) -> values_pb2.ReadState:
@@ -28,6 +60,9 @@ def read_state_message(state: ReadState) -> values_pb2.ReadState:
         position=state.position,
         commit_time=timestamp(state.commit_at) if state.commit_at is not None else None,
         contact_age_s=state.contact_age_s,
+        token=state.token,
+        head=state.head,
+        history_changed=state.history_changed,
     )
 
 
@@ -35,11 +70,12 @@ def collection_message(collection: CollectionDescription) -> collection_service_
     """A collection with what this replica holds of it."""
     return collection_service_pb2.Collection(
         name=collection.name,
+        uid=collection.uid,
         model=collection.model,
         fingerprint=collection.fingerprint,
         dimensions=collection.dimensions,
         metric=METRIC_NUMBERS[collection.metric],
-        index_kind=INDEX_KIND_NUMBERS[collection.index_kind],
+        index=collection_service_pb2.IndexConfig(kind=INDEX_KIND_NUMBERS[collection.index_kind]),
         create_time=timestamp(collection.created_at),
         status=_status_message(collection.status),
     )
@@ -48,13 +84,12 @@ def collection_message(collection: CollectionDescription) -> collection_service_
 def _status_message(status: CollectionStatus) -> collection_service_pb2.CollectionStatus:
     return collection_service_pb2.CollectionStatus(
         read_state=read_state_message(status.read_state),
-        documents=status.documents,
-        sealed_rows=status.sealed_rows,
-        tail_rows=status.tail_rows,
-        dead_rows=status.dead_rows,
+        document_count=status.document_count,
+        sealed_row_count=status.sealed_row_count,
+        tail_row_count=status.tail_row_count,
+        dead_row_count=status.dead_row_count,
         index_generation=status.index_generation,
         building=status.building,
-        lag=status.lag,
     )
 
 
@@ -99,4 +134,6 @@ def search_message(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
 def _vectors_message(vectors: Vectors | None) -> values_pb2.Vectors | None:
     if vectors is None:
         return None
-    return values_pb2.Vectors(data=vectors.data, rows=vectors.rows, dimensions=vectors.dimensions)
+    return values_pb2.Vectors(
+        data=vectors.data, rows=vectors.rows, dimensions=vectors.dimensions, fingerprint=vectors.fingerprint
+    )

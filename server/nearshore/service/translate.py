@@ -34,28 +34,29 @@ from nearshore.v1 import (
 from nearshore.wire import INDEX_KINDS, METRICS
 
 Known = TypeVar("Known")
+Number = TypeVar("Number", bound=int)
 
 TRUNCATIONS = {
     values_pb2.TRUNCATION_CUT_END: Truncation.CUT_END,
     values_pb2.TRUNCATION_REFUSE: Truncation.REFUSE,
 }
-SPECIAL_TOKENS = {
+SPECIAL_TOKENS: dict[embedding_service_pb2.SpecialTokens.ValueType, SpecialTokens | None] = {
     embedding_service_pb2.SPECIAL_TOKENS_AS_TEXT: SpecialTokens.TEXT,
     embedding_service_pb2.SPECIAL_TOKENS_PARSE: SpecialTokens.PARSE,
 }
 
 
-def truncation(number: int) -> Truncation:
+def truncation(number: values_pb2.Truncation.ValueType) -> Truncation:
     """What to do with long text. Raises UnknownEnumError."""
     return _known("truncation", TRUNCATIONS, number, Truncation.CUT_END)
 
 
-def special_tokens(number: int) -> SpecialTokens | None:
+def special_tokens(number: embedding_service_pb2.SpecialTokens.ValueType) -> SpecialTokens | None:
     """How special tokens are read; None: as the bundle says. Raises UnknownEnumError."""
     return _known("special_tokens", SPECIAL_TOKENS, number, None)
 
 
-def _known(field: str, names: Mapping[int, Known], number: int, default: Known) -> Known:
+def _known(field: str, names: Mapping[Number, Known], number: Number, default: Known) -> Known:
     if number == 0:
         return default
     if number not in names:
@@ -63,14 +64,16 @@ def _known(field: str, names: Mapping[int, Known], number: int, default: Known) 
     return names[number]
 
 
-def collection_input(message: collection_service_pb2.Collection) -> CollectionInput:
+def collection_input(message: collection_service_pb2.CreateCollectionRequest) -> CollectionInput:
     """The collection to create. Raises UnknownEnumError."""
+    wanted = message.collection
     return CollectionInput(
-        name=message.name,
-        model=message.model,
-        dimensions=message.dimensions,
-        metric=_known("metric", METRICS, message.metric, Metric.COSINE),
-        index_kind=_known("index_kind", INDEX_KINDS, message.index_kind, IndexKind.AUTO),
+        collection_id=message.collection_id,
+        model=wanted.model,
+        fingerprint=wanted.fingerprint,
+        dimensions=wanted.dimensions,
+        metric=_known("metric", METRICS, wanted.metric, Metric.COSINE),
+        index_kind=_known("index.kind", INDEX_KINDS, wanted.index.kind, IndexKind.AUTO),
     )
 
 
@@ -85,7 +88,6 @@ def upsert_request(message: document_service_pb2.UpsertDocumentsRequest) -> Upse
         collection=message.collection,
         documents=[_document(each) for each in message.documents],
         vectors=_vectors(message.vectors) if message.HasField("vectors") else None,
-        fingerprint=message.fingerprint,
         truncation=truncation(message.truncation),
         request_id=message.request_id,
     )
@@ -93,7 +95,7 @@ def upsert_request(message: document_service_pb2.UpsertDocumentsRequest) -> Upse
 
 def get_request(message: document_service_pb2.GetDocumentsRequest) -> GetRequest:
     """What to read by id."""
-    return GetRequest(message.collection, list(message.ids), _parts(message.parts), message.read_after)
+    return GetRequest(message.collection, list(message.ids), _parts(message.parts), list(message.read_after))
 
 
 def delete_request(message: document_service_pb2.DeleteDocumentsRequest) -> DeleteRequest:
@@ -109,13 +111,13 @@ def list_request(message: document_service_pb2.ListDocumentsRequest) -> ListRequ
         page_size=message.page_size,
         page_token=message.page_token,
         parts=_parts(message.parts),
-        read_after=message.read_after,
+        read_after=list(message.read_after),
     )
 
 
 def count_request(message: document_service_pb2.CountDocumentsRequest) -> CountRequest:
     """What to count."""
-    return CountRequest(message.collection, message.filter, message.read_after)
+    return CountRequest(message.collection, message.filter, list(message.read_after))
 
 
 def search_request(message: search_service_pb2.SearchRequest) -> SearchRequest:
@@ -126,7 +128,6 @@ def search_request(message: search_service_pb2.SearchRequest) -> SearchRequest:
         text=message.text if query == "text" else None,
         vector=_vectors(message.vector) if query == "vector" else None,
         document_id=message.document_id if query == "document_id" else None,
-        fingerprint=message.fingerprint,
         limit=message.limit if message.HasField("limit") else None,
         offset=message.offset,
         score_threshold=message.score_threshold if message.HasField("score_threshold") else None,
@@ -134,7 +135,7 @@ def search_request(message: search_service_pb2.SearchRequest) -> SearchRequest:
         exact=message.exact,
         ef_search=message.ef_search if message.HasField("ef_search") else None,
         parts=_parts(message.parts),
-        read_after=message.read_after,
+        read_after=list(message.read_after),
         truncation=truncation(message.truncation),
     )
 
@@ -142,7 +143,7 @@ def search_request(message: search_service_pb2.SearchRequest) -> SearchRequest:
 def batch_search_request(message: search_service_pb2.BatchSearchRequest) -> BatchSearchRequest:
     """What to look for, several times. Raises UnknownEnumError."""
     searches = [search_request(each) for each in message.searches]
-    return BatchSearchRequest(message.collection, searches, message.read_after)
+    return BatchSearchRequest(message.collection, searches, list(message.read_after))
 
 
 def _parts(message: document_service_pb2.DocumentParts) -> Parts:
@@ -154,7 +155,7 @@ def _parts(message: document_service_pb2.DocumentParts) -> Parts:
 
 
 def _vectors(message: values_pb2.Vectors) -> Vectors:
-    return Vectors(message.data, message.rows, message.dimensions)
+    return Vectors(message.data, message.rows, message.dimensions, message.fingerprint)
 
 
 def _document(message: document_service_pb2.Document) -> DocumentInput:

@@ -1,0 +1,110 @@
+"""Texts that belong to no document: embedded or cut into tokens for the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from functools import partial
+
+from nearshore.bundle import SpecialTokens
+from nearshore.documents.errors import TextTooLargeError
+from nearshore.documents.models import Models
+from nearshore.documents.names import model_name
+from nearshore.documents.sizes import size_bytes
+from nearshore.documents.validate import check_batch_size
+from nearshore.documents.waiting import in_thread, result_of
+from nearshore.embedding import Embedder, Embeddings, Truncation
+
+# Below this many characters in all, tokenizing takes less time than handing it to a thread and back would.
+_SHORT_CHARACTERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedAnswer:
+    """EmbedResponse."""
+
+    model: str  # "models/{model}"
+    embeddings: Embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeAnswer:
+    """TokenizeResponse."""
+
+    model: str  # "models/{model}"
+    max_tokens: int
+    ids: Sequence[Sequence[int]]  # of each text, special tokens included, before truncation
+    tokens: Sequence[Sequence[str]]  # the same, as the vocabulary spells them
+
+
+class Texts:
+    """Embeds and tokenizes. Its methods are awaited on one event loop; blocking work runs in `executor`."""
+
+    def __init__(self, models: Models, executor: Executor, *, max_texts: int, max_text_bytes: int) -> None:
+        """Decide with these; own none of them."""
+        self._models = models
+        self._executor = executor
+        self._max_texts = max_texts
+        self._max_text_bytes = max_text_bytes
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str,
+        truncation: Truncation,
+        special: SpecialTokens | None,
+        deadline: float | None,
+    ) -> EmbedAnswer:
+        """Embed texts with "models/{model}", or the default where empty; deadline: time.monotonic() seconds.
+
+        Raises BatchSizeError, TextTooLargeError, TextTooLongError, ModelNotServedError, OverloadedError, DeadlineError.
+        """
+        bare, embedder = self._models.get(model)
+        self._check(texts)
+        submit = partial(embedder.submit, texts, special=special, truncation=truncation, deadline=deadline)
+        if sum(map(len, texts)) <= _SHORT_CHARACTERS:
+            pending = submit()
+        else:
+            pending = await _outcome_or_cancel(self._executor.submit(submit))
+        return EmbedAnswer(model_name(bare), await result_of(pending, deadline, "embedding"))
+
+    async def tokenize(self, texts: Sequence[str], *, model: str, special: SpecialTokens | None) -> TokenizeAnswer:
+        """Cut texts into tokens as embed would. Raises BatchSizeError, TextTooLargeError, ModelNotServedError."""
+        bare, embedder = self._models.get(model)
+        self._check(texts)
+        ids, spelled = await in_thread(self._executor, partial(_tokenize, embedder, texts, special))
+        return TokenizeAnswer(model_name(bare), embedder.max_tokens, ids, spelled)
+
+    def _check(self, texts: Sequence[str]) -> None:
+        check_batch_size(len(texts), self._max_texts, "texts")
+        for index, text in enumerate(texts):
+            if len(text) * 4 > self._max_text_bytes and size_bytes(text) > self._max_text_bytes:
+                raise TextTooLargeError(
+                    f"texts[{index}] has {size_bytes(text):,} bytes.",
+                    f"At most {self._max_text_bytes:,} are allowed: split it.",
+                    field=f"texts[{index}]",
+                )
+
+
+def _tokenize(
+    embedder: Embedder, texts: Sequence[str], special: SpecialTokens | None
+) -> tuple[list[list[int]], list[list[str]]]:
+    ids = [list(tokens.ids) for tokens in embedder.tokenize(texts, special)]
+    return ids, [embedder.spell(each) for each in ids]
+
+
+async def _outcome_or_cancel(submission: Future[Future[Embeddings]]) -> Future[Embeddings]:
+    """Await a submission from a thread; if the caller leaves meanwhile, what it will have submitted is cancelled."""
+    try:
+        return await asyncio.wrap_future(submission)
+    except asyncio.CancelledError:
+        submission.add_done_callback(_cancel_result)
+        raise
+
+
+def _cancel_result(submission: Future[Future[Embeddings]]) -> None:
+    if not submission.cancelled() and submission.exception() is None:
+        submission.result().cancel()

@@ -1,0 +1,180 @@
+"""The four services of nearshore.v1: each method translates, awaits the layer below, translates back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from grpc import aio
+
+from nearshore.documents.collections import Collections
+from nearshore.documents.documents import Documents
+from nearshore.documents.texts import Texts
+from nearshore.search.searcher import Searcher
+from nearshore.service import answers, translate
+from nearshore.v1 import collection_service_pb2 as collections_pb
+from nearshore.v1 import collection_service_pb2_grpc as collections_grpc
+from nearshore.v1 import document_service_pb2 as documents_pb
+from nearshore.v1 import document_service_pb2_grpc as documents_grpc
+from nearshore.v1 import embedding_service_pb2 as embedding_pb
+from nearshore.v1 import embedding_service_pb2_grpc as embedding_grpc
+from nearshore.v1 import search_service_pb2 as search_pb
+from nearshore.v1 import search_service_pb2_grpc as search_grpc
+
+Context = aio.ServicerContext[Any, Any]
+NO_DEADLINE_S = 1e8  # gRPC says "no deadline" by one some centuries away
+
+
+def deadline_of(context: Context) -> float | None:
+    """The caller's deadline in time.monotonic() seconds; None for none."""
+    remaining_s = context.time_remaining()
+    return None if remaining_s is None or remaining_s > NO_DEADLINE_S else time.monotonic() + remaining_s
+
+
+class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
+    """EmbeddingService."""
+
+    def __init__(self, texts: Texts) -> None:
+        """Answer from these."""
+        self._texts = texts
+
+    async def Embed(  # noqa: N802 -- named by the proto
+        self, request: embedding_pb.EmbedRequest, context: Context
+    ) -> embedding_pb.EmbedResponse:
+        """Turn texts into vectors."""
+        answer = await self._texts.embed(
+            list(request.texts),
+            model=request.model,
+            truncation=translate.truncation(request.truncation),
+            special=translate.special_tokens(request.special_tokens),
+            deadline=deadline_of(context),
+        )
+        return answers.embed_message(answer)
+
+    async def Tokenize(  # noqa: N802
+        self, request: embedding_pb.TokenizeRequest, context: Context
+    ) -> embedding_pb.TokenizeResponse:
+        """Show how texts are cut into tokens."""
+        del context
+        special = translate.special_tokens(request.special_tokens)
+        return answers.tokenize_message(
+            await self._texts.tokenize(list(request.texts), model=request.model, special=special)
+        )
+
+
+class CollectionServicer(collections_grpc.CollectionServiceServicer):
+    """CollectionService."""
+
+    def __init__(self, collections: Collections) -> None:
+        """Answer from these."""
+        self._collections = collections
+
+    async def CreateCollection(  # noqa: N802
+        self, request: collections_pb.CreateCollectionRequest, context: Context
+    ) -> collections_pb.CreateCollectionResponse:
+        """Create an empty collection."""
+        del context
+        created = await self._collections.create(translate.collection_input(request))
+        return collections_pb.CreateCollectionResponse(collection=answers.collection_message(created))
+
+    async def GetCollection(  # noqa: N802
+        self, request: collections_pb.GetCollectionRequest, context: Context
+    ) -> collections_pb.GetCollectionResponse:
+        """Describe one collection."""
+        del context
+        found = await self._collections.get(request.name)
+        return collections_pb.GetCollectionResponse(collection=answers.collection_message(found))
+
+    async def ListCollections(  # noqa: N802
+        self, request: collections_pb.ListCollectionsRequest, context: Context
+    ) -> collections_pb.ListCollectionsResponse:
+        """List collections in the order of their names."""
+        del context
+        page = await self._collections.list(translate.list_collections_request(request))
+        return collections_pb.ListCollectionsResponse(
+            collections=[answers.collection_message(each) for each in page.collections],
+            next_page_token=page.next_page_token,
+        )
+
+    async def DeleteCollection(  # noqa: N802
+        self, request: collections_pb.DeleteCollectionRequest, context: Context
+    ) -> collections_pb.DeleteCollectionResponse:
+        """Delete a collection and all its documents."""
+        del context
+        await self._collections.delete(request.name)
+        return collections_pb.DeleteCollectionResponse()
+
+
+class DocumentServicer(documents_grpc.DocumentServiceServicer):
+    """DocumentService."""
+
+    def __init__(self, documents: Documents) -> None:
+        """Answer from these."""
+        self._documents = documents
+
+    async def UpsertDocuments(  # noqa: N802
+        self, request: documents_pb.UpsertDocumentsRequest, context: Context
+    ) -> documents_pb.UpsertDocumentsResponse:
+        """Write whole documents."""
+        upsert = translate.upsert_request(request)
+        answer = await self._documents.upsert(upsert, deadline=deadline_of(context))
+        return documents_pb.UpsertDocumentsResponse(
+            write_token=answer.write_token,
+            truncated_indexes=answer.truncated_indexes,
+            embedded_count=answer.embedded_count,
+        )
+
+    async def GetDocuments(  # noqa: N802
+        self, request: documents_pb.GetDocumentsRequest, context: Context
+    ) -> documents_pb.GetDocumentsResponse:
+        """Read documents by id."""
+        get = translate.get_request(request)
+        return answers.get_message(await self._documents.get(get, deadline=deadline_of(context)))
+
+    async def DeleteDocuments(  # noqa: N802
+        self, request: documents_pb.DeleteDocumentsRequest, context: Context
+    ) -> documents_pb.DeleteDocumentsResponse:
+        """Delete documents by id or by filter."""
+        delete = translate.delete_request(request)
+        answer = await self._documents.delete(delete, deadline=deadline_of(context))
+        return documents_pb.DeleteDocumentsResponse(write_token=answer.write_token, deleted_count=answer.deleted_count)
+
+    async def ListDocuments(  # noqa: N802
+        self, request: documents_pb.ListDocumentsRequest, context: Context
+    ) -> documents_pb.ListDocumentsResponse:
+        """List documents in the order of their ids."""
+        page = translate.list_request(request)
+        return answers.list_message(await self._documents.list(page, deadline=deadline_of(context)))
+
+    async def CountDocuments(  # noqa: N802
+        self, request: documents_pb.CountDocumentsRequest, context: Context
+    ) -> documents_pb.CountDocumentsResponse:
+        """Count documents."""
+        count = translate.count_request(request)
+        answer = await self._documents.count(count, deadline=deadline_of(context))
+        return documents_pb.CountDocumentsResponse(
+            count=answer.count, read_state=answers.read_state_message(answer.read_state)
+        )
+
+
+class SearchServicer(search_grpc.SearchServiceServicer):
+    """SearchService."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        """Answer from this."""
+        self._searcher = searcher
+
+    async def Search(  # noqa: N802
+        self, request: search_pb.SearchRequest, context: Context
+    ) -> search_pb.SearchResponse:
+        """Answer one query."""
+        search = translate.search_request(request)
+        return answers.search_message(await self._searcher.search(search, deadline=deadline_of(context)))
+
+    async def BatchSearch(  # noqa: N802
+        self, request: search_pb.BatchSearchRequest, context: Context
+    ) -> search_pb.BatchSearchResponse:
+        """Answer several queries over one state of one collection."""
+        batch = translate.batch_search_request(request)
+        answer = await self._searcher.batch(batch, deadline=deadline_of(context))
+        return search_pb.BatchSearchResponse(results=[answers.search_message(each) for each in answer.results])
