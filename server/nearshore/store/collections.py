@@ -12,13 +12,6 @@ from nearshore.records import Collection, CollectionSpec, IndexKind, Metric
 from nearshore.store.rows import from_microseconds, to_microseconds
 
 _SELECT = "SELECT id, name, dimensions, metric, index_kind, model, fingerprint, created_at FROM collections"
-_PURGE = (
-    "DELETE FROM items WHERE row IN (SELECT row FROM items WHERE collection = ?1 LIMIT ?2)",
-    """DELETE FROM commits WHERE collection = ?1
-        AND pos IN (SELECT pos FROM commits WHERE collection = ?1 LIMIT ?2)""",
-    """DELETE FROM requests WHERE collection = ?1
-        AND id IN (SELECT id FROM requests WHERE collection = ?1 LIMIT ?2)""",
-)
 
 
 def create(connection: sqlite3.Connection, spec: CollectionSpec) -> Collection:
@@ -57,23 +50,10 @@ def list_all(connection: sqlite3.Connection) -> list[Collection]:
 
 
 def delete(connection: sqlite3.Connection, collection_id: int) -> None:
-    """Forget a collection; purge() removes its rows later. Raises CollectionNotFoundError."""
+    """Forget a collection; housekeeping.purge removes its rows later. Raises CollectionNotFoundError."""
     if not connection.execute("DELETE FROM collections WHERE id = ?", (collection_id,)).rowcount:
         raise unknown(collection_id)
     connection.execute("INSERT INTO purges(collection) VALUES(?)", (collection_id,))
-
-
-def purge(connection: sqlite3.Connection, max_rows: int) -> bool:
-    """Remove at most max_rows rows of a deleted collection. Returns False when nothing was left to remove."""
-    found = connection.execute("SELECT collection FROM purges LIMIT 1").fetchall()
-    if not found:
-        return False
-    collection_id = found[0][0]
-    for statement in _PURGE:
-        if connection.execute(statement, (collection_id, max_rows)).rowcount:
-            return True
-    connection.execute("DELETE FROM purges WHERE collection = ?", (collection_id,))
-    return True
 
 
 def unknown(collection_id: int) -> CollectionNotFoundError:

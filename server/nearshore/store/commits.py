@@ -1,4 +1,4 @@
-"""Writes and the commit numbers they get, and how old commits are forgotten; always within an open transaction."""
+"""Writes and the commit numbers they get, always within an open transaction."""
 
 from __future__ import annotations
 
@@ -79,36 +79,6 @@ def find_request(
     return WriteResult(Commit(collection_id, position, tag, from_microseconds(at_us)), deleted)
 
 
-def raise_floor(connection: sqlite3.Connection, collection_id: int, target: int, max_rows: int) -> int:
-    """Raise the floor towards target, forgetting some max_rows tombstones and commits. Returns the new floor."""
-    floor = _floor(connection, collection_id)
-    if floor >= target:
-        return floor
-    crowded = connection.execute(
-        "SELECT pos FROM items WHERE collection = ? AND deleted = 1 ORDER BY pos LIMIT 1 OFFSET ?",
-        (collection_id, max_rows),
-    ).fetchall()
-    raised = min(target, floor + max_rows, max(floor + 1, crowded[0][0]) if crowded else target)
-    connection.execute("UPDATE collections SET floor = ? WHERE id = ?", (raised, collection_id))
-    connection.execute("DELETE FROM items WHERE collection = ? AND deleted = 1 AND pos <= ?", (collection_id, raised))
-    # The commit at the floor stays: a follower that stands exactly there must be able to prove it.
-    connection.execute("DELETE FROM commits WHERE collection = ? AND pos < ?", (collection_id, raised))
-    connection.execute("DELETE FROM requests WHERE collection = ? AND pos < ?", (collection_id, raised))
-    return raised
-
-
-def last_position_before(connection: sqlite3.Connection, collection_id: int, before_us: int) -> int:
-    """The last position whose commit, and every one before it, is older than before_us (microseconds since 1970)."""
-    floor = _floor(connection, collection_id)
-    younger = connection.execute(
-        "SELECT pos FROM commits WHERE collection = ? AND at >= ? ORDER BY pos LIMIT 1", (collection_id, before_us)
-    ).fetchall()
-    if younger:
-        return max(floor, int(younger[0][0]) - 1)
-    head = connection.execute("SELECT head FROM collections WHERE id = ?", (collection_id,)).fetchall()
-    return int(head[0][0])
-
-
 def _advance(connection: sqlite3.Connection, collection_id: int, now_us: int) -> Commit:
     """Take the collection's next position; its commit times never go back, whatever the clock does."""
     advanced = connection.execute(
@@ -140,10 +110,3 @@ def _apply(connection: sqlite3.Connection, write: Write, commit: Commit) -> Writ
             (commit.collection_id, write.request_id, write.request_digest, commit.position, deleted),
         )
     return WriteResult(commit, deleted)
-
-
-def _floor(connection: sqlite3.Connection, collection_id: int) -> int:
-    found = connection.execute("SELECT floor FROM collections WHERE id = ?", (collection_id,)).fetchall()
-    if not found:
-        raise unknown(collection_id)
-    return int(found[0][0])

@@ -101,6 +101,7 @@ def _connect(uri: str) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:
     if _is_new(connection, file):
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE_BYTES}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # can only be chosen now; lets the file shrink
     _check_size(connection, file)
     # Checkpoints are the writer thread's, after it has answered its callers; SQLite's own would delay the answers.
     for pragma in (
@@ -154,7 +155,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 

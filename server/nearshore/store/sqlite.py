@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nearshore.errors import NearshoreError
 from nearshore.records import Change, Collection, CollectionSpec, Item
-from nearshore.store import collections, commits, feed
+from nearshore.store import collections, commits, feed, housekeeping
 from nearshore.store.base import Cursor, FeedPage, Walk, WriteResult
 from nearshore.store.readers import Readers
 from nearshore.store.rows import encode_changes, to_microseconds
@@ -63,7 +63,7 @@ class SqliteStore:
         """See Store."""
         self._writer.run(lambda connection: collections.delete(connection, collection_id), "deleting a collection")
         self._dimensions.pop(collection_id, None)
-        self._writer.purge()
+        self._writer.tidy()
 
     def write(
         self, collection_id: int, changes: Sequence[Change], request_id: str = "", request_digest: bytes = b""
@@ -111,13 +111,14 @@ class SqliteStore:
         """See Store. Each step is a transaction of its own, so that writes get their turns."""
         before_us = to_microseconds(datetime.now(UTC)) - round(keep_s * 1e6)
         with self._readers.transaction("looking for old commits") as connection:
-            target = commits.last_position_before(connection, collection_id, before_us)
+            target = housekeeping.last_position_before(connection, collection_id, before_us)
         floor = -1
         while floor < target:
             floor = self._writer.run(
-                lambda connection: commits.raise_floor(connection, collection_id, target, _PRUNE_ROWS),
+                lambda connection: housekeeping.raise_floor(connection, collection_id, target, _PRUNE_ROWS),
                 "forgetting old commits",
             )
+        self._writer.tidy()
         return floor
 
     def watch(self, on_commit: Callable[[int], None]) -> None:

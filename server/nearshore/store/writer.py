@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import structlog
 
 from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError, StoreOverloadedError
-from nearshore.store import collections, commits, schema
+from nearshore.store import commits, housekeeping, schema
 from nearshore.store.base import WriteResult
 from nearshore.store.failures import closed, translate
 
@@ -70,7 +70,7 @@ class Writer:
         self._queue: deque[_Call | _Job] = deque()
         self._queued_bytes = 0
         self._closing = False
-        self._purging = True
+        self._tidying = True
         self._checkpoint_at_bytes = MAX_WAL_BYTES
         self._watchers: list[Callable[[int], None]] = []
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -105,10 +105,10 @@ class Writer:
             self._changed.notify()
         return future.result()
 
-    def purge(self) -> None:
-        """Start removing the rows of deleted collections."""
+    def tidy(self) -> None:
+        """Remove the rows of deleted collections and shrink the file, whenever there is nothing to write."""
         with self._changed:
-            self._purging = True
+            self._tidying = True
             self._changed.notify()
 
     def close(self) -> None:
@@ -124,19 +124,19 @@ class Writer:
                 self._serve(group)
                 self._checkpoint()
             except Exception:  # the thread must outlive any mistake: every later write depends on it
-                _log.exception("store_writer_failed")
+                _log.exception("store writer met a mistake")
             finally:
                 self._finish(group)
         if self._connection is not None:
             self._connection.close()  # as the last connection it checkpoints and removes the WAL
 
     def _next_group(self) -> Sequence[_Call | _Job] | None:
-        """The next tasks for one transaction; empty when it is time to purge, None when it is time to stop."""
+        """The next tasks for one transaction; empty when it is time to tidy, None when it is time to stop."""
         with self._changed:
             while not self._queue:
                 if self._closing:
                     return None
-                if self._purging:
+                if self._tidying:
                     return ()
                 self._changed.wait()
             group: list[_Call | _Job] = [self._queue.popleft()]
@@ -160,7 +160,7 @@ class Writer:
             if isinstance(job, _Job):
                 self._answer_job(job)
         if not group:
-            self._purge_some()
+            self._tidy_some()
 
     def _answer_job(self, job: _Job) -> None:
         try:
@@ -191,7 +191,7 @@ class Writer:
             try:
                 on_commit(collection_id)
             except Exception:  # a watcher's mistake must not stop the writes
-                _log.exception("store_watcher_failed")
+                _log.exception("store watcher failed")
 
     def _transact(self, run: Callable[[sqlite3.Connection], _T], doing: str) -> _T:
         """Run and commit one transaction. Whatever fails is rolled back and raised as a NearshoreError."""
@@ -228,15 +228,18 @@ class Writer:
             self._connection.close()
             self._connection = None
 
-    def _purge_some(self) -> None:
+    def _tidy_some(self) -> None:
         try:
-            more = self._transact(lambda connection: collections.purge(connection, PURGE_ROWS), "removing old rows")
+            more = self._transact(
+                lambda connection: housekeeping.purge(connection, PURGE_ROWS) or housekeeping.shrink(connection),
+                "removing old rows",
+            )
         except NearshoreError as error:
-            _log.warning("store_purge_failed", error=str(error))
+            _log.warning("store could not remove old rows", error=str(error))
             more = False  # taken up again by the next deletion or start
         if not more:
             with self._changed:
-                self._purging = False
+                self._tidying = False
 
     def _checkpoint(self) -> None:
         """Move the WAL into the file and truncate it once it has grown large."""
@@ -250,7 +253,7 @@ class Writer:
             connection.execute(f"PRAGMA busy_timeout = {schema.BUSY_TIMEOUT_MS}")
             size_bytes = wal.stat().st_size
         except (sqlite3.Error, OSError) as error:
-            _log.warning("store_checkpoint_failed", error=str(error))
+            _log.warning("store checkpoint failed", error=str(error))
             busy, size_bytes = 1, self._checkpoint_at_bytes
         self._checkpoint_at_bytes = size_bytes + CHECKPOINT_RETRY_BYTES if busy else MAX_WAL_BYTES
 
