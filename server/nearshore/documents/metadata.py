@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from nearshore.documents.errors import MetadataTooDeepError, MetadataTooLargeError, NulInTextError
 from nearshore.documents.limits import MAX_KEY_BYTES, Limits
 from nearshore.documents.requests import RawValue, Timestamp
+from nearshore.documents.sizes import size_bytes
 from nearshore.errors import InvalidMetadataError
 from nearshore.records import MetadataValue, Scalar, metadata_size_bytes
 
@@ -38,11 +39,6 @@ def checked_metadata(raw: Mapping[str, RawValue], field: str, limits: Limits) ->
             field=field,
         )
     return checked
-
-
-def size_bytes(text: str) -> int:
-    """Bytes of UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
 
 
 def _check_key(key: str, where: str) -> None:

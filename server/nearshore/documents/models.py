@@ -14,7 +14,7 @@ class Models:
     """Finds the embedder for a request."""
 
     def __init__(self, embedders: Mapping[str, Embedder], default: str) -> None:
-        """embedders by bare model name; default: the one that a request without a model means."""
+        """Embedders by bare model name; default: the one that a request without a model means."""
         self._embedders = dict(embedders)
         self._default = default
 

@@ -30,7 +30,7 @@ def page_token(scope: str, after: str) -> str:
 
 
 def page_start(scope: str, token: str) -> str:
-    """The key behind which a page begins, empty for the first. Raises InvalidPageTokenError for another list's token."""
+    """The key behind which a page begins, empty for the first. Raises InvalidPageTokenError."""
     if not token:
         return ""
     try:

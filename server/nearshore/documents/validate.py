@@ -19,8 +19,9 @@ from nearshore.documents.errors import (
     TextTooLargeError,
 )
 from nearshore.documents.limits import MAX_ID_BYTES, MAX_REQUEST_ID_CHARACTERS, Limits
-from nearshore.documents.metadata import checked_metadata, size_bytes
+from nearshore.documents.metadata import checked_metadata
 from nearshore.documents.requests import DocumentInput
+from nearshore.documents.sizes import size_bytes
 from nearshore.index.filters import Filter, parse
 from nearshore.records import Document
 

@@ -8,10 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
-from nearshore.documents.errors import ReadAfterTimeoutError
 from nearshore.errors import DeadlineError
-from nearshore.records import WriteToken
-from nearshore.replica import Replica
 
 T = TypeVar("T")
 
@@ -53,24 +50,6 @@ async def outcome_of(future: Future[T], deadline: float | None) -> T:
 async def in_thread(executor: Executor, call: Callable[[], T]) -> T:
     """Run blocking work beside the event loop."""
     return await asyncio.get_running_loop().run_in_executor(executor, call)
-
-
-async def reach(replica: Replica, token: WriteToken, deadline: float | None) -> None:
-    """Wait until `replica` has applied the write of `token`.
-
-    Raises HistoryChangedError for a token of another history, ReadAfterTimeoutError with the lag at the deadline.
-    """
-    try:
-        await result_of(replica.applied(token), deadline, "waiting")
-    except DeadlineError:
-        state = replica.state()
-        behind = max(token.position - state.position, 0)
-        raise ReadAfterTimeoutError(
-            f"This replica stands at position {state.position}, {behind} before the write that the read has to see.",
-            "Retry with a longer deadline; if the lag persists, look at the collection's status.",
-            position=state.position,
-            lag=behind,
-        ) from None
 
 
 def _late(message: str) -> DeadlineError:

@@ -1,0 +1,147 @@
+"""Creates, describes, lists and deletes collections."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Executor
+
+from nearshore.documents.errors import (
+    DimensionsError,
+    FingerprintMismatchError,
+    TooManyCollectionsError,
+)
+from nearshore.documents.limits import MAX_DIMENSIONS, Limits
+from nearshore.documents.models import Models
+from nearshore.documents.names import COLLECTIONS, collection_id, collection_name, model_name
+from nearshore.documents.page_tokens import page_size, page_start, page_token
+from nearshore.documents.reading import read_state
+from nearshore.documents.requests import (
+    CollectionDescription,
+    CollectionInput,
+    CollectionStatus,
+    ListCollectionsAnswer,
+    ListCollectionsRequest,
+)
+from nearshore.documents.waiting import in_thread
+from nearshore.records import CollectionSpec
+from nearshore.replica import Replica, Replicas
+
+_SCOPE = "collections"
+
+
+class Collections:
+    """The collections of the store. Its methods are awaited on one event loop; blocking work runs in `executor`."""
+
+    def __init__(self, replicas: Replicas, models: Models, limits: Limits, executor: Executor) -> None:
+        """Decide with these; owns none of them."""
+        self._replicas = replicas
+        self._models = models
+        self._limits = limits
+        self._executor = executor
+        self._creating = threading.Lock()  # so that two creations at once cannot pass max_collections
+
+    async def create(self, request: CollectionInput) -> CollectionDescription:
+        """Create an empty collection.
+
+        Raises InvalidNameError, ModelNotServedError, DimensionsError, FingerprintMismatchError,
+        TooManyCollectionsError, CollectionExistsError and the store's errors.
+        """
+        spec = self._spec(request)
+        return await in_thread(self._executor, lambda: _described(self._create(spec)))
+
+    async def get(self, name: str) -> CollectionDescription:
+        """Describe "collections/{collection}". Raises InvalidNameError, CollectionNotFoundError."""
+        bare = collection_id(name, "name")
+        return await in_thread(self._executor, lambda: _described(self._replicas.get(bare)))
+
+    async def list(self, request: ListCollectionsRequest) -> ListCollectionsAnswer:
+        """One page of collections by name. Raises PageSizeError, InvalidPageTokenError."""
+        after = page_start(_SCOPE, request.page_token)
+        size = page_size(request.page_size)
+
+        def page() -> ListCollectionsAnswer:
+            following = [each for each in self._replicas.list() if each.collection.spec.name > after]
+            shown = [_described(each) for each in following[:size]]
+            last = following[size - 1].collection.spec.name if len(following) > size else ""
+            return ListCollectionsAnswer(shown, page_token(_SCOPE, last) if last else "")
+
+        return await in_thread(self._executor, page)
+
+    async def delete(self, name: str) -> None:
+        """Delete "collections/{collection}" and its documents. Raises InvalidNameError, CollectionNotFoundError."""
+        bare = collection_id(name, "name")
+        await in_thread(self._executor, lambda: self._replicas.delete(bare))
+
+    def _create(self, spec: CollectionSpec) -> Replica:
+        with self._creating:
+            if len(self._replicas.list()) >= self._limits.max_collections:
+                raise TooManyCollectionsError(
+                    f"There are {self._limits.max_collections:,} collections, as many as the server allows.",
+                    "Delete one, tell tenants apart by metadata and filters, or raise limits.max_collections.",
+                )
+            return self._replicas.create(spec)
+
+    def _spec(self, request: CollectionInput) -> CollectionSpec:
+        name = collection_id(COLLECTIONS + request.collection_id, "collection_id")
+        if request.model:
+            return self._spec_of_model(name, request)
+        if request.fingerprint:
+            raise FingerprintMismatchError(
+                "collection.fingerprint is set and collection.model is not.",
+                "Name the model that has this fingerprint, or leave both out.",
+                field="collection.fingerprint",
+            )
+        if not 1 <= request.dimensions <= MAX_DIMENSIONS:
+            raise DimensionsError(
+                f"A collection without a model has 1 to {MAX_DIMENSIONS:,} dimensions, not {request.dimensions:,}.",
+                'Set collection.model (as in "models/all-MiniLM-L6-v2") to let the server embed, or dimensions.',
+                field="collection.dimensions",
+            )
+        return CollectionSpec(name, request.dimensions, request.metric, request.index_kind)
+
+    def _spec_of_model(self, name: str, request: CollectionInput) -> CollectionSpec:
+        model, embedder = self._models.get(request.model)
+        if request.dimensions not in {0, embedder.dimensions}:
+            raise DimensionsError(
+                f"The model {model!r} has {embedder.dimensions} dimensions, not {request.dimensions:,}.",
+                "Leave collection.dimensions out: it comes from the model.",
+                field="collection.dimensions",
+            )
+        fingerprint = embedder.fingerprint()
+        if request.fingerprint not in {"", fingerprint}:
+            raise FingerprintMismatchError(
+                f"The served model {model!r} has the fingerprint {fingerprint}, not {request.fingerprint!r:.80}.",
+                "Serve the model that has it, or leave collection.fingerprint out.",
+                field="collection.fingerprint",
+                fingerprint=fingerprint,
+            )
+        return CollectionSpec(name, embedder.dimensions, request.metric, request.index_kind, model, fingerprint)
+
+
+def _described(replica: Replica) -> CollectionDescription:
+    collection = replica.collection
+    spec = collection.spec
+    return CollectionDescription(
+        name=collection_name(spec.name),
+        model=model_name(spec.model),
+        fingerprint=spec.fingerprint,
+        dimensions=spec.dimensions,
+        metric=spec.metric,
+        index_kind=spec.index_kind,
+        created_at=collection.created_at,
+        status=_status(replica),
+        uid=collection.id,
+    )
+
+
+def _status(replica: Replica) -> CollectionStatus:
+    status = replica.status()
+    return CollectionStatus(
+        read_state=read_state(replica, replica.view()),
+        document_count=status.documents,
+        sealed_row_count=status.sealed_rows,
+        tail_row_count=status.tail_rows,
+        dead_row_count=status.dead_rows,
+        index_generation=status.state.generation,
+        building=status.building,
+    )

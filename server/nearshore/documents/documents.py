@@ -1,0 +1,220 @@
+"""Writes and reads documents. A write is acknowledged when it is durable; reads come from the replica's view."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+import numpy as np
+
+from nearshore.documents.errors import FieldNotAllowedError, IdsOrFilterError
+from nearshore.documents.limits import Limits
+from nearshore.documents.models import Models
+from nearshore.documents.names import collection_id
+from nearshore.documents.page_tokens import page_size, page_start, page_token
+from nearshore.documents.reading import answer_bytes, check_answer_bytes, reach, read_state, with_parts
+from nearshore.documents.requests import (
+    CountAnswer,
+    CountRequest,
+    DeleteAnswer,
+    DeleteRequest,
+    GetAnswer,
+    GetRequest,
+    ListAnswer,
+    ListRequest,
+    UpsertAnswer,
+    UpsertRequest,
+    Vectors,
+)
+from nearshore.documents.upserts import plan_upsert
+from nearshore.documents.validate import check_ids, check_request_id, parsed_filter
+from nearshore.documents.waiting import check_deadline, in_thread, outcome_of, result_of
+from nearshore.errors import CollectionNotFoundError
+from nearshore.index.filters import Filter
+from nearshore.records import Delete, Document, WriteToken
+from nearshore.replica import Replica, Replicas, ReplicaView
+from nearshore.store.base import Store, WriteResult
+
+_READ_ROWS = 64  # documents of a list taken from the local copy at once
+
+
+class Documents:
+    """The documents of all collections. Its methods are awaited on one event loop; blocking work runs in `executor`.
+
+    deadline: time.monotonic() seconds, None for none.
+    """
+
+    def __init__(self, store: Store, replicas: Replicas, models: Models, limits: Limits, executor: Executor) -> None:
+        """Decide with these; owns none of them."""
+        self._store = store
+        self._replicas = replicas
+        self._models = models
+        self._limits = limits
+        self._executor = executor
+
+    async def upsert(self, request: UpsertRequest, *, deadline: float | None = None) -> UpsertAnswer:
+        """Write whole documents in one commit.
+
+        Raises the errors of validation, CollectionNotFoundError, FingerprintMismatchError, OverloadedError,
+        DeadlineError, RequestIdReusedError and the store's; after all but CommitUnknownError and a deadline that
+        passed during the commit nothing was written.
+        """
+        replica = self._replica(request.collection)
+        plan = await in_thread(
+            self._executor,
+            partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
+        )
+        if plan.repeated is not None:
+            return UpsertAnswer(plan.repeated.commit.token.encode(), (), 0)
+        truncated: tuple[int, ...] = ()
+        if plan.embedding is not None:
+            embeddings = await result_of(plan.embedding, deadline, "embedding")
+            truncated = plan.truncated_indexes(embeddings)
+            plan.complete(embeddings)
+        check_deadline(deadline, "the write began")
+        write = await in_thread(
+            self._executor,
+            lambda: self._store.write(replica.collection.id, plan.changes(), request.request_id, plan.digest),
+        )
+        result = await outcome_of(write, deadline)
+        return UpsertAnswer(result.commit.token.encode(), truncated, len(plan.pending))
+
+    async def delete(self, request: DeleteRequest, *, deadline: float | None = None) -> DeleteAnswer:
+        """Delete by ids or by filter, in one commit.
+
+        Raises IdsOrFilterError, the errors of validation, CollectionNotFoundError, DeadlineError and the store's.
+        """
+        replica = self._replica(request.collection)
+        by_filter = bool(request.filter.strip())
+        if by_filter == bool(request.ids):
+            raise IdsOrFilterError(
+                "A delete needs either ids or a filter.",
+                "Send one of them. To empty a collection, delete it and create it again.",
+            )
+        if by_filter:
+            return await self._delete_matching(request, replica, deadline)
+        check_request_id(request.request_id)
+        check_ids(request.ids, "ids", self._limits)
+        deletes = [Delete(document_id) for document_id in dict.fromkeys(request.ids)]
+        return _deleted(await self._write_deletes(replica, deletes, request.request_id, deadline))
+
+    async def get(self, request: GetRequest, *, deadline: float | None = None) -> GetAnswer:
+        """Read documents by id. Raises the errors of validation, of read_after, and AnswerTooLargeError."""
+        replica = self._replica(request.collection)
+        check_ids(request.ids, "ids", self._limits)
+        await reach(replica, request.read_after, self._limits, deadline)
+        return await in_thread(self._executor, partial(self._read, replica, request))
+
+    async def list(self, request: ListRequest, *, deadline: float | None = None) -> ListAnswer:
+        """Read one page of documents in the order of their ids. Raises the errors of validation and of read_after."""
+        replica = self._replica(request.collection)
+        scope = f"{replica.collection.id}\0{request.filter}"
+        after = page_start(scope, request.page_token)
+        size = page_size(request.page_size)
+        await reach(replica, request.read_after, self._limits, deadline)
+
+        def page() -> ListAnswer:
+            wanted = parsed_filter(request.filter, self._limits)
+            view, rows, more = replica.list_page(after, size, wanted)
+            documents = self._page_documents(view, rows, request)
+            more = more or len(documents) < len(rows)
+            return ListAnswer(
+                documents,
+                page_token(scope, documents[-1].id) if more else "",
+                _vectors(replica, view, rows[: len(documents)]) if request.parts.vector else None,
+                read_state(replica, view),
+            )
+
+        return await in_thread(self._executor, page)
+
+    async def count(self, request: CountRequest, *, deadline: float | None = None) -> CountAnswer:
+        """Count documents, exactly. Raises the errors of validation and of read_after."""
+        replica = self._replica(request.collection)
+        await reach(replica, request.read_after, self._limits, deadline)
+
+        def count() -> CountAnswer:
+            view, documents = replica.count(parsed_filter(request.filter, self._limits))
+            return CountAnswer(documents, read_state(replica, view))
+
+        return await in_thread(self._executor, count)
+
+    def _replica(self, name: str) -> Replica:
+        return self._replicas.get(collection_id(name, "collection"))
+
+    def _read(self, replica: Replica, request: GetRequest) -> GetAnswer:
+        view, found = replica.lookup(request.ids)
+        rows = found[found >= 0]
+        documents = [with_parts(document, request.parts) for document in view.documents(rows)]
+        dimensions = replica.collection.spec.dimensions
+        check_answer_bytes(sum(answer_bytes(each, request.parts, dimensions) for each in documents), self._limits)
+        return GetAnswer(
+            documents,
+            [document_id for document_id, row in zip(request.ids, found, strict=True) if row < 0],
+            _vectors(replica, view, rows) if request.parts.vector else None,
+            read_state(replica, view),
+        )
+
+    def _page_documents(
+        self, view: ReplicaView, rows: np.ndarray[tuple[int], np.dtype[np.int64]], request: ListRequest
+    ) -> Sequence[Document]:
+        """The first of `rows` that fit into a page; always one, if there is one."""
+        documents: list[Document] = []
+        room = self._limits.max_page_bytes
+        for start in range(0, len(rows), _READ_ROWS):
+            for document in view.documents(rows[start : start + _READ_ROWS]):
+                shown = with_parts(document, request.parts)
+                room -= answer_bytes(shown, request.parts, view.index.rows.shape[1])
+                if room < 0 and documents:
+                    return documents
+                documents.append(shown)
+        return documents
+
+    async def _delete_matching(self, request: DeleteRequest, replica: Replica, deadline: float | None) -> DeleteAnswer:
+        """Delete what a view not older than the call matches, except what was replaced since; all in one commit.
+
+        One commit of any size: readers on any replica see all of it or nothing.
+        """
+        if request.request_id:
+            raise FieldNotAllowedError(
+                "request_id cannot go with a filter.", "Leave it out: a repeat deletes what matches by then."
+            )
+        wanted = await in_thread(self._executor, partial(parsed_filter, request.filter, self._limits))
+        head = (await in_thread(self._executor, self._store.heads)).get(replica.collection.id)
+        if head is None:
+            raise CollectionNotFoundError(replica.collection.spec.name)
+        if wanted is None or head.position == 0:
+            return DeleteAnswer("", 0)
+        token = WriteToken(replica.collection.id, head.position, head.tag)
+        await result_of(replica.applied(token), deadline, "catching up with the store")
+        deletes = await in_thread(self._executor, partial(_matching_deletes, replica, wanted))
+        if not deletes:
+            return DeleteAnswer("", 0)
+        return _deleted(await self._write_deletes(replica, deletes, "", deadline))
+
+    async def _write_deletes(
+        self, replica: Replica, deletes: Sequence[Delete], request_id: str, deadline: float | None
+    ) -> WriteResult:
+        check_deadline(deadline, "the delete began")
+        ids = "\0".join(delete.id for delete in deletes)
+        digest = hashlib.blake2b(ids.encode(), digest_size=16).digest() if request_id else b""
+        write = await in_thread(
+            self._executor, lambda: self._store.write(replica.collection.id, deletes, request_id, digest)
+        )
+        return await outcome_of(write, deadline)
+
+
+def _matching_deletes(replica: Replica, wanted: Filter) -> list[Delete]:
+    view = replica.view()
+    mask = view.index.mask(wanted)
+    rows = np.flatnonzero(mask) if mask is not None else np.zeros(0, np.int64)
+    return [Delete(document_id, unchanged_since=view.position) for document_id in view.ids(rows)]
+
+
+def _vectors(replica: Replica, view: ReplicaView, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Vectors:
+    return Vectors.from_array(view.vectors(rows), replica.collection.spec.fingerprint)
+
+
+def _deleted(result: WriteResult) -> DeleteAnswer:
+    return DeleteAnswer(result.commit.token.encode(), result.deleted)

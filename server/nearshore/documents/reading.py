@@ -1,0 +1,107 @@
+"""What all reads share: waiting for writes, saying what state they saw, and keeping answers within a message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nearshore.documents.errors import AnswerTooLargeError, BatchSizeError, ReadAfterTimeoutError
+from nearshore.documents.limits import Limits
+from nearshore.documents.requests import Parts, ReadState
+from nearshore.documents.sizes import size_bytes
+from nearshore.documents.waiting import result_of
+from nearshore.errors import DeadlineError
+from nearshore.records import Document, WriteToken, metadata_size_bytes
+from nearshore.replica import Replica, ReplicaView
+
+_ANSWER_MARGIN_S = 0.05  # before the caller's deadline, so that the answer says why and still arrives
+_FRAME_BYTES = 64  # of one document in a message, about
+
+
+async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, deadline: float | None) -> None:
+    """Wait until `replica` has applied every write of `read_after`.
+
+    Raises InvalidWriteTokenError, HistoryChangedError for a token of another history, and ReadAfterTimeoutError with
+    the positions shortly before the deadline or after limits.max_read_wait_s.
+    """
+    if not read_after:
+        return
+    if len(read_after) > limits.max_read_after:
+        raise BatchSizeError(
+            f"read_after has {len(read_after):,} tokens.",
+            f"Send at most {limits.max_read_after:,}; of one collection's tokens in one history the newest is enough.",
+            field="read_after",
+        )
+    now = time.monotonic()
+    until = now + limits.max_read_wait_s
+    if deadline is not None:
+        until = min(until, deadline - min(_ANSWER_MARGIN_S, (deadline - now) / 10))
+    waiting = [(token, replica.applied(token)) for token in map(WriteToken.decode, dict.fromkeys(read_after))]
+    try:
+        for token, future in waiting:
+            try:
+                await result_of(future, until, "waiting for a write")
+            except DeadlineError:
+                raise _not_reached(replica, token) from None
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def read_state(replica: Replica, view: ReplicaView) -> ReadState:
+    """How true an answer from `view` is."""
+    state = replica.state(view)
+    token = WriteToken(replica.collection.id, state.position, state.tag).encode() if state.position else ""
+    return ReadState(
+        position=state.position,
+        commit_at=state.commit_at,
+        contact_age_s=state.contact_age_s,
+        token=token,
+        head=max(state.head, state.position),
+        history_changed=state.history_changed,
+    )
+
+
+def with_parts(document: Document, parts: Parts) -> Document:
+    """As much of a document as was asked for."""
+    if parts.text and parts.metadata:
+        return document
+    return replace(
+        document,
+        text=document.text if parts.text else "",
+        metadata=document.metadata if parts.metadata else {},
+    )
+
+
+def answer_bytes(document: Document, parts: Parts, dimensions: int) -> int:
+    """About how many bytes a document (parts already taken) and its vector take in an answer."""
+    size = size_bytes(document.id) + size_bytes(document.title) + size_bytes(document.parent_id)
+    size += size_bytes(document.text) + metadata_size_bytes(document.metadata) + _FRAME_BYTES
+    return size + 16 * len(document.metadata) + (4 * dimensions if parts.vector else 0)
+
+
+def may_overflow(documents: int, dimensions: int, limits: Limits) -> bool:
+    """Whether so many documents could be more than a message holds, so that their bytes have to be counted."""
+    largest = limits.max_text_bytes + limits.max_metadata_bytes + 4 * dimensions + 4_096
+    return documents * largest > limits.max_message_bytes
+
+
+def check_answer_bytes(size: int, limits: Limits) -> None:
+    """Refuse to send more than a message holds. Raises AnswerTooLargeError."""
+    if size > limits.max_message_bytes:
+        raise AnswerTooLargeError(
+            f"The answer would have more than {limits.max_message_bytes:,} bytes.",
+            "Ask for fewer documents, or leave out text, metadata or vectors (parts).",
+        )
+
+
+def _not_reached(replica: Replica, token: WriteToken) -> ReadAfterTimeoutError:
+    position = replica.state().position
+    return ReadAfterTimeoutError(
+        f"This replica stands at position {position} and had to reach {token.position}.",
+        "Retry; if it stays behind, look at read_state.head and contact_age_s of the collection.",
+        position=position,
+        wanted=token.position,
+        lag=max(0, token.position - position),
+    )

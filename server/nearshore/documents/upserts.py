@@ -1,0 +1,163 @@
+"""What an upsert has to do: which documents keep their vector, which are embedded, and the changes to write.
+
+Everything here blocks (disk, tokenizer) and runs beside the event loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nearshore.documents.errors import VectorsRequiredError
+from nearshore.documents.limits import Limits
+from nearshore.documents.models import Models
+from nearshore.documents.requests import UpsertRequest
+from nearshore.documents.validate import check_request_id, checked_documents
+from nearshore.documents.vectors import check_values, for_metric, sent_vectors
+from nearshore.embedding import Embedder, Embeddings, Truncation
+from nearshore.errors import TextTooLongError
+from nearshore.records import F32, Collection, Document, Upsert
+from nearshore.store.base import Store, WriteResult
+
+MAX_INTERACTIVE_TEXTS = 8  # an upsert of more is bulk: queries go before it
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertPlan:
+    """A validated upsert, its embedding under way."""
+
+    collection: Collection
+    documents: Sequence[Document]
+    digest: bytes  # of the whole request, to recognise a retry
+    vectors: list[F32 | None]  # one a document; None until it is embedded
+    pending: Sequence[int] = ()  # indexes of the documents being embedded
+    embedding: Future[Embeddings] | None = None  # None when nothing is pending
+    repeated: WriteResult | None = field(default=None)  # the first write with this request_id
+
+    def complete(self, embeddings: Embeddings) -> None:
+        """Put the embedded vectors in their places. Raises VectorNotFiniteError if the model failed on a text."""
+        check_values(embeddings.vectors, "embeddings")
+        vectors = for_metric(embeddings.vectors, self.collection.spec.metric)
+        for index, vector in zip(self.pending, vectors, strict=True):
+            self.vectors[index] = vector
+
+    def truncated_indexes(self, embeddings: Embeddings) -> tuple[int, ...]:
+        """Which documents were cut at the model's maximum."""
+        lengths = zip(self.pending, embeddings.tokens, embeddings.tokens_used, strict=True)
+        return tuple(index for index, tokens, used in lengths if used < tokens)
+
+    def changes(self) -> list[Upsert]:
+        """What to write, once every document has its vector."""
+        return [
+            Upsert(document, vector, content_hash(document))
+            for document, vector in zip(self.documents, self.vectors, strict=True)
+            if vector is not None
+        ]
+
+
+def plan_upsert(
+    request: UpsertRequest,
+    collection: Collection,
+    store: Store,
+    models: Models,
+    limits: Limits,
+    deadline: float | None,
+) -> UpsertPlan:
+    """Validate, recognise a retry, find out what is unchanged, and start embedding the rest.
+
+    Raises every error of validation, FingerprintMismatchError when the collection's model is not loaded,
+    RequestIdReusedError, OverloadedError and the store's own.
+    """
+    spec = collection.spec
+    check_request_id(request.request_id)
+    documents = checked_documents(request.documents, limits, has_model=bool(spec.model))
+    sent = request.vectors
+    vectors = sent_vectors(sent, spec, "vectors", rows=len(documents)) if sent is not None else None
+    if vectors is None and not spec.model:
+        raise VectorsRequiredError(
+            f"The collection {spec.name!r} has no model, so it cannot embed the documents.",
+            f"Send vectors of {spec.dimensions} dimensions, one row a document.",
+            field="vectors",
+        )
+    digest = request_digest(documents, vectors) if request.request_id else b""
+    if request.request_id:
+        repeated = store.find_request(collection.id, request.request_id, digest)
+        if repeated is not None:
+            return UpsertPlan(collection, documents, digest, [], repeated=repeated)
+    if vectors is not None:
+        return UpsertPlan(collection, documents, digest, list(vectors))
+    return _plan_embedding(request, UpsertPlan(collection, documents, digest, []), store, models, deadline)
+
+
+def content_hash(document: Document) -> bytes:
+    """Of what is embedded: 16 bytes of BLAKE2b over title, NUL, text."""
+    return hashlib.blake2b(f"{document.title}\0{document.text}".encode(), digest_size=16).digest()
+
+
+def request_digest(documents: Sequence[Document], vectors: F32 | None) -> bytes:
+    """Of everything that a retry must repeat: 16 bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for each in documents:
+        fields = (each.id, each.text, each.title, each.parent_id, sorted(each.metadata.items()))
+        digest.update(repr(fields).encode())
+    if vectors is not None:
+        digest.update(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+    return digest.digest()
+
+
+def _plan_embedding(
+    request: UpsertRequest, plan: UpsertPlan, store: Store, models: Models, deadline: float | None
+) -> UpsertPlan:
+    embedder = models.of_collection(plan.collection.spec)
+    documents = plan.documents
+    vectors = _unchanged(plan.collection, documents, store)
+    if request.truncation is Truncation.REFUSE:
+        _forget_over_long(vectors, documents, embedder)
+    pending = [index for index, vector in enumerate(vectors) if vector is None]
+    if not pending:
+        return UpsertPlan(plan.collection, documents, plan.digest, vectors)
+    try:
+        embedding = embedder.submit(
+            [documents[index].embedded_text for index in pending],
+            truncation=request.truncation,
+            bulk=len(pending) > MAX_INTERACTIVE_TEXTS,
+            deadline=deadline,
+        )
+    except TextTooLongError as error:
+        index, tokens = int(error.metadata["index"]), int(error.metadata["tokens"])
+        raise TextTooLongError(pending[index], tokens, embedder.max_tokens) from None
+    return UpsertPlan(plan.collection, documents, plan.digest, vectors, pending, embedding)
+
+
+def _unchanged(collection: Collection, documents: Sequence[Document], store: Store) -> list[F32 | None]:
+    """The stored vector of each document whose text is what was embedded for it; None for the others.
+
+    Another writer may change a document before this upsert commits: what was read here still belongs to the text.
+    """
+    stored = store.get_items(collection.id, [document.id for document in documents])
+    vectors: list[F32 | None] = []
+    for document in documents:
+        item = stored.get(document.id)
+        same = item is not None and item.content_hash == content_hash(document)
+        vectors.append(item.vector if item is not None and same else None)
+    return vectors
+
+
+def _forget_over_long(vectors: list[F32 | None], documents: Sequence[Document], embedder: Embedder) -> None:
+    """Drop kept vectors of texts that were cut, so that embedding them again refuses them.
+
+    A text of fewer bytes than the model takes tokens cannot be one.
+    """
+    kept = [
+        index
+        for index, vector in enumerate(vectors)
+        if vector is not None and 4 * len(documents[index].embedded_text) > embedder.max_tokens
+    ]
+    tokens = embedder.tokenize([documents[index].embedded_text for index in kept])
+    for index, each in zip(kept, tokens, strict=True):
+        if each.tokens_used < len(each.ids):
+            vectors[index] = None

@@ -1,0 +1,117 @@
+"""From a query to hits: embed it if it is text, search one view of the replica, fetch what hits carry."""
+
+from __future__ import annotations
+
+import threading
+import time
+from asyncio import CancelledError
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+from nearshore.documents.limits import Limits
+from nearshore.documents.models import Models
+from nearshore.documents.names import collection_id
+from nearshore.documents.reading import reach
+from nearshore.documents.validate import check_batch_size
+from nearshore.documents.vectors import check_values, for_metric
+from nearshore.documents.waiting import check_deadline, in_thread, result_of
+from nearshore.embedding import Truncation
+from nearshore.errors import TextTooLongError
+from nearshore.records import F32
+from nearshore.replica import Replica, Replicas
+from nearshore.search.answering import QueryVector, answer_queries
+from nearshore.search.queries import Query, check_inner, checked_query
+from nearshore.search.requests import BatchSearchAnswer, BatchSearchRequest, SearchAnswer, SearchRequest
+
+_MAX_LOOP_CHARACTERS = 4_000  # of text that is tokenized on the event loop: less work than changing threads
+_MAX_INTERACTIVE_QUERIES = 16
+
+
+class Searcher:
+    """Answers searches. Its methods are awaited on one event loop; the index and the local copy are read in `executor`.
+
+    deadline: time.monotonic() seconds, None for none.
+    """
+
+    def __init__(
+        self, replicas: Replicas, models: Models, limits: Limits, executor: Executor, *, ef_search: int
+    ) -> None:
+        """ef_search: how many candidates a graph search keeps unless the request says so. Owns nothing of it."""
+        self._replicas = replicas
+        self._models = models
+        self._limits = limits
+        self._executor = executor
+        self._ef_search = ef_search
+
+    async def search(self, request: SearchRequest, *, deadline: float | None = None) -> SearchAnswer:
+        """Answer one query.
+
+        Raises the errors of validation and of read_after, CollectionNotFoundError, NoModelError,
+        FingerprintMismatchError, TextTooLongError, DocumentNotFoundError, OverloadedError, DeadlineError.
+        """
+        replica = self._replicas.get(collection_id(request.collection, "collection"))
+        query = checked_query(request, "", replica.collection.spec, self._limits, self._ef_search)
+        await reach(replica, request.read_after, self._limits, deadline)
+        return (await self._answer(replica, [query], deadline))[0]
+
+    async def batch(self, request: BatchSearchRequest, *, deadline: float | None = None) -> BatchSearchAnswer:
+        """Answer several queries over one view, all or none. Raises what search raises, naming the search."""
+        replica = self._replicas.get(collection_id(request.collection, "collection"))
+        check_batch_size(len(request.searches), self._limits.max_queries, "searches")
+        queries = []
+        for index, each in enumerate(request.searches):
+            check_inner(each, index, request.collection)
+            field = f"searches[{index}]."
+            queries.append(checked_query(each, field, replica.collection.spec, self._limits, self._ef_search))
+        await reach(replica, request.read_after, self._limits, deadline)
+        return BatchSearchAnswer(await self._answer(replica, queries, deadline))
+
+    async def _answer(self, replica: Replica, queries: Sequence[Query], deadline: float | None) -> list[SearchAnswer]:
+        embedded = await self._embed(replica, queries, deadline)
+        abandoned = threading.Event()
+
+        def proceed() -> None:
+            if abandoned.is_set():
+                raise CancelledError
+            check_deadline(deadline, "the search was done")
+
+        try:
+            return await in_thread(
+                self._executor, partial(answer_queries, replica, queries, embedded, self._limits, proceed)
+            )
+        except CancelledError:
+            abandoned.set()
+            raise
+
+    async def _embed(
+        self, replica: Replica, queries: Sequence[Query], deadline: float | None
+    ) -> Sequence[QueryVector | None]:
+        """Embed the text queries in one submission; one entry a query, None unless it is text."""
+        texts = [query.text for query in queries if query.text is not None]
+        if not texts:
+            return [None] * len(queries)
+        started = time.perf_counter()
+        embedder = self._models.of_collection(replica.collection.spec)
+        submit = partial(embedder.submit, texts, bulk=len(texts) > _MAX_INTERACTIVE_QUERIES, deadline=deadline)
+        if sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS:
+            future = submit()
+        else:
+            future = await in_thread(self._executor, submit)
+        embeddings = await result_of(future, deadline, "embedding the query")
+        embedding_s = time.perf_counter() - started
+        check_values(embeddings.vectors, "query")
+        vectors = for_metric(embeddings.vectors, replica.collection.spec.metric)
+        made = iter(zip(vectors, embeddings.tokens, embeddings.tokens_used, strict=True))
+        return [
+            None if query.text is None else _made(query, position, next(made), embedding_s)
+            for position, query in enumerate(queries)
+        ]
+
+
+def _made(query: Query, position: int, embedded: tuple[F32, int, int], embedding_s: float) -> QueryVector:
+    """Raises TextTooLongError where the caller forbids that its query is cut."""
+    vector, tokens, tokens_used = embedded
+    if tokens_used < tokens and query.truncation is Truncation.REFUSE:
+        raise TextTooLongError(position, tokens, tokens_used)
+    return QueryVector(vector, tokens, tokens_used, embedding_s)
