@@ -83,7 +83,7 @@ class Mirror:
         return self._segment.blocked
 
     def apply(self, items: Sequence[Item]) -> None:
-        """Enter one page of the feed, unseen until it is published. Raises StorageFullError, OSError, changing nothing."""
+        """Enter one page of the feed, unseen until published. Raises StorageFullError or OSError, changing nothing."""
         documents = [item.document for item in items if item.document is not None]
         first_row = self._payload.rows
         if documents:

@@ -99,15 +99,21 @@ class Replicas:
 
     # The registry
 
+    def known(self, name: str) -> Replica | None:
+        """The replica of a collection, by bare name, from memory: for callers that must not block."""
+        with self._lock:
+            follower = self._followers.get(self._names.get(name, 0))
+        return follower.replica if follower is not None else None
+
     def get(self, name: str) -> Replica:
         """The replica of a collection, by bare name. Asks the store once before it says there is none.
 
         Raises CollectionNotFoundError; UnavailableError when the store would have to be asked and cannot be.
         """
-        with self._lock:
-            follower = self._followers.get(self._names.get(name, 0))
-        if follower is None:
-            follower = self._register(self._around.store.get_collection(name))
+        replica = self.known(name)
+        if replica is not None:
+            return replica
+        follower = self._register(self._around.store.get_collection(name))
         if follower is None:
             raise CollectionNotFoundError(name)
         return follower.replica
