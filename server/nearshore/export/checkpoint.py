@@ -178,12 +178,7 @@ class Tensors:
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Open the file and check names and shapes. Raises UnusableCheckpointError."""
         self._folder = checkpoint.folder
-        try:
-            self._file: Any = safe_open(checkpoint.folder / WEIGHTS_FILE, framework="numpy")
-        except FileNotFoundError as error:
-            raise UnusableCheckpointError(self._folder, f"{WEIGHTS_FILE} is missing") from error
-        except (OSError, SafetensorError) as error:
-            raise UnusableCheckpointError(self._folder, f"{WEIGHTS_FILE} cannot be read ({error})") from error
+        self._file = _open_weights(checkpoint.folder)
         self._stored = {_bert_model_name(name): name for name in self._file.offset_keys()}
         self.has_pooler = "pooler.dense.weight" in self._stored
         for name, shape in expected_shapes(checkpoint.network, pooler=self.has_pooler).items():
@@ -204,6 +199,15 @@ class Tensors:
         if header.get_dtype() not in {"F32", "F16"}:
             kind = header.get_dtype()
             raise UnusableCheckpointError(self._folder, f"{name} has type {kind}, supported are F32 and F16")
+
+
+def _open_weights(folder: Path) -> Any:
+    try:
+        return safe_open(folder / WEIGHTS_FILE, framework="numpy")
+    except FileNotFoundError as error:
+        raise UnusableCheckpointError(folder, f"{WEIGHTS_FILE} is missing") from error
+    except (OSError, SafetensorError) as error:
+        raise UnusableCheckpointError(folder, f"{WEIGHTS_FILE} cannot be read ({error})") from error
 
 
 def _bert_model_name(stored: str) -> str:
