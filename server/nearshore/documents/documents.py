@@ -12,9 +12,8 @@ import numpy as np
 from nearshore.documents.errors import FieldNotAllowedError, IdsOrFilterError
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
-from nearshore.documents.names import collection_id
 from nearshore.documents.page_tokens import page_size, page_start, page_token
-from nearshore.documents.reading import answer_bytes, check_answer_bytes, reach, read_state, with_parts
+from nearshore.documents.reading import answer_bytes, check_answer_bytes, find_replica, reach, read_state, with_parts
 from nearshore.documents.requests import (
     CountAnswer,
     CountRequest,
@@ -61,7 +60,7 @@ class Documents:
         DeadlineError, RequestIdReusedError and the store's; after all but CommitUnknownError and a deadline that
         passed during the commit nothing was written.
         """
-        replica = self._replica(request.collection)
+        replica = await self._replica(request.collection)
         plan = await in_thread(
             self._executor,
             partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
@@ -72,7 +71,7 @@ class Documents:
         if plan.embedding is not None:
             embeddings = await result_of(plan.embedding, deadline, "embedding")
             truncated = plan.truncated_indexes(embeddings)
-            plan.complete(embeddings)
+            plan.complete(embeddings, self._models)
         check_deadline(deadline, "the write began")
         write = await in_thread(
             self._executor,
@@ -86,7 +85,7 @@ class Documents:
 
         Raises IdsOrFilterError, the errors of validation, CollectionNotFoundError, DeadlineError and the store's.
         """
-        replica = self._replica(request.collection)
+        replica = await self._replica(request.collection)
         by_filter = bool(request.filter.strip())
         if by_filter == bool(request.ids):
             raise IdsOrFilterError(
@@ -102,14 +101,14 @@ class Documents:
 
     async def get(self, request: GetRequest, *, deadline: float | None = None) -> GetAnswer:
         """Read documents by id. Raises the errors of validation, of read_after, and AnswerTooLargeError."""
-        replica = self._replica(request.collection)
+        replica = await self._replica(request.collection)
         check_ids(request.ids, "ids", self._limits)
         await reach(replica, request.read_after, self._limits, deadline)
         return await in_thread(self._executor, partial(self._read, replica, request))
 
     async def list(self, request: ListRequest, *, deadline: float | None = None) -> ListAnswer:
         """Read one page of documents in the order of their ids. Raises the errors of validation and of read_after."""
-        replica = self._replica(request.collection)
+        replica = await self._replica(request.collection)
         scope = f"{replica.collection.id}\0{request.filter}"
         after = page_start(scope, request.page_token)
         size = page_size(request.page_size)
@@ -131,7 +130,7 @@ class Documents:
 
     async def count(self, request: CountRequest, *, deadline: float | None = None) -> CountAnswer:
         """Count documents, exactly. Raises the errors of validation and of read_after."""
-        replica = self._replica(request.collection)
+        replica = await self._replica(request.collection)
         await reach(replica, request.read_after, self._limits, deadline)
 
         def count() -> CountAnswer:
@@ -140,8 +139,8 @@ class Documents:
 
         return await in_thread(self._executor, count)
 
-    def _replica(self, name: str) -> Replica:
-        return self._replicas.get(collection_id(name, "collection"))
+    async def _replica(self, name: str) -> Replica:
+        return await find_replica(self._replicas, name, "collection", self._executor)
 
     def _read(self, replica: Replica, request: GetRequest) -> GetAnswer:
         view, found = replica.lookup(request.ids)

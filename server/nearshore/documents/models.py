@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from nearshore.documents.errors import FingerprintMismatchError, ModelNotServedError, NoModelError
+import numpy as np
+
+from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError, ModelNotServedError, NoModelError
 from nearshore.documents.names import model_id, model_name
 from nearshore.embedding import Embedder
 from nearshore.records import CollectionSpec
@@ -56,3 +58,16 @@ class Models:
             collection=spec.name,
             fingerprint=spec.fingerprint,
         )
+
+
+def check_words(embedder: Embedder, token_counts: Sequence[int], fields: Sequence[str]) -> None:
+    """Refuse texts of which the tokenizer keeps nothing, such as zero-width characters alone.
+
+    token_counts: of each text, special tokens included; fields: where each stands. Raises EmptyTextError.
+    """
+    if not token_counts or min(token_counts) > len(embedder.tokenize([""])[0].ids):
+        return
+    field = fields[int(np.argmin(token_counts))]
+    raise EmptyTextError(
+        f"{field} has no characters that the model reads.", "Send text that has words in it.", field=field
+    )

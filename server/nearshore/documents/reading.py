@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 
 from nearshore.documents.errors import AnswerTooLargeError, BatchSizeError, ReadAfterTimeoutError
 from nearshore.documents.limits import Limits
+from nearshore.documents.names import collection_id
 from nearshore.documents.requests import Parts, ReadState
 from nearshore.documents.sizes import size_bytes
-from nearshore.documents.waiting import result_of
+from nearshore.documents.waiting import in_thread, result_of
 from nearshore.errors import DeadlineError
 from nearshore.records import Document, WriteToken, metadata_size_bytes
-from nearshore.replica import Replica, ReplicaView
+from nearshore.replica import Replica, Replicas, ReplicaView
 
 _ANSWER_MARGIN_S = 0.05  # before the caller's deadline, so that the answer says why and still arrives
 _FRAME_BYTES = 64  # of one document in a message, about
+
+
+async def find_replica(replicas: Replicas, name: str, field: str, executor: Executor) -> Replica:
+    """The replica of "collections/{collection}"; one not known yet is looked for in the store, in a thread.
+
+    Raises InvalidNameError naming `field`, CollectionNotFoundError.
+    """
+    bare = collection_id(name, field)
+    return replicas.known(bare) or await in_thread(executor, partial(replicas.get, bare))
 
 
 async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, deadline: float | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nearshore.documents.errors import VectorsRequiredError
 from nearshore.documents.limits import Limits
-from nearshore.documents.models import Models
+from nearshore.documents.models import Models, check_words
 from nearshore.documents.requests import UpsertRequest
 from nearshore.documents.validate import check_request_id, checked_documents
 from nearshore.documents.vectors import check_values, for_metric, sent_vectors
@@ -38,8 +38,10 @@ class UpsertPlan:
     embedding: Future[Embeddings] | None = None  # None when nothing is pending
     repeated: WriteResult | None = field(default=None)  # the first write with this request_id
 
-    def complete(self, embeddings: Embeddings) -> None:
-        """Put the embedded vectors in their places. Raises VectorNotFiniteError if the model failed on a text."""
+    def complete(self, embeddings: Embeddings, models: Models) -> None:
+        """Put the embedded vectors in their places. Raises EmptyTextError, and VectorNotFiniteError of a bad model."""
+        fields = [f"documents[{index}].text" for index in self.pending]
+        check_words(models.of_collection(self.collection.spec), embeddings.tokens, fields)
         check_values(embeddings.vectors, "embeddings")
         vectors = for_metric(embeddings.vectors, self.collection.spec.metric)
         for index, vector in zip(self.pending, vectors, strict=True):

@@ -10,9 +10,8 @@ from concurrent.futures import Executor
 from functools import partial
 
 from nearshore.documents.limits import Limits
-from nearshore.documents.models import Models
-from nearshore.documents.names import collection_id
-from nearshore.documents.reading import reach
+from nearshore.documents.models import Models, check_words
+from nearshore.documents.reading import find_replica, reach
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.vectors import check_values, for_metric
 from nearshore.documents.waiting import check_deadline, in_thread, result_of
@@ -50,14 +49,14 @@ class Searcher:
         Raises the errors of validation and of read_after, CollectionNotFoundError, NoModelError,
         FingerprintMismatchError, TextTooLongError, DocumentNotFoundError, OverloadedError, DeadlineError.
         """
-        replica = self._replicas.get(collection_id(request.collection, "collection"))
+        replica = await find_replica(self._replicas, request.collection, "collection", self._executor)
         query = checked_query(request, "", replica.collection.spec, self._limits, self._ef_search)
         await reach(replica, request.read_after, self._limits, deadline)
         return (await self._answer(replica, [query], deadline))[0]
 
     async def batch(self, request: BatchSearchRequest, *, deadline: float | None = None) -> BatchSearchAnswer:
         """Answer several queries over one view, all or none. Raises what search raises, naming the search."""
-        replica = self._replicas.get(collection_id(request.collection, "collection"))
+        replica = await find_replica(self._replicas, request.collection, "collection", self._executor)
         check_batch_size(len(request.searches), self._limits.max_queries, "searches")
         queries = []
         for index, each in enumerate(request.searches):
@@ -100,6 +99,7 @@ class Searcher:
             future = await in_thread(self._executor, submit)
         embeddings = await result_of(future, deadline, "embedding the query")
         embedding_s = time.perf_counter() - started
+        check_words(embedder, embeddings.tokens, [f"{query.field}text" for query in queries if query.text is not None])
         check_values(embeddings.vectors, "query")
         vectors = for_metric(embeddings.vectors, replica.collection.spec.metric)
         made = iter(zip(vectors, embeddings.tokens, embeddings.tokens_used, strict=True))
