@@ -1,0 +1,263 @@
+"""One server process in the order of its life: serve, start, loop, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import faulthandler
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from grpc import aio
+
+from nearshore import __version__, logs, threads
+from nearshore.bundle import load_bundle
+from nearshore.documents.collections import Collections
+from nearshore.documents.documents import Documents
+from nearshore.documents.limits import Limits
+from nearshore.documents.models import Models
+from nearshore.documents.texts import Texts
+from nearshore.embedding import Embedder, usable_cores
+from nearshore.errors import DataFolderReadOnlyError, InvalidArgumentError, NearshoreError, StorageFullError
+from nearshore.exit_codes import ExitCode
+from nearshore.index import IndexOptions
+from nearshore.replica import ReplicaOptions, Replicas
+from nearshore.search.searcher import Searcher
+from nearshore.service.health import Health
+from nearshore.service.server import SERVICE_NAMES, Parts, add_services, bind, is_loopback, local_address
+from nearshore.settings import Settings
+from nearshore.store.lock import FolderLock
+from nearshore.store.sqlite import SqliteStore
+
+Opened = TypeVar("Opened")
+
+PRUNE_INTERVAL_S = 3_600.0
+PROGRESS_INTERVAL_S = 5.0
+READY_WAIT_S = 0.25  # also how long a stop during loading waits for the thread that waits
+SPARE_THREADS = 4  # beside one a core: threads that mostly wait for the disk
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> ExitCode:
+    """Serve until a signal or a failure ends it. What can go wrong at the start is one logged line, no traceback."""
+    logs.configure(settings.log.level, settings.log.format)
+    faulthandler.enable()
+    try:
+        return asyncio.run(Process(settings).serve())
+    except NearshoreError as error:
+        log.critical(error.message, remedy=error.remedy, reason=error.reason)
+        return ExitCode.USAGE if isinstance(error, InvalidArgumentError) else ExitCode.UNAVAILABLE
+    except Exception:
+        log.exception("The server ended by a bug")
+        return ExitCode.CRASHED
+
+
+class Process:
+    """The parts of one server and the order in which they begin and end."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings; nothing is opened before serve()."""
+        self._settings = settings
+        self._opened = contextlib.AsyncExitStack()  # closes what was opened, last first
+        self._health = Health()
+        self._ended = asyncio.Event()
+        self._death: BaseException | None = None
+        self.address = ""  # where this machine reaches it, once it has started
+
+    async def serve(self) -> ExitCode:
+        """Live. Raises NearshoreError when the server cannot start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        async with self._opened:
+            await self.start()
+            await self._loop()
+        if self._death is not None:
+            log.error("A part of the server died and took it along", error=repr(self._death))
+            return ExitCode.CRASHED
+        log.info("Stopped")
+        return ExitCode.OK
+
+    async def start(self) -> None:
+        """Open everything. What another process may hold comes first: the data folder, then the port."""
+        settings = self._settings
+        lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
+        self._opened.callback(lock.release)
+        server, port = bind(settings.server.host, settings.server.port, settings.server.max_message_bytes)
+        store = await self._open(lambda: _open_store(settings))
+        self._opened.push_async_callback(asyncio.to_thread, store.close)
+        embedder = await self._open(lambda: _open_embedder(settings))
+        self._opened.push_async_callback(asyncio.to_thread, embedder.close)
+        on_death = self._teller_of_death()
+        options = _replica_options(settings)
+        replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
+        self._opened.push_async_callback(asyncio.to_thread, replicas.close)
+        executor = self._opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "service"))
+        replicas.start()
+        add_services(server, _parts(settings, store, replicas, embedder, executor), self._health)
+        await self._health.begin(SERVICE_NAMES)
+        await server.start()
+        self._opened.push_async_callback(self._stop, server)
+        self.address = local_address(settings.server.host, port)
+        lock.publish(self.address)
+        self._store, self._replicas = store, replicas
+        self._announce(embedder, port)
+
+    async def _loop(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            chores = [tasks.create_task(self._become_ready()), tasks.create_task(self._prune_regularly())]
+            await self._ended.wait()
+            for chore in chores:
+                chore.cancel()
+
+    async def _stop(self, server: aio.Server) -> None:
+        """Take no more calls and let those in flight finish; what they use is closed after this returns."""
+        grace_s = self._settings.server.grace_s if self._death is None else 0.0
+        log.info("Stopping", grace_s=grace_s)
+        await self._health.close()
+        await server.stop(grace_s)
+
+    async def _become_ready(self) -> None:
+        """Report how far loading is, and say SERVING once every collection has caught up with the store."""
+        next_report = time.monotonic() + PROGRESS_INTERVAL_S
+        while not await asyncio.to_thread(self._replicas.ready.wait, READY_WAIT_S):
+            if time.monotonic() >= next_report:
+                next_report += PROGRESS_INTERVAL_S
+                self._report_progress()
+        await self._health.set_ready()
+        statuses = [replica.status() for replica in self._replicas.list()]
+        log.info("Ready", collections=len(statuses), documents=sum(status.documents for status in statuses))
+
+    def _report_progress(self) -> None:
+        for progress in self._replicas.progress():
+            if not progress.ready:
+                log.info(
+                    "Loading a collection",
+                    collection=progress.collection,
+                    rows=progress.rows_read,
+                    share=round(progress.share, 3),
+                    building=progress.building,
+                )
+
+    async def _prune_regularly(self) -> None:
+        """Let the store forget tombstones, commits and request ids past their retention."""
+        while True:
+            for replica in self._replicas.list():
+                collection = replica.collection
+                try:
+                    await asyncio.to_thread(self._store.prune, collection.id, self._settings.store.retention_s)
+                except NearshoreError as error:
+                    log.warning("Pruning was put off", collection=collection.spec.name, error=str(error))
+            await asyncio.sleep(PRUNE_INTERVAL_S)
+
+    async def _open(self, opening: Callable[[], Opened]) -> Opened:
+        """Open a part in a thread, so that a signal is seen meanwhile. Raises NearshoreError."""
+        try:
+            return await asyncio.to_thread(opening)
+        except OSError as error:
+            folder = str(self._settings.data_dir)
+            if error.errno in FULL_DISK:
+                raise StorageFullError(f"opening {folder}") from error
+            raise DataFolderReadOnlyError(folder, str(error)) from error
+
+    def _on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._ended.is_set():
+            log.warning("A second signal: ending at once", signal=name)
+            os._exit(ExitCode.INTERRUPTED)
+        log.info("Received a signal", signal=name)
+        self._ended.set()
+
+    def _teller_of_death(self) -> Callable[[BaseException], None]:
+        loop = asyncio.get_running_loop()
+
+        def die(error: BaseException) -> None:
+            self._death = self._death or error
+            self._ended.set()
+
+        def tell(error: BaseException) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending anyway
+                loop.call_soon_threadsafe(die, error)
+
+        return tell
+
+    def _announce(self, embedder: Embedder, port: int) -> None:
+        settings = self._settings
+        log.info(
+            "Serving",
+            version=__version__,
+            host=settings.server.host,
+            port=port,
+            data_dir=str(settings.data_dir),
+            model=embedder.bundle.manifest.name,
+            fingerprint=embedder.fingerprint(),
+            workers=settings.embedding.workers or usable_cores(),
+            native_threads=threads.THREADS_PER_LIBRARY,
+            durability="a write is acknowledged after fsync (SQLite WAL, synchronous=FULL)",
+        )
+        if not is_loopback(settings.server.host):
+            log.warning(
+                "Anyone who reaches this address can read, write and delete everything: there is no authentication yet",
+                host=settings.server.host,
+                remedy="Keep it behind a network policy, or listen on 127.0.0.1.",
+            )
+
+
+def _open_store(settings: Settings) -> SqliteStore:
+    limits = settings.store
+    return SqliteStore.open(
+        settings.data_dir,
+        max_transaction_rows=limits.max_transaction_rows,
+        max_transaction_bytes=limits.max_transaction_bytes,
+        max_queued_bytes=limits.max_queued_bytes,
+    )
+
+
+def _open_embedder(settings: Settings) -> Embedder:
+    """Load the model and check it against its golden vectors."""
+    engine = settings.embedding
+    return Embedder.open(
+        load_bundle(Path(settings.model_dir) / engine.model),
+        workers=engine.workers,
+        max_run_tokens=engine.max_run_tokens,
+        max_queued_tokens=engine.max_queued_tokens,
+    )
+
+
+def _replica_options(settings: Settings) -> ReplicaOptions:
+    index = settings.index
+    return ReplicaOptions(
+        index=IndexOptions(
+            exact_rows=index.exact_rows,
+            max_tail_rows=index.max_tail_rows,
+            max_dead_share=index.max_dead_share,
+            build_memory_bytes=index.build_memory_bytes,
+        ),
+        poll_interval_s=index.poll_interval_s,
+        snapshot_interval_s=index.snapshot_interval_s,
+    )
+
+
+def _parts(
+    settings: Settings, store: SqliteStore, replicas: Replicas, embedder: Embedder, executor: ThreadPoolExecutor
+) -> Parts:
+    name = embedder.bundle.manifest.name
+    models = Models({name: embedder}, name)
+    sizes = settings.limits.model_dump(exclude={"max_texts"})
+    limits = Limits(**sizes, max_message_bytes=settings.server.max_message_bytes)
+    texts = Texts(models, executor, max_texts=settings.limits.max_texts, max_text_bytes=settings.limits.max_text_bytes)
+    return Parts(
+        texts=texts,
+        collections=Collections(replicas, models, limits, executor),
+        documents=Documents(store, replicas, models, limits, executor),
+        searcher=Searcher(replicas, models, limits, executor, ef_search=settings.index.ef_search),
+    )

@@ -1,0 +1,109 @@
+"""The gRPC server: where it listens, how large a message may be, and which services it has."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from nearshore.documents.collections import Collections
+from nearshore.documents.documents import Documents
+from nearshore.documents.texts import Texts
+from nearshore.errors import PortInUseError
+from nearshore.search.searcher import Searcher
+from nearshore.service.calls import CallInterceptor
+from nearshore.service.health import Health
+from nearshore.service.servicers import CollectionServicer, DocumentServicer, EmbeddingServicer, SearchServicer
+from nearshore.v1 import collection_service_pb2, document_service_pb2, embedding_service_pb2, search_service_pb2
+from nearshore.v1.collection_service_pb2_grpc import add_CollectionServiceServicer_to_server
+from nearshore.v1.document_service_pb2_grpc import add_DocumentServiceServicer_to_server
+from nearshore.v1.embedding_service_pb2_grpc import add_EmbeddingServiceServicer_to_server
+from nearshore.v1.search_service_pb2_grpc import add_SearchServiceServicer_to_server
+
+SERVICE_NAMES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (embedding_service_pb2, "EmbeddingService"),
+        (collection_service_pb2, "CollectionService"),
+        (document_service_pb2, "DocumentService"),
+        (search_service_pb2, "SearchService"),
+    )
+)
+LEAST_PING_INTERVAL_MS = 10_000
+KEEPALIVE_MS = 60_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What answers the calls."""
+
+    texts: Texts
+    collections: Collections
+    documents: Documents
+    searcher: Searcher
+
+
+def bind(host: str, port: int, max_message_bytes: int) -> tuple[aio.Server, int]:
+    """A server that holds its port (0: a free one) and answers nothing yet; also the port.
+
+    Raises PortInUseError.
+    """
+    options = [
+        # Two servers on one port would each get a part of the calls, and neither would say so.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # Notice callers that vanished, and let callers notice us, as often as every ten seconds.
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
+    ]
+    server = aio.server(interceptors=[CallInterceptor(max_message_bytes)], options=options)
+    address = address_of(host, port)
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise PortInUseError(address) from error
+    if bound == 0:
+        raise PortInUseError(address)
+    return server, bound
+
+
+def add_services(server: aio.Server, parts: Parts, health: Health) -> None:
+    """Register the four services, health and reflection."""
+    add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts), server)
+    add_CollectionServiceServicer_to_server(CollectionServicer(parts.collections), server)
+    add_DocumentServiceServicer_to_server(DocumentServicer(parts.documents), server)
+    add_SearchServiceServicer_to_server(SearchServicer(parts.searcher), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection((*SERVICE_NAMES, health_name, reflection.SERVICE_NAME), server)
+
+
+def address_of(host: str, port: int) -> str:
+    """Join host and port; an IPv6 host goes into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def local_address(host: str, port: int) -> str:
+    """Where a process on this machine reaches a server that listens on `host`, which may mean every address."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return address_of(host, port)
+    if not address.is_unspecified:
+        return address_of(host, port)
+    return address_of("127.0.0.1" if address.version == 4 else "::1", port)
