@@ -31,7 +31,7 @@ _STRING = r""""(?:[^"\\]|\\[\s\S])*"|'(?:[^'\\]|\\[\s\S])*'"""
 _TEXT = r"""[^\s()<>=!:,."'\\-][^\s()<>=!:,."'\\]*"""
 _PART = re.compile(f"{_STRING}|{_TEXT}")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([\s\S]))")
-_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "*": "*"}
 
 QUOTED_OR_PARENTHESIS = re.compile(f"{_STRING}|[()]")
 PARSER = Lark(
@@ -54,6 +54,11 @@ def member_parts(token: Token) -> list[tuple[str, bool]]:
     ]
 
 
+def has_wildcard(token: Token) -> bool:
+    """Whether a * stands there that no backslash precedes."""
+    return "*" in _ESCAPE.sub("", str(token))
+
+
 def column(token: Token) -> int:
     """The token's first character, counted from 1."""
     return (token.start_pos or 0) + 1
@@ -69,7 +74,7 @@ def _unescape(quoted: str, token: Token) -> str:
             return chr(code_point)
         raise InvalidFilterError(
             f"The string at column {column(token)} has the unknown escape {match.group()!r}.",
-            r"Escapes are \" \' \\ \n \t \r \uXXXX \UXXXXXXXX; write a backslash as \\.",
+            r"Escapes are \" \' \\ \* \n \t \r \uXXXX \UXXXXXXXX; write a backslash as \\.",
             column=column(token),
         )
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from lark import Token, Tree, UnexpectedInput
 
 from nearshore.errors import InvalidFilterError
-from nearshore.index.filters.grammar import PARSER, QUOTED_OR_PARENTHESIS, column, is_quoted, member_parts
+from nearshore.index.filters.grammar import PARSER, QUOTED_OR_PARENTHESIS, column, has_wildcard, is_quoted, member_parts
 from nearshore.index.filters.instant import parse_instant_us
 from nearshore.index.filters.tree import (
     And,
@@ -139,6 +139,7 @@ def _restriction(tree: _Tree) -> Node:
     if argument.data == "literal" and _token(argument, 0) == "*":
         return _presence(field, comparator)
     if comparator in {"=", ":", "!="}:
+        _refuse_wildcards(argument)
         equal = _argument(argument, lambda literal: Comparison(field, Operator.EQUAL, literal))
         return And((Present(field), Not(equal))) if comparator == "!=" else equal
     if argument.data not in {"literal", "negative"}:
@@ -148,6 +149,17 @@ def _restriction(tree: _Tree) -> Node:
             column=column(comparator),
         )
     return _argument(argument, lambda literal: _ordering(field, comparator, literal))
+
+
+def _refuse_wildcards(argument: _Tree) -> None:
+    # AIP-160 lets * stand for any text here; taking it for the character would answer another question in silence.
+    for token in argument.scan_values(lambda value: isinstance(value, Token)):
+        if has_wildcard(token):
+            raise InvalidFilterError(
+                f"{str(token)[:64]} at column {column(token)} has a wildcard, which filters do not support.",
+                r'Write "\*" for the character, key:* for any value, or compare with < and >= for a prefix.',
+                column=column(token),
+            )
 
 
 def _argument(tree: _Tree, compare: Callable[[Literal], Node]) -> Node:
@@ -223,8 +235,8 @@ def _literal(token: Token) -> Literal:
     word = str(token)
     if any(is_quoted(part) for part in (word, word[-1])) or "*" in word or word == "null":
         raise InvalidFilterError(
-            f"{word[:64]!r} at column {column(token)} is no value.",
-            "A string is one pair of quotes; there are no wildcards; a missing key is found by NOT key:*.",
+            f"{word[:64]} at column {column(token)} is no value.",
+            "A string is one pair of quotes, with any * inside it; documents without a key are found by NOT key:*.",
             column=column(token),
         )
     if word in {"true", "false"}:
