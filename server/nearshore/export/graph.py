@@ -136,7 +136,7 @@ class _Bert:
 
     def constant(self, name: str, value: F32 | npt.NDArray[np.int64]) -> str:
         """A constant."""
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(value, name))
         return name
 
     def add(self, operator: str, inputs: Sequence[str], output: str, *, domain: str = _ONNX, **attributes: Any) -> str:
