@@ -1,0 +1,106 @@
+"""Splits text into passages that a model takes whole: sentences packed up to a number of tokens, with overlap.
+
+Text is first cut into pieces along its own structure: sentences and paragraphs; where one is too long its lines, then
+its words, then runs of characters. The pieces partition the text and a passage is a run of pieces: nothing is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+TokenCounter = Callable[[Sequence[str]], list[int]]
+"""Tokens of each text, without the special tokens that a model adds around it."""
+
+_PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
+_SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？]+[」』”’）]*\s*|\n[ \t]*\n\s*")
+_FINER = (re.compile(r"\n+"), re.compile(r"\s+"))
+_FULL_ENOUGH = 0.75  # a passage this full ends where a paragraph does
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A stretch of a text: text[start:end] without the white space around it."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    start: int
+    end: int
+    tokens: int
+    ends_paragraph: bool
+
+
+def split(text: str, *, max_tokens: int, overlap_tokens: int, count_tokens: TokenCounter) -> list[Passage]:
+    """Cut text into passages of at most max_tokens tokens each, in order.
+
+    Each passage but the first begins with the last whole pieces of the one before, up to overlap_tokens. Text of
+    nothing but white space gives no passage. Raises ValueError unless 0 <= overlap_tokens < max_tokens.
+    """
+    if not 0 <= overlap_tokens < max_tokens:
+        raise ValueError(f"overlap_tokens must lie between 0 and max_tokens - 1, not {overlap_tokens} of {max_tokens}")
+    runs = _pack(_pieces(text, max_tokens, count_tokens), max_tokens, overlap_tokens)
+    stretches = ((start, end, text[start:end].strip()) for start, end in runs)
+    return [Passage(stripped, start, end) for start, end, stripped in stretches if stripped]
+
+
+def _pack(pieces: Sequence[_Piece], max_tokens: int, overlap_tokens: int) -> Iterator[tuple[int, int]]:
+    """Runs of pieces as (start, end), each as long as fits."""
+    first, tokens = 0, 0
+    for index, piece in enumerate(pieces):
+        full = tokens >= _FULL_ENOUGH * max_tokens and pieces[index - 1].ends_paragraph
+        if index > first and (full or tokens + piece.tokens > max_tokens):
+            yield pieces[first].start, piece.start
+            room = min(overlap_tokens, max_tokens - piece.tokens)
+            first, tokens = index, 0
+            while first > 0 and tokens + pieces[first - 1].tokens <= room:
+                first -= 1
+                tokens += pieces[first].tokens
+        tokens += piece.tokens
+    if pieces:
+        yield pieces[first].start, pieces[-1].end
+
+
+def _pieces(text: str, max_tokens: int, count_tokens: TokenCounter) -> list[_Piece]:
+    """A partition of text into pieces of at most max_tokens tokens; white space belongs to the piece before it."""
+    fitting: list[_Piece] = []
+    for start, end, tokens in _counted(text, _cut(text, 0, len(text), _SENTENCE), count_tokens):
+        for part in _fit(text, (start, end, tokens), max_tokens, count_tokens):
+            ends_paragraph = part[1] == end and _PARAGRAPH.search(text, start, end) is not None
+            fitting.append(_Piece(*part, ends_paragraph))
+    return fitting
+
+
+def _fit(
+    text: str, piece: tuple[int, int, int], max_tokens: int, count_tokens: TokenCounter
+) -> Iterator[tuple[int, int, int]]:
+    """The piece (start, end, tokens), or its lines, words or runs of characters, such that each fits."""
+    start, end, tokens = piece
+    if tokens <= max_tokens or end - start == 1:
+        yield piece
+        return
+    spans = next((parts for finer in _FINER if len(parts := _cut(text, start, end, finer)) > 1), None)
+    if spans is None:
+        middle = (start + end) // 2
+        spans = [(start, middle), (middle, end)]
+    for part in _counted(text, spans, count_tokens):
+        yield from _fit(text, part, max_tokens, count_tokens)
+
+
+def _counted(text: str, spans: Sequence[tuple[int, int]], count_tokens: TokenCounter) -> Iterator[tuple[int, int, int]]:
+    counts = count_tokens([text[start:end] for start, end in spans]) if spans else []
+    for (start, end), tokens in zip(spans, counts, strict=True):
+        yield start, end, tokens
+
+
+def _cut(text: str, start: int, end: int, boundary: re.Pattern[str]) -> list[tuple[int, int]]:
+    """Cut text[start:end] after every boundary."""
+    cuts = [match.end() for match in boundary.finditer(text, start, end) if match.end() > start]
+    edges = [start, *cuts] if cuts and cuts[-1] == end else [start, *cuts, end]
+    return [(left, right) for left, right in pairwise(edges) if left < right]

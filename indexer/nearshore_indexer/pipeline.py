@@ -1,0 +1,184 @@
+"""Writes batches into a collection, many at a time, so that whoever embeds can group texts of equal length.
+
+Runs of the model hold texts of equal token count (nothing is padded), and those are found only among many: some ten
+thousand documents are under way at once. What waits is bounded, and a sink that is full or away is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nearshore.errors import InvalidArgumentError, NearshoreError
+from nearshore.records import Document
+
+from nearshore_indexer.batches import Batch
+from nearshore_indexer.entries import Rejection
+
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
+_DELETE_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one batch."""
+
+    embedded: int  # the others' text was unchanged and kept its vector
+    truncated: int  # cut at the model's maximum
+
+
+class Sink(Protocol):
+    """Where documents go. Methods are awaited on one event loop."""
+
+    retryable: tuple[type[NearshoreError], ...]
+    """Errors after which the same write, with the same request id, may succeed later."""
+
+    async def write(self, documents: Sequence[Document], request_id: str) -> Written:
+        """Write documents durably, all or none."""
+
+    async def wait_searchable(self) -> None:
+        """Return when a search can find everything that was written."""
+
+    async def ids(self, wanted: str) -> list[str]:
+        """The ids of all documents that match a filter, once wait_searchable has returned."""
+
+    async def delete(self, ids: Sequence[str]) -> None:
+        """Delete at most 1,000 documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How much is under way at once."""
+
+    batches: int = 12
+    tokens: int = 500_000  # estimated
+    patience_s: float = 300.0  # how long nothing may succeed before an error that could pass is final
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been done so far."""
+
+    documents: int = 0
+    embedded: int = 0
+    truncated: int = 0
+    removed: int = 0
+    rejected: int = 0
+    read_bytes: int = 0  # of the input, up to which everything is written
+    rejections: list[Rejection] = field(default_factory=list)  # the first few, for the summary
+
+    KEPT_REJECTIONS = 20
+
+
+class Pipeline:
+    """One run over a stream of batches."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        tally: Tally,
+        *,
+        reject: Callable[[Rejection], None],
+        report: Callable[[Tally], None],
+        window: Window | None = None,
+    ) -> None:
+        """Tell `reject` what the sink refuses and `report` how far it is, both on the event loop."""
+        self._sink = sink
+        self._tally = tally
+        self._reject = reject
+        self._report = report
+        self._window = window or Window()
+        self._under_way: dict[asyncio.Task[None], int] = {}  # estimated tokens of each
+        self._last_success = time.monotonic()
+
+    async def run(self, source: Iterator[Batch]) -> None:
+        """Write every batch. Raises the first error that cannot be waited out; what was written stays written."""
+        self._last_success = time.monotonic()
+        try:
+            while (batch := await asyncio.to_thread(next, source, None)) is not None:
+                while not self._has_room():
+                    await self._wait_for_one()
+                task = asyncio.create_task(self._write_batch(batch))
+                self._under_way[task] = batch.estimated_tokens
+            while self._under_way:
+                await self._wait_for_one()
+        finally:
+            for task in self._under_way:
+                task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _has_room(self) -> bool:
+        if not self._under_way:
+            return True
+        return len(self._under_way) < self._window.batches and sum(self._under_way.values()) < self._window.tokens
+
+    async def _wait_for_one(self) -> None:
+        done, _ = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            del self._under_way[task]
+            task.result()
+
+    async def _write_batch(self, batch: Batch) -> None:
+        await self._write(batch, range(len(batch.documents)))
+        self._tally.read_bytes = max(self._tally.read_bytes, batch.read_bytes)
+        self._report(self._tally)
+
+    async def _write(self, batch: Batch, indexes: Sequence[int]) -> None:
+        """Write these documents; where one of them is refused, halve until it stands alone."""
+        try:
+            written = await self._write_patiently([batch.documents[index] for index in indexes])
+        except InvalidArgumentError as error:
+            if len(indexes) == 1:
+                document = batch.documents[indexes[0]]
+                self._reject(Rejection(batch.places[indexes[0]], error.message or str(error), document.id))
+                return
+            middle = len(indexes) // 2
+            await self._write(batch, indexes[:middle])
+            await self._write(batch, indexes[middle:])
+            return
+        self._tally.documents += len(indexes)
+        self._tally.embedded += written.embedded
+        self._tally.truncated += written.truncated
+
+    async def _write_patiently(self, documents: Sequence[Document]) -> Written:
+        """Write, and again after a growing pause while the sink is full or away; always with one request id."""
+        request_id = str(uuid.uuid4())
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                written = await self._sink.write(documents, request_id)
+            except self._sink.retryable:
+                if time.monotonic() - self._last_success > self._window.patience_s:
+                    raise
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 spreads callers out
+                pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+            else:
+                self._last_success = time.monotonic()
+                return written
+
+
+async def remove_stale(sink: Sink, passage_counts: Mapping[str, int]) -> int:
+    """Delete passages that a shorter version of a file no longer has: parent#n for n beyond the file's count.
+
+    passage_counts: by parent id, of the files that were read whole. Returns how many were deleted.
+    """
+    removed = 0
+    for parent, count in passage_counts.items():
+        found = await sink.ids(f"_parent_id = {json.dumps(parent, ensure_ascii=False)}")
+        stale = [found_id for found_id in found if _number(found_id, parent) > count]
+        for start in range(0, len(stale), _DELETE_AT_ONCE):
+            await sink.delete(stale[start : start + _DELETE_AT_ONCE])
+        removed += len(stale)
+    return removed
+
+
+def _number(passage_id: str, parent: str) -> int:
+    """The n of parent#n; 0 for an id of another form, which is somebody else's document."""
+    number = passage_id.removeprefix(f"{parent}#")
+    return int(number) if number != passage_id and number.isdecimal() else 0
