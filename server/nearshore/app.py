@@ -11,30 +11,21 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import structlog
 from grpc import aio
 
 from nearshore import __version__, logs, threads
-from nearshore.bundle import load_bundle
-from nearshore.documents.collections import Collections
-from nearshore.documents.documents import Documents
-from nearshore.documents.limits import Limits
-from nearshore.documents.models import Models
-from nearshore.documents.texts import Texts
+from nearshore.assembly import make_parts, open_embedder, open_store, replica_options
 from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import DataFolderReadOnlyError, InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
-from nearshore.index import IndexOptions
-from nearshore.replica import ReplicaOptions, Replicas
-from nearshore.search.searcher import Searcher
+from nearshore.replica import Replicas
 from nearshore.service.health import Health
-from nearshore.service.server import SERVICE_NAMES, Parts, add_services, bind, is_loopback, local_address
+from nearshore.service.server import SERVICE_NAMES, add_services, bind, is_loopback, local_address
 from nearshore.settings import Settings
 from nearshore.store.lock import FolderLock
-from nearshore.store.sqlite import SqliteStore
 
 Opened = TypeVar("Opened")
 
@@ -52,7 +43,7 @@ def run(settings: Settings) -> ExitCode:
     logs.configure(settings.log.level, settings.log.format)
     faulthandler.enable()
     try:
-        return asyncio.run(Process(settings).serve())
+        return asyncio.run(_serve_until_signalled(Process(settings)))
     except NearshoreError as error:
         log.critical(error.message, remedy=error.remedy, reason=error.reason)
         return ExitCode.USAGE if isinstance(error, InvalidArgumentError) else ExitCode.UNAVAILABLE
@@ -61,25 +52,29 @@ def run(settings: Settings) -> ExitCode:
         return ExitCode.CRASHED
 
 
+async def _serve_until_signalled(process: Process) -> ExitCode:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.end, signal.Signals(number).name)
+    return await process.serve()
+
+
 class Process:
     """The parts of one server and the order in which they begin and end."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings; nothing is opened before serve()."""
+    def __init__(self, settings: Settings, on_serving: Callable[[str], None] | None = None) -> None:
+        """Take the settings; nothing is opened before serve(). on_serving is told the address that takes calls."""
         self._settings = settings
+        self._on_serving = on_serving
         self._opened = contextlib.AsyncExitStack()  # closes what was opened, last first
         self._health = Health()
         self._ended = asyncio.Event()
         self._death: BaseException | None = None
-        self.address = ""  # where this machine reaches it, once it has started
 
     async def serve(self) -> ExitCode:
         """Live. Raises NearshoreError when the server cannot start."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
         async with self._opened:
-            await self.start()
+            await self._start()
             await self._loop()
         if self._death is not None:
             log.error("A part of the server died and took it along", error=repr(self._death))
@@ -87,30 +82,40 @@ class Process:
         log.info("Stopped")
         return ExitCode.OK
 
-    async def start(self) -> None:
+    def end(self, cause: str) -> None:
+        """Stop in order; the second time, at once. Call it on the event loop."""
+        if self._ended.is_set():
+            log.warning("Ending at once", cause=cause)
+            os._exit(ExitCode.INTERRUPTED)
+        log.info("Asked to stop", cause=cause)
+        self._ended.set()
+
+    async def _start(self) -> None:
         """Open everything. What another process may hold comes first: the data folder, then the port."""
         settings = self._settings
         lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
         self._opened.callback(lock.release)
         server, port = bind(settings.server.host, settings.server.port, settings.server.max_message_bytes)
-        store = await self._open(lambda: _open_store(settings))
+        store = await self._open(lambda: open_store(settings))
         self._opened.push_async_callback(asyncio.to_thread, store.close)
-        embedder = await self._open(lambda: _open_embedder(settings))
+        embedder = await self._open(lambda: open_embedder(settings))
         self._opened.push_async_callback(asyncio.to_thread, embedder.close)
         on_death = self._teller_of_death()
-        options = _replica_options(settings)
+        options = replica_options(settings)
         replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
         self._opened.push_async_callback(asyncio.to_thread, replicas.close)
         executor = self._opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "service"))
         replicas.start()
-        add_services(server, _parts(settings, store, replicas, embedder, executor), self._health)
+        add_services(server, make_parts(settings, store, replicas, embedder, executor), self._health)
         await self._health.begin(SERVICE_NAMES)
         await server.start()
         self._opened.push_async_callback(self._stop, server)
-        self.address = local_address(settings.server.host, port)
-        lock.publish(self.address)
         self._store, self._replicas = store, replicas
         self._announce(embedder, port)
+        address = local_address(settings.server.host, port)
+        lock.publish(address)
+        if self._on_serving is not None:
+            self._on_serving(address)
 
     async def _loop(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -169,14 +174,6 @@ class Process:
                 raise StorageFullError(f"opening {folder}") from error
             raise DataFolderReadOnlyError(folder, str(error)) from error
 
-    def _on_signal(self, number: int) -> None:
-        name = signal.Signals(number).name
-        if self._ended.is_set():
-            log.warning("A second signal: ending at once", signal=name)
-            os._exit(ExitCode.INTERRUPTED)
-        log.info("Received a signal", signal=name)
-        self._ended.set()
-
     def _teller_of_death(self) -> Callable[[BaseException], None]:
         loop = asyncio.get_running_loop()
 
@@ -210,54 +207,3 @@ class Process:
                 host=settings.server.host,
                 remedy="Keep it behind a network policy, or listen on 127.0.0.1.",
             )
-
-
-def _open_store(settings: Settings) -> SqliteStore:
-    limits = settings.store
-    return SqliteStore.open(
-        settings.data_dir,
-        max_transaction_rows=limits.max_transaction_rows,
-        max_transaction_bytes=limits.max_transaction_bytes,
-        max_queued_bytes=limits.max_queued_bytes,
-    )
-
-
-def _open_embedder(settings: Settings) -> Embedder:
-    """Load the model and check it against its golden vectors."""
-    engine = settings.embedding
-    return Embedder.open(
-        load_bundle(Path(settings.model_dir) / engine.model),
-        workers=engine.workers,
-        max_run_tokens=engine.max_run_tokens,
-        max_queued_tokens=engine.max_queued_tokens,
-    )
-
-
-def _replica_options(settings: Settings) -> ReplicaOptions:
-    index = settings.index
-    return ReplicaOptions(
-        index=IndexOptions(
-            exact_rows=index.exact_rows,
-            max_tail_rows=index.max_tail_rows,
-            max_dead_share=index.max_dead_share,
-            build_memory_bytes=index.build_memory_bytes,
-        ),
-        poll_interval_s=index.poll_interval_s,
-        snapshot_interval_s=index.snapshot_interval_s,
-    )
-
-
-def _parts(
-    settings: Settings, store: SqliteStore, replicas: Replicas, embedder: Embedder, executor: ThreadPoolExecutor
-) -> Parts:
-    name = embedder.bundle.manifest.name
-    models = Models({name: embedder}, name)
-    sizes = settings.limits.model_dump(exclude={"max_texts"})
-    limits = Limits(**sizes, max_message_bytes=settings.server.max_message_bytes)
-    texts = Texts(models, executor, max_texts=settings.limits.max_texts, max_text_bytes=settings.limits.max_text_bytes)
-    return Parts(
-        texts=texts,
-        collections=Collections(replicas, models, limits, executor),
-        documents=Documents(store, replicas, models, limits, executor),
-        searcher=Searcher(replicas, models, limits, executor, ef_search=settings.index.ef_search),
-    )

@@ -28,9 +28,12 @@ def configure(level: str, log_format: str, stream: TextIO | None = None) -> None
     ]
     final: list[Processor]
     if as_json:
-        final = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Without the locals that structlog shows by default: they hold what callers sent.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        final = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
-        final = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        plain = structlog.dev.plain_traceback
+        final = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     structlog.configure(
         processors=[*shared, *final],
         wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -57,7 +57,7 @@ MODULES = sorted(path for path in (ROOT / "server" / "nearshore").rglob("*.py"))
 def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
     """Only app and cli stand above the layers; everything else imports downwards."""
     part = part_of(path)
-    if part in {"app", "cli", "__init__", "__main__"}:
+    if part in {"app", "assembly", "cli", "__init__", "__main__"}:
         return
     allowed = MAY_IMPORT[part] | {part}
     for module in imported(path):
@@ -81,4 +81,4 @@ def test_only_service_client_and_app_know_grpc(path: Path) -> None:
 def test_only_app_and_cli_read_settings() -> None:
     """Other layers get plain values, so that a test can make them without a configuration."""
     readers = {part_of(path) for path in MODULES if "nearshore.settings" in set(imported(path))}
-    assert readers <= {"app", "cli"}
+    assert readers <= {"app", "assembly", "cli"}

@@ -41,6 +41,15 @@ class Health:
         """Answer whether a service is ready."""
         return await self._servicer.Check(request, context)
 
+    async def List(self, request: Any, context: Any) -> Any:  # noqa: N802 -- named by the proto
+        """Answer for every service at once; the library leaves this newer method out."""
+        del request
+        statuses = {
+            name: await self._servicer.Check(health_pb2.HealthCheckRequest(service=name), context)
+            for name in self._names
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 -- named by the proto
         """Tell each change until the caller leaves or the server stops."""
         watch = asyncio.ensure_future(self._servicer.Watch(request, context))

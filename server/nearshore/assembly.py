@@ -1,0 +1,75 @@
+"""The parts of nearshore put together as the settings say: for the server, and for commands that work without one."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from nearshore.bundle import load_bundle
+from nearshore.documents.collections import Collections
+from nearshore.documents.documents import Documents
+from nearshore.documents.limits import Limits
+from nearshore.documents.models import Models
+from nearshore.documents.texts import Texts
+from nearshore.embedding import Embedder
+from nearshore.index import IndexOptions
+from nearshore.replica import ReplicaOptions, Replicas
+from nearshore.search.searcher import Searcher
+from nearshore.service.server import Parts
+from nearshore.settings import Settings
+from nearshore.store.sqlite import SqliteStore
+
+
+def open_store(settings: Settings) -> SqliteStore:
+    """Open the store in the data folder, which the caller has locked. Raises what SqliteStore.open does."""
+    limits = settings.store
+    return SqliteStore.open(
+        settings.data_dir,
+        max_transaction_rows=limits.max_transaction_rows,
+        max_transaction_bytes=limits.max_transaction_bytes,
+        max_queued_bytes=limits.max_queued_bytes,
+    )
+
+
+def open_embedder(settings: Settings) -> Embedder:
+    """Load the model and check it against its golden vectors. Raises what load_bundle and Embedder.open do."""
+    engine = settings.embedding
+    return Embedder.open(
+        load_bundle(settings.model_dir / engine.model),
+        workers=engine.workers,
+        max_run_tokens=engine.max_run_tokens,
+        max_queued_tokens=engine.max_queued_tokens,
+    )
+
+
+def replica_options(settings: Settings, *, close_snapshot_bytes: int | None = None) -> ReplicaOptions:
+    """The settings of indexes; close_snapshot_bytes: how much a clean close may save, None for the usual."""
+    index = settings.index
+    options = ReplicaOptions(
+        index=IndexOptions(
+            exact_rows=index.exact_rows,
+            max_tail_rows=index.max_tail_rows,
+            max_dead_share=index.max_dead_share,
+            build_memory_bytes=index.build_memory_bytes,
+        ),
+        poll_interval_s=index.poll_interval_s,
+        snapshot_interval_s=index.snapshot_interval_s,
+    )
+    return options if close_snapshot_bytes is None else replace(options, close_snapshot_bytes=close_snapshot_bytes)
+
+
+def make_parts(
+    settings: Settings, store: SqliteStore, replicas: Replicas, embedder: Embedder, executor: ThreadPoolExecutor
+) -> Parts:
+    """What answers calls, made of what was opened; owns none of it."""
+    name = embedder.bundle.manifest.name
+    models = Models({name: embedder}, name)
+    sizes = settings.limits.model_dump(exclude={"max_texts"})
+    limits = Limits(**sizes, max_message_bytes=settings.server.max_message_bytes)
+    texts = Texts(models, executor, max_texts=settings.limits.max_texts, max_text_bytes=settings.limits.max_text_bytes)
+    return Parts(
+        texts=texts,
+        collections=Collections(replicas, models, limits, executor),
+        documents=Documents(store, replicas, models, limits, executor),
+        searcher=Searcher(replicas, models, limits, executor, ef_search=settings.index.ef_search),
+    )

@@ -1,0 +1,82 @@
+"""Fixtures that all tests share: a tiny model, servers with it, and clients of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nearshore import threads  # before all that loads numpy, FAISS and ONNX Runtime
+from nearshore.client import Client
+from tests.servers import InProcessServer, ServerProcess, make_settings
+from tests.tiny_bert import make_bundle
+
+assert threads.THREADS_PER_LIBRARY == 1
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model_dir with one bundle, "tiny": random weights, 32 dimensions, 64 tokens."""
+    folder = tmp_path_factory.mktemp("models")
+    make_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator[InProcessServer]:
+    """One server for all tests that do not mind sharing it; use collections of your own (`collection_id`)."""
+    running = InProcessServer(make_settings(tmp_path_factory.mktemp("data"), model_dir))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, model_dir: Path) -> Iterator[Callable[..., InProcessServer]]:
+    """A function that starts a server of the test's own, with flags as for load_settings; data in tmp_path/data."""
+    running: list[InProcessServer] = []
+
+    def start(**flags: Any) -> InProcessServer:
+        running.append(InProcessServer(make_settings(tmp_path / "data", model_dir, **flags)))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+@pytest.fixture
+def client(server: InProcessServer) -> Iterator[Client]:
+    """A client of the shared server."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def collection_id() -> str:
+    """The id of a collection that no other test uses."""
+    return f"test-{next(_numbers)}"
+
+
+@pytest.fixture
+def server_process(tmp_path: Path, model_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """A function that starts a server in its own process, with NEARSHORE_* variables; data in tmp_path/data."""
+    running: list[ServerProcess] = []
+
+    def start(**environment: str) -> ServerProcess:
+        defaults = {
+            "NEARSHORE_DATA_DIR": str(tmp_path / "data"),
+            "NEARSHORE_MODEL_DIR": str(model_dir),
+            "NEARSHORE_EMBEDDING__MODEL": "tiny",
+            "NEARSHORE_EMBEDDING__WORKERS": "2",
+            "NEARSHORE_SERVER__PORT": "0",
+        }
+        running.append(ServerProcess({**defaults, **environment}))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.kill()

@@ -1,0 +1,118 @@
+"""Servers for tests: one inside the test's process, one in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nearshore import app
+from nearshore.client import Client
+from nearshore.exit_codes import ExitCode
+from nearshore.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[1]
+SERVE = "import sys; from nearshore import app, settings; sys.exit(app.run(settings.load_settings()))"
+START_S = 60.0
+
+
+def make_settings(data_dir: Path, model_dir: Path, **flags: Any) -> Settings:
+    """Settings of a server on a free port with the tiny model; flags as for load_settings."""
+    defaults: dict[str, Any] = {"embedding__model": "tiny", "embedding__workers": 2, "server__port": 0}
+    return load_settings(data_dir=data_dir, model_dir=model_dir, **{**defaults, **flags})
+
+
+class InProcessServer:
+    """A real server on an event loop of its own thread, so that a test can reach into it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Start it and wait until it takes calls."""
+        self._address: queue.Queue[str | BaseException] = queue.Queue()
+        self._process = app.Process(settings, on_serving=self._address.put)
+        self._thread = threading.Thread(target=self._run, name="server")
+        self._thread.start()
+        address = self._address.get(timeout=START_S)
+        if isinstance(address, BaseException):
+            self._thread.join()
+            raise address
+        self.address = address
+
+    def _run(self) -> None:
+        async def serve() -> ExitCode:
+            self.loop = asyncio.get_running_loop()
+            return await self._process.serve()
+
+        try:
+            self.exit_code = asyncio.run(serve())
+        except BaseException as error:  # to the test that waits for an address
+            self._address.put(error)
+
+    def client(self, **options: Any) -> Client:
+        """A client of this server, ready to use."""
+        client = Client(self.address, **options)
+        client.wait_ready()
+        return client
+
+    def stop(self) -> ExitCode:
+        """Stop it in order. Returns what the process would exit with."""
+        self.loop.call_soon_threadsafe(self._process.end, "the test is over")
+        self._thread.join()
+        return self.exit_code
+
+
+class ServerProcess:
+    """A server in a process of its own; its log is read as JSON."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Start it with these NEARSHORE_* variables; wait_for says when it has come how far."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARSHORE_")}
+        path = os.pathsep.join((str(ROOT / "server"), str(ROOT / "indexer")))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE],
+            env={**inherited, "PYTHONPATH": path, "NEARSHORE_LOG__FORMAT": "json", **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._arrived: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, name="log reader")
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            self._arrived.put(line)
+        self._arrived.put(None)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The next log entry of this event. Fails when the process ends before it."""
+        while (line := self._arrived.get(timeout=START_S)) is not None:
+            entry: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+            if entry.get("event") == event:
+                return entry
+        raise AssertionError(f"no {event!r} before the end: {''.join(self.lines)}")
+
+    def address(self) -> str:
+        """Where it serves; waits until it does."""
+        return f"127.0.0.1:{self.wait_for('Serving')['port']}"
+
+    def wait(self) -> int:
+        """Wait for its end. Returns the exit code."""
+        code = self.process.wait(timeout=START_S)
+        self._reader.join()
+        return code
+
+    def kill(self) -> None:
+        """End it at once if it still runs, and free what it held."""
+        self.process.kill()
+        self.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
