@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import tokenizers
+from safetensors.numpy import save_file
+
 from nearshore.bundle import Bundle, Network, Pooling, SpecialTokens
 from nearshore.export.checkpoint import expected_shapes
 from nearshore.export.exporter import ExportOptions, export_bundle
 from nearshore.records import F32
-from safetensors.numpy import save_file
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (

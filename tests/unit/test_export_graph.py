@@ -12,9 +12,9 @@ import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nearshore.export.exporter import ExportOptions, export_bundle
 from safetensors.numpy import load_file
 
+from nearshore.export.exporter import ExportOptions, export_bundle
 from tests.numpy_bert import I64, NumpyBert
 from tests.tiny_bert import embed_golden, make_checkpoint
 

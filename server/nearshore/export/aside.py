@@ -14,8 +14,8 @@ from pathlib import Path
 def written_aside(final: Path) -> Iterator[Path]:
     """Give an empty folder to fill; at the end of the block it becomes `final`, replacing what was there.
 
-    When the block raises, or the process dies, `final` is as it was. One writer at a time: another waits. What a
-    killed writer left (a hidden folder beside `final`) is removed by the next one.
+    When the block raises, or the process dies in it, `final` is as it was; at no moment is it half of one. One writer
+    at a time: another waits. What a killed writer left (a hidden folder beside `final`) is removed by the next one.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     with (final.parent / f".{final.name}.lock").open("w") as lock:

@@ -1,0 +1,180 @@
+"""Only a complete BERT checkpoint is exported; any other is refused by an error that names what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from nearshore.bundle import Bundle, Pooling
+from nearshore.export.checkpoint import UnusableCheckpointError
+from nearshore.export.exporter import export_bundle
+from tests.tiny_bert import embed_golden, make_checkpoint, write_json
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def checkpoint(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "checkpoint"))
+
+
+def export(checkpoint: Path) -> Bundle:
+    destination = checkpoint.parent / "bundle"
+    return export_bundle(checkpoint, destination, name="tiny", embed_golden=embed_golden)
+
+
+def edit(file: str, **changes: object) -> Callable[[Path], None]:
+    """A change of entries in a JSON file; None removes one."""
+
+    def apply(folder: Path) -> None:
+        content = json.loads((folder / file).read_text(encoding="utf-8")) | changes
+        write_json(folder / file, {key: value for key, value in content.items() if value is not None})
+
+    return apply
+
+
+def write(file: str, content: object) -> Callable[[Path], None]:
+    """A JSON file with this content."""
+    return lambda folder: write_json(folder / file, content)
+
+
+def remove(file: str) -> Callable[[Path], None]:
+    """A file that is not there."""
+    return lambda folder: (folder / file).unlink()
+
+
+def truncate(file: str, share: float) -> Callable[[Path], None]:
+    """A file that was cut off."""
+
+    def apply(folder: Path) -> None:
+        content = (folder / file).read_bytes()
+        (folder / file).write_bytes(content[: int(share * len(content))])
+
+    return apply
+
+
+def retensor(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Tensors with a change made in place."""
+
+    def apply(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return apply
+
+
+def module(kind: str, path: str = "") -> dict[str, str]:
+    """An entry of modules.json."""
+    return {"path": path, "type": f"sentence_transformers.models.{kind}"}
+
+
+QUERY = "encoder.layer.1.attention.self.query.weight"
+REFUSED = {
+    "another architecture": (edit("config.json", model_type="roberta"), "model_type 'roberta'"),
+    "no architecture": (edit("config.json", model_type=None), "model_type None"),
+    "a decoder": (edit("config.json", is_decoder=True), "is_decoder True"),
+    "relative positions": (edit("config.json", position_embedding_type="relative_key"), "'relative_key'"),
+    "unknown activation": (edit("config.json", hidden_act="relu"), "hidden_act 'relu'"),
+    "no heads": (edit("config.json", num_attention_heads=None), "config.json lacks num_attention_heads"),
+    "heads of no width": (edit("config.json", num_attention_heads=0), "config.json, heads: .* greater than or equal"),
+    "heads that do not divide": (edit("config.json", num_attention_heads=5), "not a multiple of 5 heads"),
+    "config missing": (remove("config.json"), "config.json is missing"),
+    "config is no JSON": (truncate("config.json", 0.5), "config.json cannot be read"),
+    "config is a list": (write("config.json", []), "config.json is not a JSON dict"),
+    "weights missing": (remove("model.safetensors"), "model.safetensors is missing"),
+    "weights cut off": (truncate("model.safetensors", 0.7), "model.safetensors cannot be read"),
+    "weights empty": (truncate("model.safetensors", 0), "model.safetensors cannot be read"),
+    "tensor missing": (retensor(lambda t: t.pop(QUERY)), f"lacks the tensor {QUERY}"),
+    "tensor of another shape": (
+        retensor(lambda t: t.update({QUERY: t[QUERY][:-1]})),
+        rf"{QUERY} has shape \(31, 32\), by config.json it is \(32, 32\)",
+    ),
+    "tensor of another type": (
+        retensor(lambda t: t.update({QUERY: t[QUERY].astype(np.int8)})),
+        f"{QUERY} has type I8",
+    ),
+    "more layers than tensors": (edit("config.json", num_hidden_layers=3), "lacks the tensor encoder.layer.2"),
+    "tokenizer missing": (remove("tokenizer.json"), "tokenizer.json is missing"),
+    "tokenizer cut off": (truncate("tokenizer.json", 0.9), "tokenizer.json cannot be read"),
+    "tokenizer is no tokenizer": (write("tokenizer.json", {"model": 1}), "tokenizer.json is not a tokenizer"),
+    "tokenizer without [CLS] and [SEP]": (edit("tokenizer.json", post_processor=None), r"put \[CLS\] and \[SEP\]"),
+    "tokens beyond the network's": (edit("tokenizer.json", added_tokens=[
+        {"id": 213, "content": "<extra>", "special": True, "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": False},
+    ]), "has token number 213, the network only 213 tokens"),
+    "left truncation": (edit("tokenizer_config.json", truncation_side="left"), "truncates on the left"),
+    "more tokens than positions": (edit("sentence_bert_config.json", max_seq_length=129), "max_seq_length is 129"),
+    "lower-casing outside the tokenizer": (edit("sentence_bert_config.json", do_lower_case=True), "do_lower_case"),
+    "a default prompt":
+        (write("config_sentence_transformers.json", {"default_prompt_name": "query"}), "prompt 'query'"),
+    "a dense layer after pooling": (write("modules.json", [module("Transformer"), module("Dense")]), "asks for Dense"),
+    "transformer in a subfolder": (write("modules.json", [module("Transformer", "0_BERT")]), "lies in '0_BERT'"),
+    "pooling of no kind": (edit("1_Pooling/config.json", pooling_mode_mean_tokens=False), r"asks for \[\]"),
+    "two poolings": (edit("1_Pooling/config.json", pooling_mode_cls_token=True), "'cls_token', 'mean_tokens'"),
+    "unknown pooling": (edit("1_Pooling/config.json", pooling_mode="lasttoken"), "'lasttoken'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses_what_it_cannot_export(checkpoint: Path, name: str) -> None:
+    """The error names the file and what is wrong with it, and no bundle appears."""
+    change, complaint = REFUSED[name]
+    change(checkpoint)
+    with pytest.raises(UnusableCheckpointError, match=complaint) as caught:
+        export(checkpoint)
+    assert caught.value.reason == "CHECKPOINT_UNUSABLE"
+    assert not (checkpoint.parent / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "pooling"),
+    [
+        (edit("1_Pooling/config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False), Pooling.CLS),
+        (write("1_Pooling/config.json", {"pooling_mode": "cls", "include_prompt": True}), Pooling.CLS),
+        (write("1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "include_prompt": True}), Pooling.MEAN),
+    ],
+)
+def test_reads_every_spelling_of_pooling(checkpoint: Path, change: Callable[[Path], None], pooling: Pooling) -> None:
+    """Old and new pooling configurations of sentence-transformers mean the same."""
+    change(checkpoint)
+    assert export(checkpoint).manifest.pooling is pooling
+
+
+def test_a_plain_encoder_is_pooled_by_mean(checkpoint: Path) -> None:
+    """Without modules.json and sentence_bert_config.json, the defaults of sentence-transformers hold."""
+    for file in ("modules.json", "sentence_bert_config.json", "README.md"):
+        (checkpoint / file).unlink()
+    manifest = export(checkpoint).manifest
+    assert (manifest.pooling, manifest.normalize, manifest.max_tokens) == (Pooling.MEAN, False, 128)
+    assert manifest.license == "unknown"
+
+
+def test_reads_the_names_of_other_conversions(checkpoint: Path) -> None:
+    """Tensors of BertForX (bert.*) with TensorFlow's gamma and beta give the same graph."""
+    expected = export(checkpoint).manifest.files["model.onnx"]
+    tensors = load_file(checkpoint / "model.safetensors")
+    renamed = {
+        f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in tensors.items()
+    }
+    save_file({**renamed, "cls.predictions.bias": np.zeros(3, np.float32)}, checkpoint / "model.safetensors")
+    assert export(checkpoint).manifest.files["model.onnx"] == expected
+
+
+def test_half_precision_weights_are_widened(checkpoint: Path) -> None:
+    """A float16 checkpoint is exported as float32."""
+    tensors = load_file(checkpoint / "model.safetensors")
+    save_file({name: value.astype(np.float16) for name, value in tensors.items()}, checkpoint / "model.safetensors")
+    bundle = export(checkpoint)
+    assert bundle.golden().vectors.dtype == np.float32
