@@ -1,0 +1,316 @@
+"""Worker threads, futures, deadlines and the bound, with a fake model and a clock that the test moves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Future, wait
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from nearshore.embedding.request import TokenIds
+from nearshore.embedding.scheduler import Scheduler
+from nearshore.errors import DeadlineError, ModelRunError, OverloadedError, UnavailableError
+from nearshore.records import F32
+
+MAX_RUN_TOKENS = 32
+MAX_QUEUED_TOKENS = 120
+PATIENCE_S = 20  # until a hanging test is given up; no test waits for it
+
+
+class Model:
+    """A model that runs only when the test lets it; a text's vector is its first two token ids."""
+
+    def __init__(self) -> None:
+        self.started: SimpleQueue[list[TokenIds]] = SimpleQueue()
+        self._orders: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def embed(self, texts: Sequence[TokenIds]) -> F32:
+        self.started.put(list(texts))
+        order = self._orders.get(timeout=PATIENCE_S)
+        if order is not None:
+            raise order
+        return np.array([ids[:2] for ids in texts], np.float32)
+
+    def wait_for_run(self) -> list[TokenIds]:
+        """Block until a run has begun."""
+        return self.started.get(timeout=PATIENCE_S)
+
+    def proceed(self, error: Exception | None = None) -> None:
+        """Let one run end, well or with an error."""
+        self._orders.put(error)
+
+
+def scheduler_of(model: Model, clock: list[float] | None = None, *, workers: int = 1) -> Scheduler:
+    """A scheduler over the fake model; clock[0] is the time."""
+    now = [0.0] if clock is None else clock
+    return Scheduler(
+        model.embed,
+        workers=workers,
+        max_run_tokens=MAX_RUN_TOKENS,
+        max_queued_tokens=MAX_QUEUED_TOKENS,
+        clock=lambda: now[0],
+    )
+
+
+@dataclass(eq=False)
+class Call:
+    """What the test knows of one request."""
+
+    number: int
+    texts: list[list[int]]
+    deadline: float | None
+    future: Future[F32]
+    waiting: set[int]  # positions that have not begun
+    ran: set[int] = field(default_factory=set)  # positions that were embedded
+    failed: type[Exception] | None = None
+    cancelled: bool = False
+
+    @property
+    def tokens_waiting(self) -> int:
+        return sum(len(self.texts[position]) for position in self.waiting)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Callers come, leave and run out of time while one worker embeds, run by run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = [0.0]
+        self.model = Model()
+        self.scheduler = scheduler_of(self.model, self.clock)
+        self.calls: list[Call] = []
+        self.running: list[tuple[Call, int]] = []
+
+    @rule(
+        lengths=st.lists(st.sampled_from([2, 3, 9, 40]), min_size=1, max_size=6),
+        bulk=st.booleans(),
+        wait_s=st.none() | st.integers(0, 4),
+    )
+    def submit(self, lengths: list[int], bulk: bool, wait_s: int | None) -> None:
+        self.expire()
+        number = len(self.calls)
+        texts = [[number, position] * length for position, length in enumerate(lengths)]
+        deadline = None if wait_s is None else self.clock[0] + wait_s
+        tokens = sum(map(len, texts))
+        if sum(call.tokens_waiting for call in self.calls) + tokens > MAX_QUEUED_TOKENS:
+            with pytest.raises(OverloadedError):
+                self.scheduler.submit(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline)
+            return
+        future = self.scheduler.submit(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline)
+        self.calls.append(Call(number, texts, deadline, future, set(range(len(texts)))))
+        if not self.running:
+            self.expire()
+            self.begin()
+
+    @precondition(lambda self: self.running)
+    @rule(fails=st.booleans())
+    def end_run(self, fails: bool) -> None:
+        done, self.running = self.running, []
+        for call, position in done:
+            if fails and not call.future.done():
+                call.failed = ModelRunError
+                call.waiting.clear()
+            elif not fails:
+                call.ran.add(position)
+        self.expire()
+        self.model.proceed(RuntimeError("out of order") if fails else None)
+        self.begin()
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        call = data.draw(st.sampled_from(self.calls))
+        if len(call.ran) == len(call.texts) or call.failed:
+            return  # being answered at this moment
+        call.cancelled = call.future.cancel()
+        assert call.cancelled
+        call.waiting.clear()
+
+    @rule(seconds=st.integers(1, 3))
+    def let_time_pass(self, seconds: int) -> None:
+        self.clock[0] += seconds
+
+    def expire(self) -> None:
+        """The scheduler looks at the clock whenever somebody comes and whenever a run is made."""
+        for call in self.calls:
+            if call.waiting and call.deadline is not None and call.deadline <= self.clock[0]:
+                call.failed = DeadlineError
+                call.waiting.clear()
+
+    def begin(self) -> None:
+        """If anything waits, a run begins at once, of one length and within its size, of nobody who has left."""
+        for call in self.calls:
+            if call.failed or len(call.ran) == len(call.texts):
+                wait([call.future], PATIENCE_S)  # the worker has dropped what the model above has dropped
+        if not any(call.waiting for call in self.calls):
+            return
+        run = self.model.wait_for_run()
+        assert len({len(ids) for ids in run}) == 1
+        assert len(run) == 1 or sum(map(len, run)) <= MAX_RUN_TOKENS
+        self.running = [(self.calls[ids[0]], ids[1]) for ids in run]
+        for call, position in self.running:
+            call.waiting.remove(position)  # KeyError: begun twice, or after its caller was gone
+
+    @invariant()
+    def bound_holds(self) -> None:
+        assert self.scheduler.queued_tokens <= MAX_QUEUED_TOKENS
+
+    def teardown(self) -> None:
+        """Everyone is answered exactly once: with the right vectors, or with the reason why not."""
+        for call in self.calls:
+            if call.waiting:
+                call.failed = UnavailableError
+        if self.running:
+            self.model.proceed()
+            for call, position in self.running:
+                call.ran.add(position)
+        self.scheduler.close()
+        for call in self.calls:
+            assert call.future.done()
+            if call.cancelled:
+                assert call.future.cancelled()
+            elif call.failed:
+                assert isinstance(call.future.exception(), call.failed)
+            else:
+                expected = [[call.number, position] for position in range(len(call.texts))]
+                np.testing.assert_array_equal(call.future.result(), expected)
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def scheduler(model: Model) -> Iterator[Scheduler]:
+    scheduler = scheduler_of(model)
+    yield scheduler
+    scheduler.close()
+
+
+def submit(scheduler: Scheduler, *texts: list[int], bulk: bool = False) -> Future[F32]:
+    """Queue texts; the result is their vectors."""
+    return scheduler.submit(texts, answer=lambda vectors: vectors, bulk=bulk)
+
+
+def test_a_failing_run_fails_only_the_requests_in_it(model: Model, scheduler: Scheduler) -> None:
+    """The model's error reaches those whose texts were in that run; the worker lives on and serves the others."""
+    broken = submit(scheduler, [1, 1], [1, 1, 1])
+    other = submit(scheduler, [2, 2, 2, 2])
+    model.wait_for_run()
+    model.proceed(MemoryError())
+    assert model.wait_for_run() == [[2, 2, 2, 2]]
+    model.proceed()
+    with pytest.raises(ModelRunError, match="MemoryError"):
+        broken.result(PATIENCE_S)
+    np.testing.assert_array_equal(other.result(PATIENCE_S), [[2, 2]])
+
+
+def test_a_cancelled_caller_frees_its_place_at_once(model: Model, scheduler: Scheduler) -> None:
+    """What has not begun of a cancelled request never runs, no longer counts, and waiters on its future are told."""
+    submit(scheduler, [1, 1])
+    model.wait_for_run()
+    leaver = submit(scheduler, [2] * 50, [3] * 50)
+    stayer = submit(scheduler, [4] * 20)
+    assert leaver.cancel()
+    assert scheduler.queued_tokens == 20
+    assert wait([leaver], PATIENCE_S).done == {leaver}
+    model.proceed()
+    assert model.wait_for_run() == [[4] * 20]
+    model.proceed()
+    stayer.result(PATIENCE_S)
+    with pytest.raises(CancelledError):
+        leaver.result()
+
+
+def test_close_with_work_in_flight(model: Model) -> None:
+    """Closing lets the run in progress end and answers it; what waited, and what comes later, is told UNAVAILABLE."""
+    scheduler = scheduler_of(model)
+    running = submit(scheduler, [1, 1])
+    model.wait_for_run()
+    waiting = submit(scheduler, [2, 2, 2])
+    told = threading.Event()
+    waiting.add_done_callback(lambda future: told.set())
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    assert told.wait(PATIENCE_S)
+    assert not running.done()
+    model.proceed()
+    closing.join(PATIENCE_S)
+    np.testing.assert_array_equal(running.result(PATIENCE_S), [[1, 1]])
+    with pytest.raises(UnavailableError):
+        waiting.result(PATIENCE_S)
+    with pytest.raises(UnavailableError):
+        submit(scheduler, [1, 1])
+    scheduler.close()  # closing twice is fine
+
+
+def test_a_full_queue_refuses_at_once(model: Model, scheduler: Scheduler) -> None:
+    """Beyond the bound submit raises OVERLOADED, saying how full it is; the same call is taken once there is room."""
+    submit(scheduler, [1, 1])
+    model.wait_for_run()
+    full = submit(scheduler, [2] * MAX_QUEUED_TOKENS)
+    with pytest.raises(OverloadedError, match="120 of at most 120 tokens are waiting") as caught:
+        submit(scheduler, [3, 3])
+    assert caught.value.metadata["queued_tokens"] == "120"
+    full.cancel()
+    submit(scheduler, [3, 3])
+    for _ in range(2):
+        model.proceed()
+
+
+def test_a_call_larger_than_the_queue_names_the_setting(scheduler: Scheduler) -> None:
+    """A call that could never be taken is refused even by an idle server, with the setting to raise."""
+    with pytest.raises(OverloadedError, match=r"has 121 tokens.*Send fewer.*embedding\.max_queued_tokens"):
+        submit(scheduler, [1] * (MAX_QUEUED_TOKENS + 1))
+
+
+def test_workers_run_at_the_same_time() -> None:
+    """Two workers are inside the model at once: neither waits for the other's run."""
+    meeting = threading.Barrier(2)
+
+    def embed(texts: Sequence[TokenIds]) -> F32:
+        meeting.wait(PATIENCE_S)
+        return np.zeros((len(texts), 2), np.float32)
+
+    scheduler = Scheduler(embed, workers=2, max_run_tokens=8, max_queued_tokens=100)
+    submit(scheduler, [1] * 8, [2] * 8).result(PATIENCE_S)
+    scheduler.close()
+
+
+def test_a_callback_may_submit(model: Model, scheduler: Scheduler) -> None:
+    """Answers are given without holding the scheduler's lock, so that whoever gets one can ask again."""
+    again: SimpleQueue[Future[F32]] = SimpleQueue()
+    submit(scheduler, [1, 1]).add_done_callback(lambda future: again.put(submit(scheduler, [2, 2])))
+    for _ in range(2):
+        model.wait_for_run()
+        model.proceed()
+    np.testing.assert_array_equal(again.get(timeout=PATIENCE_S).result(PATIENCE_S), [[2, 2]])
+
+
+def test_an_error_in_the_answer_reaches_the_caller(model: Model, scheduler: Scheduler) -> None:
+    """A result that cannot be made fails its own future and leaves the worker alive."""
+
+    def answer(vectors: F32) -> None:
+        raise ValueError("no")
+
+    future = scheduler.submit([[1, 1]], answer=answer)
+    model.wait_for_run()
+    model.proceed()
+    with pytest.raises(ValueError, match="no"):
+        future.result(PATIENCE_S)
+    after = submit(scheduler, [2, 2])
+    model.wait_for_run()
+    model.proceed()
+    after.result(PATIENCE_S)
