@@ -126,7 +126,7 @@ class Writer:
             except Exception:  # the thread must outlive any mistake: every later write depends on it
                 _log.exception("store writer met a mistake")
             finally:
-                self._finish(group)
+                self._answer_rest(group)
         if self._connection is not None:
             self._connection.close()  # as the last connection it checkpoints and removes the WAL
 
@@ -149,6 +149,7 @@ class Writer:
                 if rows > self._limits.max_transaction_rows or size_bytes > self._limits.max_transaction_bytes:
                     break
                 group.append(self._queue.popleft())
+            self._queued_bytes -= sum(call.write.rows.size_bytes for call in group if isinstance(call, _Call))
             return group
 
     def _serve(self, group: Sequence[_Call | _Job]) -> None:
@@ -257,10 +258,9 @@ class Writer:
             busy, size_bytes = 1, self._checkpoint_at_bytes
         self._checkpoint_at_bytes = size_bytes + CHECKPOINT_RETRY_BYTES if busy else MAX_WAL_BYTES
 
-    def _finish(self, group: Sequence[_Call | _Job]) -> None:
-        """Give back the group's place in the queue; a caller that a mistake left without an answer gets one."""
-        with self._changed:
-            self._queued_bytes -= sum(call.write.rows.size_bytes for call in group if isinstance(call, _Call))
+    @staticmethod
+    def _answer_rest(group: Sequence[_Call | _Job]) -> None:
+        """A caller that a mistake left without an answer gets one."""
         for task in group:
             if not task.future.done():
                 task.future.set_exception(NearshoreError("The store made a mistake.", "Please report this."))

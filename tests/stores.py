@@ -1,0 +1,109 @@
+"""Stores for tests: how to open one of each kind, and small helpers. A further store adds its factory here."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from nearshore.records import CollectionSpec, Document, Item, MetadataValue, Upsert
+from nearshore.store.base import Cursor, FeedPage, Store, Walk
+from nearshore.store.sqlite import SqliteStore
+
+SPEC = CollectionSpec("passages", 3)
+
+
+class StoreFactory(Protocol):
+    """Opens one store again and again, and sets it back to an earlier state as a restored backup does."""
+
+    def open(self, max_transaction_rows: int = 1_000, max_queued_bytes: int = 1 << 24) -> Store:
+        """Open the store, empty at first."""
+
+    def back_up(self) -> None:
+        """Remember the present state. The store must be closed."""
+
+    def restore(self) -> None:
+        """Go back to what back_up remembered. The store must be closed."""
+
+
+class SqliteFactory:
+    """Stores in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "data"
+        self._backup = folder / "backup"
+
+    def open(self, max_transaction_rows: int = 1_000, max_queued_bytes: int = 1 << 24) -> SqliteStore:
+        """See StoreFactory."""
+        return SqliteStore.open(
+            self.folder,
+            max_transaction_rows=max_transaction_rows,
+            max_transaction_bytes=4 << 20,
+            max_queued_bytes=max_queued_bytes,
+        )
+
+    def back_up(self) -> None:
+        """See StoreFactory."""
+        shutil.copytree(self.folder, self._backup)
+
+    def restore(self) -> None:
+        """See StoreFactory."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self._backup, self.folder)
+
+
+FACTORIES: Mapping[str, Callable[[Path], StoreFactory]] = {"sqlite": SqliteFactory}
+
+
+def upsert(key: str, text: str = "text", metadata: Mapping[str, MetadataValue] | None = None) -> Upsert:
+    """A small document whose vector and hash follow from its text."""
+    vector = np.array([len(text), sum(map(ord, text)) % 997, 1.0], dtype=np.float32)
+    return Upsert(Document(key, text, metadata=metadata or {}), vector, repr(text).encode()[:32])
+
+
+@contextmanager
+def writer_held(store: Store, collection_id: int) -> Iterator[None]:
+    """Keep the store's committing thread busy, so that what is written within the block becomes one group."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(_: int) -> None:
+        entered.set()
+        leave.wait()
+
+    store.watch(hold)
+    store.write(collection_id, []).result()
+    entered.wait()
+    try:
+        yield
+    finally:
+        leave.set()
+
+
+def walk(
+    store: Store, collection_id: int, cursor: Cursor | None = None, limit: int = 1_000
+) -> tuple[list[Item], FeedPage]:
+    """All items of one walk from cursor, and its last page."""
+    items: list[Item] = []
+    resume: Walk | None = None
+    while True:
+        page = store.read_feed(collection_id, cursor or Cursor(), resume, limit)
+        items.extend(page.items)
+        resume = page.next
+        if resume is None:
+            return items, page
+
+
+def live_texts(items: list[Item]) -> dict[str, str]:
+    """The texts that a follower ends with when it applies these items in order."""
+    state: dict[str, str] = {}
+    for item in items:
+        if item.document is None:
+            state.pop(item.id, None)
+        else:
+            state[item.id] = item.document.text
+    return state
