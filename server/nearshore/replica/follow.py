@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from nearshore.errors import CollectionNotFoundError, HistoryChangedError
+from nearshore.errors import CollectionNotFoundError, HistoryChangedError, NearshoreError
 from nearshore.index import BuildCancelled
 from nearshore.replica import snapshots
 from nearshore.replica.builder import Builder
@@ -51,7 +51,7 @@ class Follower:
         self._wake = wake
         self._log = log.bind(collection=replica.collection.spec.name)
         self._mirror: Mirror | None = None
-        self._published = False  # the mirror being filled is the one that is served
+        self._served: Mirror | None = None  # another than _mirror while that one is being filled aside
         self._saver = Saver(replica, around.snapshots / str(replica.collection.id), around.options)
         self._build_at = 0.0
         self._blocked = ""
@@ -60,7 +60,7 @@ class Follower:
     def wants_step(self, head: Cursor, now: float) -> bool:
         """Whether there is something to do, given the store's head. now: time.monotonic()."""
         mirror = self._mirror
-        if mirror is None or not self._published or mirror.walk is not None or mirror.cursor != head:
+        if mirror is None or self._served is not mirror or mirror.walk is not None or mirror.cursor != head:
             return True
         self.replica.heard(head)
         return len(self.replica.waiters) > 0 or self._saver.wanted(mirror, now) or 0 < self._build_at <= now
@@ -78,23 +78,26 @@ class Follower:
         OSError (disk full); the step can be repeated after each.
         """
         mirror = self._mirror or self._open()
-        self._adopt(mirror)
+        if mirror.walk is None:
+            self._adopt(mirror)
         if len(self.replica.waiters):
             self.replica.waiters.verify(self._around.store)
-        if self._paused(mirror):
-            return False
         try:
-            page = self._read(mirror)
+            if self._paused(mirror):
+                self._read(mirror, limit=1)  # nothing is applied, but the head is known and the history checked
+                self.replica.wake_waiters()
+                return False
+            page = self._read(mirror, limit=self._around.options.page_rows)
         except HistoryChangedError as error:
             self._start_over(error)
             return True
         self._take(mirror, page)
-        self._plan(mirror)
+        if mirror.walk is None:
+            self._plan(mirror)
         return mirror.walk is not None or mirror.sweep()
 
-    def _read(self, mirror: Mirror) -> FeedPage:
-        around = self._around
-        page = around.store.read_feed(self.replica.collection.id, mirror.cursor, mirror.walk, around.options.page_rows)
+    def _read(self, mirror: Mirror, limit: int) -> FeedPage:
+        page = self._around.store.read_feed(self.replica.collection.id, mirror.cursor, mirror.walk, limit)
         self.replica.heard(page.head)
         return page
 
@@ -104,16 +107,16 @@ class Follower:
         if page.next is not None:
             self._tell_progress(mirror, page)
             return
-        if mirror.cursor != page.head or not self._published:
+        if mirror.cursor != page.head or self._served is not mirror:
             mirror.cursor, mirror.commit_at = page.head, page.head_at
             self._publish(mirror)
         self.replica.wake_waiters()
 
     def _publish(self, mirror: Mirror, rows: dict[str, int] | None = None) -> None:
-        replaced = self.replica.publish(mirror, mirror.freeze(), rows)
-        self._published = True
-        if replaced is not None:
-            replaced.close()
+        self.replica.publish(mirror, mirror.freeze(), rows)
+        if self._served is not None and self._served is not mirror:
+            self._served.close()
+        self._served = mirror
 
     # Loading and starting over
 
@@ -138,14 +141,13 @@ class Follower:
         """Fill a second mirror from position 0; the served one stays until that is complete."""
         self._log.warning("history of the store changed, rebuilding", detail=str(error))
         self.replica.history_changed()
-        if self._mirror is not None and not self._published:
+        if self._mirror is not None and self._mirror is not self._served:
             self._mirror.close()
-        self._published = False
         self._mirror = self._new_mirror()
         self._started = time.monotonic()
 
     def _tell_progress(self, mirror: Mirror, page: FeedPage) -> None:
-        if self._published or page.next is None:
+        if self._served is mirror or page.next is None:
             return
         share = page.next.position / max(1, page.head.position)
         self.replica.loading(mirror.rows_read, share, building=False, ready=self.replica.ready.is_set())
@@ -158,15 +160,11 @@ class Follower:
     # Builds and snapshots
 
     def _paused(self, mirror: Mirror) -> bool:
-        """Whether the feed waits for the build that is out. A rebuild needs the end of the walk, so that goes on."""
-        task = mirror.building
-        if task is None or mirror.tail_rows <= _PAUSE_AT_TAILS * self._around.options.index.max_tail_rows:
-            return False
-        return mirror.walk is None or task.plan.kind == "seal"
+        """Whether the feed waits for the build that is out."""
+        too_long = _PAUSE_AT_TAILS * self._around.options.index.max_tail_rows
+        return mirror.building is not None and mirror.tail_rows > too_long
 
     def _plan(self, mirror: Mirror) -> None:
-        if not self._published:
-            return
         now = time.monotonic()
         task = None
         if now >= self._build_at:
@@ -191,16 +189,15 @@ class Follower:
             self._log.info("collection ready", position=view.position, rows=view.index.live, seconds=seconds)
 
     def _adopt(self, mirror: Mirror) -> None:
-        task = mirror.finished_build()
-        if task is None:
+        task = mirror.building
+        if task is None or not task.finished:
             return
         if task.error is not None:
             self._give_up(mirror, task)
             return
         first = mirror.sealed_rows == 0
         rows = mirror.adopt(task)
-        if mirror.walk is None:
-            self._publish(mirror, rows)
+        self._publish(mirror, rows)
         if first or rows is not None:
             self._saver.hurry()
         self._log.info(
@@ -217,20 +214,21 @@ class Follower:
 
     def drop(self) -> None:
         """The collection was deleted: fail who waits, remove the files."""
-        self.replica.waiters.fail(CollectionNotFoundError(self.replica.collection.spec.name))
-        self.close()
+        self.close(CollectionNotFoundError(self.replica.collection.spec.name))
         shutil.rmtree(self._saver.root, ignore_errors=True)
 
     def save_last(self, budget_bytes: int) -> int:
         """At a clean end, write a snapshot if that is worth it and fits. Returns the bytes it took."""
-        return self._saver.save_last(self._mirror, budget_bytes) if self._mirror and self._published else 0
+        return self._saver.save_last(self._mirror, budget_bytes) if self._mirror and self._served is self._mirror else 0
 
     def cancel_build(self) -> None:
         """Let the build that is out end soon, without a result."""
         if self._mirror is not None and self._mirror.building is not None:
             self._mirror.building.plan.cancel()
 
-    def close(self) -> None:
-        """Drop the working files, and the build that is out."""
-        if self._mirror is not None:
-            self._mirror.close()
+    def close(self, error: NearshoreError) -> None:
+        """Drop the working files and fail who still waits with `error`."""
+        self.replica.waiters.fail(error)
+        for mirror in {self._mirror, self._served}:
+            if mirror is not None:
+                mirror.close()

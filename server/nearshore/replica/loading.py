@@ -15,7 +15,7 @@ from nearshore.index import IndexOptions, Segment
 from nearshore.records import Collection
 from nearshore.replica.directory import Directory
 from nearshore.replica.mirror import Mirror
-from nearshore.replica.payload import Payload
+from nearshore.replica.payload import OpenFile, Payload
 from nearshore.replica.snapshots import IDS, PAYLOAD, PLACES, Manifest, SnapshotError, copy_verified
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -58,6 +58,6 @@ def _open(
     counts = {len(ids), len(starts), segment.row_count}
     if counts != {manifest.rows} or len(rows) != manifest.live_rows:
         raise SnapshotError(source, IDS, f"rows {sorted(counts)} and {len(rows)} ids do not fit together")
-    mirror = Mirror(segment, Payload(folder / PAYLOAD, starts, lengths), folder, lock)
+    mirror = Mirror(segment, Payload(OpenFile(folder / PAYLOAD), starts, lengths), folder, lock)
     mirror.restore(ids, Directory(rows), manifest.cursor, manifest.commit_at)
     return mirror

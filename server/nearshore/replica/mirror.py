@@ -21,7 +21,7 @@ from nearshore.errors import StorageFullError
 from nearshore.index import BuildCancelled, BuildPlan, Built, IndexOptions, Segment
 from nearshore.records import Collection, Document, Item
 from nearshore.replica.directory import Directory
-from nearshore.replica.payload import Compacted, Payload, PayloadReader, compact
+from nearshore.replica.payload import Compacted, OpenFile, Payload, PayloadReader, compact
 from nearshore.replica.view import ReplicaView
 from nearshore.store.base import Cursor, Walk
 
@@ -58,7 +58,7 @@ class Mirror:
         folder.mkdir(parents=True)
         spec = collection.spec
         segment = Segment(folder, dimensions=spec.dimensions, metric=spec.metric, kind=spec.index_kind, options=options)
-        return cls(segment, Payload(payload_path(folder)), folder, lock)
+        return cls(segment, Payload(OpenFile(payload_path(folder))), folder, lock)
 
     def restore(self, row_ids: list[str], directory: Directory, cursor: Cursor, commit_at: datetime | None) -> None:
         """Stand where a snapshot stood: ids by row, dead ones too, and the feed position."""
@@ -127,26 +127,23 @@ class Mirror:
         self.building = BuildTask(plan, self._payload.reader(), path)
         return self.building
 
-    def finished_build(self) -> BuildTask | None:
-        """The build to be taken in now, if one is. One that renumbers rows waits for the end of the walk."""
-        task = self.building
-        if task is None or not task.finished or (self.walk is not None and task.plan.kind != "seal"):
-            return None
-        return task
-
     def adopt(self, task: BuildTask) -> dict[str, int] | None:
-        """Take in a build that ended well. Returns the renumbered directory to publish with it, or None: rows stay."""
+        """Take in a build that ended well. Returns the renumbered directory to publish with it, or None: rows stay.
+
+        Raises StorageFullError or OSError, changing nothing; then it can be tried again.
+        """
         if task.built is None:
             raise RuntimeError("only a build that ended well can be adopted") from task.error
+        compacted = None if task.compacted is None else self._payload.caught_up(task.compacted)
         old_to_new = self._segment.adopt(task.built)
         self.building = None
         if old_to_new is None:
             return None
-        if task.compacted is None or task.path is None:
+        if compacted is None:
             raise RuntimeError("a build renumbered its rows without having been planned as a rebuild")
-        previous, rows = self._payload, self._segment.row_count
-        self._payload = previous.renumbered(task.path, task.compacted, old_to_new, rows)
-        previous.discard()
+        rows = self._segment.row_count
+        self._payload.discard()
+        self._payload = compacted.renumbered(old_to_new, rows)
         row_ids = [""] * rows
         for old, new in enumerate(old_to_new.tolist()):
             if new >= 0:

@@ -101,9 +101,9 @@ class PayloadReader:
 class Payload:
     """The writing side, used by one thread. Rows are numbered like those of the segment beside it."""
 
-    def __init__(self, path: Path, starts: I64 | None = None, lengths: I64 | None = None) -> None:
-        """Start a file at `path`, or go on with one whose records lie at starts (n,) and lengths (n,)."""
-        self._file = OpenFile(path)
+    def __init__(self, file: OpenFile, starts: I64 | None = None, lengths: I64 | None = None) -> None:
+        """Write into a new file, or go on with one whose records lie at starts (n,) and lengths (n,)."""
+        self._file = file
         self._starts = np.zeros(0, np.int64) if starts is None else starts
         self._lengths = np.zeros(0, np.int64) if lengths is None else lengths
         self._rows = len(self._starts)
@@ -116,7 +116,15 @@ class Payload:
 
     def append(self, documents: Sequence[Document]) -> None:
         """Write one row each. Raises OSError (disk full) and is then as before."""
-        self._append([encode(document) for document in documents])
+        records = [encode(document) for document in documents]
+        lengths = np.fromiter((len(record) for record in records), np.int64, len(records))
+        self._file.write(b"".join(records), self._end)
+        self._reserve(self._rows + len(records))
+        new = slice(self._rows, self._rows + len(records))
+        self._lengths[new] = lengths
+        self._starts[new] = self._end + np.cumsum(lengths) - lengths
+        self._rows += len(records)
+        self._end += int(lengths.sum())
 
     def truncate(self, rows: int) -> None:
         """Forget all rows from number `rows` on; only rows that no reader has seen."""
@@ -131,16 +139,6 @@ class Payload:
         """Remove the file's name; readers keep what they hold."""
         self._file.path.unlink(missing_ok=True)
 
-    def _append(self, records: Sequence[bytes]) -> None:
-        lengths = np.fromiter((len(record) for record in records), np.int64, len(records))
-        self._file.write(b"".join(records), self._end)
-        self._reserve(self._rows + len(records))
-        new = slice(self._rows, self._rows + len(records))
-        self._lengths[new] = lengths
-        self._starts[new] = self._end + np.cumsum(lengths) - lengths
-        self._rows += len(records)
-        self._end += int(lengths.sum())
-
     def _reserve(self, rows: int) -> None:
         """Grow by doubling into new arrays: readers go on with the old ones."""
         if rows <= len(self._starts):
@@ -149,41 +147,43 @@ class Payload:
         grown[:, : self._rows] = self._starts[: self._rows], self._lengths[: self._rows]
         self._starts, self._lengths = grown[0], grown[1]
 
-    def renumbered(self, path: Path, compacted: Compacted, old_to_new: I64, rows: int) -> Payload:
-        """The payload of a rebuilt segment of `rows` rows; old_to_new (n,) is -1 for the dead.
-
-        `compacted`, at `path`, holds the records that lived when the rebuild began. Those written since lie at the
-        end of the new rows, in their old order, and are copied here.
-        """
-        planned = len(compacted.starts)
-        early = np.flatnonzero(old_to_new[:planned] >= 0)
-        late = planned + np.flatnonzero(old_to_new[planned:] >= 0)
-        places = np.zeros((2, rows - len(late)), np.int64)
-        places[:, old_to_new[early]] = compacted.starts[early], compacted.lengths[early]
-        moved, reader = Payload(path, places[0], places[1]), self.reader()
-        for at in range(0, len(late), _BATCH_ROWS):
-            moved._append([reader.record(row) for row in late[at : at + _BATCH_ROWS].tolist()])
-        return moved
+    def caught_up(self, compacted: Compacted) -> Compacted:
+        """`compacted` with the records that were written since it was made. Raises OSError; can be repeated."""
+        return _copied(self.reader(), np.arange(len(compacted.starts), self._rows), compacted)
 
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """A new file with the living records of a reader; starts and lengths (n,) stay in the reader's row numbers."""
+    """A new file without the dead records of an old one; rows are still numbered as in the old one."""
 
-    starts: I64
-    lengths: I64
+    file: OpenFile
+    starts: I64  # (n,) 0 where dead
+    lengths: I64  # (n,) 0 where dead
+    size_bytes: int
+
+    def renumbered(self, old_to_new: I64, rows: int) -> Payload:
+        """The payload of a rebuilt segment of `rows` rows; old_to_new (n,) is -1 for the dead."""
+        kept = np.flatnonzero(old_to_new >= 0)
+        places = np.zeros((2, rows), np.int64)
+        places[:, old_to_new[kept]] = self.starts[kept], self.lengths[kept]
+        return Payload(self.file, places[0], places[1])
 
 
 def compact(reader: PayloadReader, alive: npt.NDArray[np.bool_], path: Path) -> Compacted:
     """Copy the records of the rows that are alive (n,) into a new file at `path`. For the builder thread."""
-    starts, lengths = np.zeros(len(reader.starts), np.int64), np.zeros(len(reader.starts), np.int64)
-    rows = np.flatnonzero(alive)
-    file, end = OpenFile(path), 0
+    nothing = Compacted(OpenFile(path), np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
+    return _copied(reader, np.flatnonzero(alive), nothing)
+
+
+def _copied(reader: PayloadReader, rows: I64, target: Compacted) -> Compacted:
+    """`target` with the records of `rows`, which it has not yet, behind its own."""
+    places = np.zeros((2, len(reader.starts)), np.int64)
+    places[:, : len(target.starts)] = target.starts, target.lengths
+    end = target.size_bytes
     for at in range(0, len(rows), _BATCH_ROWS):
         batch = rows[at : at + _BATCH_ROWS]
         sizes = reader.lengths[batch]
-        file.write(b"".join([reader.record(row) for row in batch.tolist()]), end)
-        lengths[batch] = sizes
-        starts[batch] = end + np.cumsum(sizes) - sizes
+        target.file.write(b"".join([reader.record(row) for row in batch.tolist()]), end)
+        places[:, batch] = end + np.cumsum(sizes) - sizes, sizes
         end += int(sizes.sum())
-    return Compacted(starts, lengths)
+    return Compacted(target.file, places[0], places[1], end)

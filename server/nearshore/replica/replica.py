@@ -149,23 +149,21 @@ class Replica:
 
     # For the follower thread
 
-    def publish(self, mirror: Mirror, view: ReplicaView, rows: dict[str, int] | None = None) -> Mirror | None:
-        """Swap the view in, with what belongs to it, and wake who waited for it. Returns the mirror it replaces.
+    def publish(self, mirror: Mirror, view: ReplicaView, rows: dict[str, int] | None = None) -> None:
+        """Swap the view in, with what belongs to it.
 
         rows: the directory as a rebuild of the index renumbered it.
         """
         with self.lock:
-            replaced = self._mirror if self._mirror is not mirror else None
             if rows is not None:
                 mirror.directory.replace(rows)
             mirror.directory.publish()
+            if self._mirror is not mirror:
+                self._commits = OrderedDict()
             self._mirror, self._view, self._history_changed = mirror, view, False
-        if replaced is not None:
-            self._commits = OrderedDict()
         self._commits[view.position] = view.tag
         while len(self._commits) > _REMEMBERED_COMMITS:
             self._commits.popitem(last=False)
-        return replaced
 
     def wake_waiters(self) -> None:
         """Resolve those whose write is visible; nobody while the view belongs to another history."""

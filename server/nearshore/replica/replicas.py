@@ -92,8 +92,7 @@ class Replicas:
         budget = self._around.options.close_snapshot_bytes
         for follower in followers:
             budget -= follower.save_last(budget)
-            follower.replica.waiters.fail(ReplicaClosedError())
-            follower.close()
+            follower.close(ReplicaClosedError())
         with self._lock:
             self._followers, self._names = {}, {}
 

@@ -26,8 +26,10 @@ _WORTH_SHARE = 20  # a snapshot is worth writing when a 20th of the rows changed
 class SaveTask:
     """Writes one snapshot, in the builder thread. A failure to write is logged: the next one is due in its time."""
 
-    def __init__(self, view: ReplicaView, collection: Collection, root: Path) -> None:
-        """root: the folder of the collection's snapshots."""
+    def __init__(self, view: ReplicaView, collection: Collection, root: Path, changed_rows: int) -> None:
+        """root: the folder of the collection's snapshots; changed_rows: since the one before."""
+        self.changed_rows = changed_rows
+        self.failed = False
         self.finished = False
         self._view = view
         self._collection = collection
@@ -39,6 +41,7 @@ class SaveTask:
         try:
             folder = snapshots.write(self._view, self._collection, self._root)
         except (StorageFullError, OSError) as error:
+            self.failed = True
             bound.error("snapshot not written, the older one stays", error=str(error))
         else:
             seconds = round(time.monotonic() - started, 3)
@@ -93,13 +96,16 @@ class Saver:
 
     def wanted(self, mirror: Mirror, now: float) -> bool:
         """Whether a snapshot is due. now: time.monotonic()."""
-        if (self._task is not None and not self._task.finished) or not self._worth_it(mirror):
-            return False
-        return self._hurry or now - self._saved_at >= self._options.snapshot_interval_s
+        if self._task is not None:
+            if not self._task.finished:
+                return False
+            mirror.changed_rows += self._task.changed_rows if self._task.failed else 0
+            self._task = None
+        return self._worth_it(mirror) and (self._hurry or now - self._saved_at >= self._options.snapshot_interval_s)
 
     def take(self, mirror: Mirror, now: float) -> SaveTask:
         """The snapshot to write now; the next one counts from here."""
-        self._task = SaveTask(self._replica.view(), self._replica.collection, self.root)
+        self._task = SaveTask(self._replica.view(), self._replica.collection, self.root, mirror.changed_rows)
         self._saved_at, self._hurry, mirror.changed_rows = now, False, 0
         return self._task
 
@@ -114,5 +120,5 @@ class Saver:
         size = snapshots.size_bytes(view)
         if not self._worth_it(mirror) or size > budget_bytes:
             return 0
-        SaveTask(view, self._replica.collection, self.root).run()
+        SaveTask(view, self._replica.collection, self.root, mirror.changed_rows).run()
         return size
