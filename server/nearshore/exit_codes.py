@@ -11,6 +11,8 @@ class ExitCode(enum.IntEnum):
     OK = 0  # done, or stopped as asked by SIGTERM or SIGINT
     FAILED = 1  # a request was refused or an operation failed; the last line says why and what to do
     USAGE = 2  # flags, environment or configuration file are wrong
+    REJECTED = 3  # some of the input was refused, each place named with its reason; the rest is done
+    NOT_FOUND = 4  # a collection, model, document or file that was named does not exist
     UNAVAILABLE = 69  # something outside the process is missing: data folder locked or full, port in use, no server
     CRASHED = 70  # a part of the server died; restart it and report the logged traceback
-    INTERRUPTED = 130  # a second signal cut the orderly stop short
+    INTERRUPTED = 130  # Ctrl-C; of the server: a second signal cut the orderly stop short
