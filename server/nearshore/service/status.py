@@ -47,7 +47,7 @@ def status_of(error: errors.NearshoreError, request_id: str) -> tuple[StatusCode
     details: list[Message] = [
         ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={**metadata, "request_id": request_id})
     ]
-    if isinstance(error, RETRYABLE):
+    if isinstance(error, RETRYABLE) and not isinstance(error, errors.CommitUnknownError):
         details.append(RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)))
     code = code_of(type(error))
     return code, _status(code, str(error), details)

@@ -1,0 +1,108 @@
+"""Settings: precedence, and that nothing misspelt passes in silence."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nearshore.errors import InvalidSettingsError
+from nearshore.settings import load_settings, setting_names, variable_of
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("NEARSHORE_")]:
+        monkeypatch.delenv(name)
+
+
+def test_flags_beat_environment_beats_file_beats_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each source overrides only the fields that it names."""
+    file = tmp_path / "nearshore.toml"
+    file.write_text("[server]\nport = 1\ngrace_s = 1.0\nmax_message_bytes = 100000\n")
+    monkeypatch.setenv("NEARSHORE_SERVER__PORT", "2")
+    monkeypatch.setenv("NEARSHORE_SERVER__GRACE_S", "2")
+    server = load_settings(file, server__port=3, server__host=None).server
+    assert (server.port, server.grace_s, server.max_message_bytes, server.host) == (3, 2.0, 100_000, "127.0.0.1")
+
+
+def test_the_environment_can_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NEARSHORE_CONFIG works like --config."""
+    file = tmp_path / "nearshore.toml"
+    file.write_text("[server]\nport = 1\n")
+    monkeypatch.setenv("NEARSHORE_CONFIG", str(file))
+    assert load_settings().server.port == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("NEARSHORE_SERVER__PROT", "1", "Did you mean NEARSHORE_SERVER__PORT?"),
+        ("NEARSHORE_PORT", "1", "Did you mean NEARSHORE_SERVER__PORT?"),
+        ("NEARSHORE_DATADIR", "/x", "Did you mean NEARSHORE_DATA_DIR?"),
+        ("NEARSHORE_SERVER__PORT", "many", "server.port is 'many'"),
+        ("NEARSHORE_SERVER__PORT", "70000", "less than or equal to 65535"),
+        ("NEARSHORE_LOG__LEVEL", "loud", "log.level"),
+        ("NEARSHORE_SERVER", "{", "server"),
+    ],
+)
+def test_a_wrong_variable_is_refused(variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the variable or setting at fault, and the right one where there is one close to it."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidSettingsError) as refused:
+        load_settings()
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NEARSHORE_SERVICE_HOST", "10.0.0.1"),
+        ("NEARSHORE_SERVICE_PORT_GRPC", "50051"),
+        ("NEARSHORE_PORT", "tcp://10.0.0.1:50051"),
+        ("NEARSHORE_HEADLESS_PORT_50051_TCP_ADDR", "10.0.0.1"),
+        ("NEARSHORE_TEST_DATA", "/corpora"),
+    ],
+)
+def test_what_kubernetes_and_tests_set_is_let_pass(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service called nearshore puts variables of that prefix into every pod beside it."""
+    monkeypatch.setenv(variable, value)
+    assert load_settings().server.port == 50051
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[server]\nprot = 1\n", "server.prot is no setting. Did you mean server.port?"),
+        ("retention_s = 1\n", "Did you mean store.retention_s?"),
+        ("[server\n", "not valid TOML"),
+        ("[store]\nretention_s = 1\n", "store.retention_s is 1"),
+    ],
+)
+def test_a_wrong_file_is_refused(content: str, said: str, tmp_path: Path) -> None:
+    """Unknown names and impossible values in the file are refused like those of flags."""
+    file = tmp_path / "nearshore.toml"
+    file.write_text(content)
+    with pytest.raises(InvalidSettingsError) as refused:
+        load_settings(file)
+    assert said in str(refused.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """A server with defaults in place of a mistyped file would serve the wrong data folder."""
+    with pytest.raises(InvalidSettingsError, match=r"missing\.toml cannot be read"):
+        load_settings(tmp_path / "missing.toml")
+
+
+def test_folders_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder means the same place in every message and for every process."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(data_dir="~/data", model_dir="models")
+    assert (settings.data_dir, settings.model_dir) == (tmp_path / "data", tmp_path / "models")
+
+
+def test_every_setting_has_a_variable_and_a_meaning() -> None:
+    """The reference can show each setting."""
+    for name, field in setting_names().items():
+        assert variable_of(name).startswith("NEARSHORE_")
+        assert field.description, name
