@@ -83,8 +83,7 @@ def export_bundle(
 def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[str, ...]:
     tensors = Tensors(checkpoint)
     pooled = options.pooled_output and tensors.has_pooler
-    model = build_bert(checkpoint.network, tensors.read, pooled_output=pooled)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    path.write_bytes(build_bert(checkpoint.network, tensors.read, pooled_output=pooled))
     return (SEQUENCE_OUTPUT, POOLED_OUTPUT) if pooled else (SEQUENCE_OUTPUT,)
 
 

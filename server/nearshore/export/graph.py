@@ -38,43 +38,43 @@ _ONNX_RUNTIME = "com.microsoft"
 _APPROXIMATION = {"gelu": "none", "gelu_tanh": "tanh"}
 
 
-def build_bert(network: Network, read: ReadTensor, *, pooled_output: bool) -> onnx.ModelProto:
-    """Build the whole encoder.
+def build_bert(network: Network, read: ReadTensor, *, pooled_output: bool) -> bytes:
+    """Build the whole encoder, as the content of an ONNX file.
 
     Inputs input_ids, attention_mask (1 real, 0 padding) and token_type_ids, int64 (B, S) with 1 <= S <= positions.
     Outputs sequence_output (B, S, H) and, if asked, pooled_output (B, H) = tanh(dense(first token)), both float32.
     The same tensors give the same bytes.
     """
     bert = _Bert(network, read)
+    for name in INPUTS:
+        bert.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]))
     hidden = bert.embeddings()
     mask = bert.add("Cast", [ATTENTION_MASK], "attention_mask.int32", to=TensorProto.INT32)
     for layer in range(network.layers):
         name = SEQUENCE_OUTPUT if layer == network.layers - 1 else f"encoder.layer.{layer}"
         attended = bert.attention(f"encoder.layer.{layer}.attention", hidden, mask)
         hidden = bert.perceptron(f"encoder.layer.{layer}", attended, name)
-    outputs = [helper.make_tensor_value_info(hidden, TensorProto.FLOAT, ["batch", "sequence", network.hidden_size])]
+    bert.output(hidden, ["batch", "sequence", network.hidden_size])
     if pooled_output:
-        bert.pooler(hidden)
-        outputs.append(helper.make_tensor_value_info(POOLED_OUTPUT, TensorProto.FLOAT, ["batch", network.hidden_size]))
-    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in INPUTS]
-    model = helper.make_model(
-        helper.make_graph(bert.nodes, "bert", inputs, outputs, bert.constants),
-        opset_imports=[helper.make_opsetid(_ONNX, _OPSET), helper.make_opsetid(_ONNX_RUNTIME, 1)],
-        ir_version=_IR_VERSION,
-        producer_name="nearshore",
-    )
-    onnx.checker.check_model(model)
-    return model
+        bert.output(bert.pooler(hidden), ["batch", network.hidden_size])
+    content: bytes = bert.model.SerializeToString(deterministic=True)
+    onnx.checker.check_model(content)
+    return content
 
 
 class _Bert:
-    """Nodes and constants, in the order in which they are added. Each method returns its output's name."""
+    """A graph to which nodes and constants are added in order. Methods return the name of their output."""
 
     def __init__(self, network: Network, read: ReadTensor) -> None:
         self.network = network
         self.read = read
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        self.model = helper.make_model(
+            helper.make_graph([], "bert", [], []),
+            opset_imports=[helper.make_opsetid(_ONNX, _OPSET), helper.make_opsetid(_ONNX_RUNTIME, 1)],
+            ir_version=_IR_VERSION,
+            producer_name="nearshore",
+        )
+        self.graph = self.model.graph  # filled in place: helper.make_graph would hold a second copy of all weights
 
     def embeddings(self) -> str:
         """Sum of three tables, normalized: (B, S) ids to (B, S, H)."""
@@ -130,16 +130,20 @@ class _Bert:
         epsilon = self.network.layer_norm_epsilon
         return self.add("LayerNormalization", [inputs, scale, bias], output, axis=-1, epsilon=epsilon)
 
+    def output(self, name: str, shape: Sequence[str | int]) -> None:
+        """Declare a node's output as one of the graph's."""
+        self.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
     def tensor(self, name: str) -> str:
         """The checkpoint's tensor as a constant of the same name."""
         return self.constant(name, self.read(name))
 
     def constant(self, name: str, value: F32 | npt.NDArray[np.int64]) -> str:
         """A constant."""
-        self.constants.append(numpy_helper.from_array(value, name))
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
     def add(self, operator: str, inputs: Sequence[str], output: str, *, domain: str = _ONNX, **attributes: Any) -> str:
         """A node with one output; attributes are those that the ONNX operator defines."""
-        self.nodes.append(helper.make_node(operator, inputs, [output], output, domain=domain, **attributes))
+        self.graph.node.append(helper.make_node(operator, inputs, [output], output, domain=domain, **attributes))
         return output
