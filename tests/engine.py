@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
+
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
@@ -20,7 +21,6 @@ from nearshore.records import F32, Metric
 from nearshore.replica import ReplicaOptions, Replicas
 from nearshore.search.searcher import Searcher
 from nearshore.store.sqlite import SqliteStore
-
 from tests.tiny_bert import make_bundle
 
 T = TypeVar("T")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from functools import partial
 
 import numpy as np
@@ -27,7 +28,7 @@ from nearshore.documents.requests import (
     UpsertRequest,
     Vectors,
 )
-from nearshore.documents.upserts import plan_upsert
+from nearshore.documents.upserts import UpsertPlan, plan_upsert
 from nearshore.documents.validate import check_ids, check_request_id, parsed_filter
 from nearshore.documents.waiting import check_deadline, in_thread, outcome_of, result_of
 from nearshore.errors import CollectionNotFoundError
@@ -61,10 +62,14 @@ class Documents:
         passed during the commit nothing was written.
         """
         replica = await self._replica(request.collection)
-        plan = await in_thread(
-            self._executor,
-            partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
+        planning = self._executor.submit(
+            plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline
         )
+        try:
+            plan = await asyncio.wrap_future(planning)
+        except asyncio.CancelledError:
+            planning.add_done_callback(_give_up)
+            raise
         if plan.repeated is not None:
             return UpsertAnswer(plan.repeated.commit.token.encode(), (), 0)
         truncated: tuple[int, ...] = ()
@@ -202,6 +207,15 @@ class Documents:
             self._executor, lambda: self._store.write(replica.collection.id, deletes, request_id, digest)
         )
         return await outcome_of(write, deadline)
+
+
+def _give_up(planning: Future[UpsertPlan]) -> None:
+    """Stop embedding for a caller that left while its upsert was being planned."""
+    if planning.cancelled() or planning.exception() is not None:
+        return
+    embedding = planning.result().embedding
+    if embedding is not None:
+        embedding.cancel()
 
 
 def _matching_deletes(replica: Replica, wanted: Filter) -> list[Delete]:

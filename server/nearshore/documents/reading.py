@@ -28,7 +28,8 @@ async def find_replica(replicas: Replicas, name: str, field: str, executor: Exec
     Raises InvalidNameError naming `field`, CollectionNotFoundError.
     """
     bare = collection_id(name, field)
-    return replicas.known(bare) or await in_thread(executor, partial(replicas.get, bare))
+    replica = replicas.known(bare)
+    return await in_thread(executor, partial(replicas.get, bare)) if replica is None else replica
 
 
 async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, deadline: float | None) -> None:
