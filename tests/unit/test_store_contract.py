@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nearshore.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
@@ -32,7 +33,6 @@ from nearshore.records import (
     Upsert,
 )
 from nearshore.store.base import Cursor, Store
-
 from tests.stores import FACTORIES, SPEC, StoreFactory, live_texts, upsert, walk, writer_held
 
 LONG_S = 3_600.0

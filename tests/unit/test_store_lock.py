@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from nearshore.errors import DataFolderLockedError, DataFolderReadOnlyError
 from nearshore.store.lock import FolderLock, Holder, read_holder
 

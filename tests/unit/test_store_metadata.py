@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nearshore.errors import InvalidMetadataError
 from nearshore.records import MetadataValue
 from nearshore.store.metadata import decode_metadata, encode_metadata

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from nearshore.errors import HistoryChangedError
 from nearshore.records import Change, Delete, Item, Upsert
 from nearshore.store.base import Cursor, FeedPage, Store, Walk
-
 from tests.stores import FACTORIES, SPEC, StoreFactory, upsert, writer_held
 
 KEYS = st.sampled_from([f"key-{number}" for number in range(8)])

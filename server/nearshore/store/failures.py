@@ -31,7 +31,7 @@ def translate(error: sqlite3.Error, file: Path, doing: str) -> NearshoreError:
     if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _is_full(file.parent)):
         translated: NearshoreError = StorageFullError(f"{doing} in {file}")
     elif primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        translated = corruption(file, f"{error} while {doing}")
+        translated = StoreCorruptError(f"The store {file} is damaged: {error} while {doing}.", _RESTORE, file=file)
     elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         translated = DataFolderReadOnlyError(str(file.parent), f"{error} while {doing}")
     elif primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -48,11 +48,6 @@ def translate(error: sqlite3.Error, file: Path, doing: str) -> NearshoreError:
     else:
         translated = NearshoreError(f"The store made a mistake while {doing}: {error}.", "Please report this.")
     return translated
-
-
-def corruption(file: Path, detail: str) -> StoreCorruptError:
-    """The store file is damaged; detail says what was found."""
-    return StoreCorruptError(f"The store {file} is damaged: {detail}.", _RESTORE, file=file)
 
 
 def closed() -> StoreUnavailableError:

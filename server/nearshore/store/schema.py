@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from nearshore.errors import DataFolderReadOnlyError, StorageFullError, StoreFormatError
-from nearshore.store.failures import corruption, translated
+from nearshore.store.failures import translated
 
 FILE_NAME = "store.sqlite"
 APPLICATION_ID = 0x6E736872  # "nshr", in the file's header: tells our files from everybody else's
@@ -102,7 +102,6 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
     if _is_new(connection, file):
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE_BYTES}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # can only be chosen now; lets the file shrink
-    _check_size(connection, file)
     # Checkpoints are the writer thread's, after it has answered its callers; SQLite's own would delay the answers.
     for pragma in (
         "journal_mode = WAL",
@@ -134,14 +133,6 @@ def _is_new(connection: sqlite3.Connection, file: Path) -> bool:
             known=len(MIGRATIONS),
         )
     return False
-
-
-def _check_size(connection: sqlite3.Connection, file: Path) -> None:
-    """A file cut short is found now, not at the first read of a missing page."""
-    expected = _pragma(connection, "page_count") * _pragma(connection, "page_size")
-    wal = file.with_name(f"{file.name}-wal")
-    if file.stat().st_size < expected and not (wal.exists() and wal.stat().st_size):
-        raise corruption(file, f"it has {file.stat().st_size} bytes where {expected} were written")
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
