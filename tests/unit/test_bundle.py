@@ -174,6 +174,17 @@ def test_a_manifest_that_contradicts_itself_is_refused(copy: Path, changes: dict
         load_bundle(copy).golden()
 
 
+@pytest.mark.parametrize(("said", "edited"), [("apache-2.0", "proprietary"), ("nearshore 0", "nearshore 9")])
+def test_an_edited_manifest_is_refused(copy: Path, said: str, edited: str) -> None:
+    """bundle.json vouches for all that it says, not only for what moves a vector."""
+    path = copy / "bundle.json"
+    before = path.read_text(encoding="utf-8")
+    assert said in before
+    path.write_text(before.replace(said, edited), encoding="utf-8")
+    with pytest.raises(CorruptBundleError, match=r"bundle\.json has changed"):
+        load_bundle(copy)
+
+
 def test_lists_bundles_by_name(tmp_path: Path, original: Bundle) -> None:
     """Bundles are listed sorted; half-written folders, other folders and an absent model_dir hold none."""
     for name in ("b", "a", ".c.new"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +138,19 @@ def test_a_killed_export_leaves_no_half_bundle(checkpoint: Path, tmp_path: Path)
     export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["tiny"]
     load_bundle(tmp_path / "tiny")
+
+
+def test_exports_to_one_place_take_turns(checkpoint: Path, tmp_path: Path) -> None:
+    """Exports of one bundle at the same time all succeed, and it loads afterwards."""
+    start = threading.Barrier(4)
+
+    def export(_: int) -> Bundle:
+        start.wait()
+        return export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+
+    with ThreadPoolExecutor(4) as pool:
+        bundles = list(pool.map(export, range(4)))
+    assert [load_bundle(tmp_path / "tiny")] * 4 == bundles
 
 
 def test_an_export_replaces_a_damaged_bundle(checkpoint: Path, tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def export_bundle(
             files={name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
         )
         write_manifest(folder, _with_golden(Bundle(folder, manifest), embed_golden))
-    return load_bundle(destination)
+        written = load_bundle(folder)
+    return Bundle(destination, written.manifest)
 
 
 def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[str, ...]:
