@@ -40,6 +40,7 @@ from nearshore.errors import (
     RequestIdReusedError,
     StoreOverloadedError,
     TextTooLongError,
+    UnavailableError,
 )
 from nearshore.index.filters import parse
 from nearshore.records import Document, MetadataValue, Upsert, WriteToken
@@ -530,3 +531,16 @@ def test_collections_come_and_go(tmp_path: Path, embedder: Embedder) -> None:
             engine.run(engine.collections.delete("collections/b"))
         again = engine.run(engine.collections.create(CollectionInput("b", dimensions=3)))
         assert again.uid > made.uid
+
+
+def test_a_collection_that_is_being_loaded_can_be_described(tmp_path: Path) -> None:
+    """After a restart GetCollection answers before the index is there; a search says that it is loading."""
+    with Engine(tmp_path) as engine:
+        collection = engine.create("c")
+        engine.put(collection, ["a"], np.ones((1, DIMENSIONS), np.float32))
+    with Engine(tmp_path, following=False) as engine:
+        made = engine.run(engine.collections.get(collection))
+        assert (made.status.building, made.status.document_count) == (True, 0)
+        with pytest.raises(UnavailableError) as caught:
+            engine.run(engine.documents.count(CountRequest(collection)))
+        assert caught.value.reason == "INDEX_LOADING"

@@ -21,10 +21,11 @@ from nearshore.documents.requests import (
     CollectionStatus,
     ListCollectionsAnswer,
     ListCollectionsRequest,
+    ReadState,
 )
 from nearshore.documents.waiting import in_thread
 from nearshore.records import CollectionSpec
-from nearshore.replica import Replica, Replicas
+from nearshore.replica import IndexLoadingError, Replica, Replicas
 
 _SCOPE = "collections"
 
@@ -135,7 +136,12 @@ def _described(replica: Replica) -> CollectionDescription:
 
 
 def _status(replica: Replica) -> CollectionStatus:
-    status = replica.status()
+    """What the replica holds; nothing, and building, while it is still being loaded after a start."""
+    try:
+        status = replica.status()
+    except IndexLoadingError:
+        nothing = ReadState(position=0, commit_at=None, contact_age_s=0.0, token="", head=0, history_changed=False)
+        return CollectionStatus(nothing, 0, 0, 0, 0, index_generation=0, building=True)
     return CollectionStatus(
         read_state=read_state(replica, replica.view()),
         document_count=status.documents,

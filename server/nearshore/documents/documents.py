@@ -191,7 +191,7 @@ class Documents:
         if wanted is None or head.position == 0:
             return DeleteAnswer("", 0)
         token = WriteToken(replica.collection.id, head.position, head.tag)
-        await result_of(replica.applied(token), deadline, "catching up with the store")
+        await reach(replica, [token.encode()], self._limits, deadline)
         deletes = await in_thread(self._executor, partial(_matching_deletes, replica, wanted))
         if not deletes:
             return DeleteAnswer("", 0)

@@ -13,9 +13,9 @@ from nearshore.replica import ReplicaView
 from nearshore.search.queries import Query
 from nearshore.search.requests import FewerReason
 
-_MAX_TIES = 10_000
-"""Documents looked at behind the window to put equal scores into the order of their ids. A larger group of equals
-(a text stored ten thousand times) comes in an order of its own."""
+_MAX_TIES = 1_000
+"""Documents looked at behind the window to put equal scores into the order of their ids. Where more are equal (a text
+stored thousands of times) the end of a page is the index's choice, for looking further costs a scan of everything."""
 
 Mask = npt.NDArray[np.bool_]
 
