@@ -41,7 +41,7 @@ def test_a_quota_further_up_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("quota_us", "cores"), [("-1", 8), ("400000", 4)])
 def test_the_older_cgroups_count_too(tmp_path: Path, quota_us: str, cores: int) -> None:
-    """The files of cgroup v1 hold the quota in two parts, and -1 for none; the path in proc may not exist in a container."""
+    """In cgroup v1 two files hold the quota, -1 for none; the path in proc may not exist in a container."""
     write(tmp_path / "proc/self/cgroup", "5:memory:/x\n4:cpu,cpuacct:/docker/abc\n0::/\n")
     write(tmp_path / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota_us)
     write(tmp_path / "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000")

@@ -56,7 +56,7 @@ def test_a_reader_of_earlier_rows_is_undisturbed() -> None:
 
 
 def test_several_values_are_one_pass() -> None:
-    """field = ("a" OR "b" ...) finds the rows of each value, unknown ones none."""
+    """A field compared with several values finds the rows of each value, unknown ones none."""
     columns = _columns([[Document(f"id{row}", "", metadata={"k": f"v{row % 10}"}) for row in range(100)]])
     mask = columns.mask(parse("k = (v1 OR v3 OR nowhere) _id = (id1 OR id3 OR id4 OR id0x)"), 100)
     assert np.flatnonzero(mask).tolist() == [1, 3]

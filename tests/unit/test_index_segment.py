@@ -68,9 +68,7 @@ class SegmentMachine(RuleBasedStateMachine):
 
     @rule()
     def publish(self) -> None:
-        self.moments.append(
-            Moment(self.segment.publish(), self.vectors.copy(), list(self.numbers), list(self.alive))
-        )
+        self.moments.append(Moment(self.segment.publish(), self.vectors.copy(), list(self.numbers), list(self.alive)))
 
     @precondition(lambda self: self.plan is None)
     @rule()
@@ -116,9 +114,7 @@ class SegmentMachine(RuleBasedStateMachine):
         names = save(self.segment.publish(), folder)
         assert sorted(names) == sorted(path.name for path in folder.iterdir())
         self.segment.close()
-        self.segment = Segment.load(
-            folder, dimensions=DIMENSIONS, metric=self.metric, kind=self.kind, options=OPTIONS
-        )
+        self.segment = Segment.load(folder, dimensions=DIMENSIONS, metric=self.metric, kind=self.kind, options=OPTIONS)
 
     @invariant()
     def counts_agree(self) -> None:
@@ -164,9 +160,8 @@ def _check(moment: Moment, metric: Metric) -> None:
 
 
 def _scores(vectors: F32, query: F32, metric: Metric) -> F32:
-    if metric is Metric.EUCLIDEAN:
-        return -np.linalg.norm(vectors - query, axis=1)
-    return vectors @ query
+    scores: F32 = -np.linalg.norm(vectors - query, axis=1) if metric is Metric.EUCLIDEAN else vectors @ query
+    return scores
 
 
 TestSegmentLife = SegmentMachine.TestCase
@@ -227,9 +222,7 @@ def test_every_build_gives_a_new_generation(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     saved.mkdir()
     save(view, saved)
-    loaded = Segment.load(
-        saved, dimensions=DIMENSIONS, metric=Metric.COSINE, kind=IndexKind.HNSW, options=OPTIONS
-    )
+    loaded = Segment.load(saved, dimensions=DIMENSIONS, metric=Metric.COSINE, kind=IndexKind.HNSW, options=OPTIONS)
     assert loaded.publish().generation == 2
     loaded.close()
     segment.close()
@@ -269,9 +262,7 @@ def test_an_empty_segment_answers(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     saved.mkdir()
     save(view, saved)
-    loaded = Segment.load(
-        saved, dimensions=DIMENSIONS, metric=Metric.COSINE, kind=IndexKind.AUTO, options=OPTIONS
-    )
+    loaded = Segment.load(saved, dimensions=DIMENSIONS, metric=Metric.COSINE, kind=IndexKind.AUTO, options=OPTIONS)
     assert loaded.row_count == 0
     loaded.close()
     segment.close()

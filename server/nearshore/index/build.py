@@ -39,8 +39,8 @@ class Built:
 class BuildPlan:
     """One build to be run aside.
 
-    "seal" takes the tail into a clone of the graph, or makes the first graph; "rebuild" leaves the dead rows behind and
-    trains anew on those that live.
+    "seal" takes the tail into a clone of the graph; it trains and builds a new graph where there is none, or where the
+    tail lies beyond the range of the old one's codes. "rebuild" leaves the dead rows behind and builds from the rest.
     """
 
     kind: BuildKind
@@ -54,8 +54,7 @@ class BuildPlan:
         """Roughly the memory that run() takes at its peak, beyond what the segment holds already."""
         row_count, dimensions = (self.view.live if self.kind == "rebuild" else self.view.n), self.view.rows.shape[1]
         graph_bytes = 2 * index_bytes(row_count, dimensions) if self.with_graph else 0  # twice: it moves as it grows
-        trains = self.with_graph and (self.kind == "rebuild" or self.view.sealed is None)
-        sample_bytes = 4 * dimensions * min(row_count, TRAINING_ROWS) if trains else 0
+        sample_bytes = 4 * dimensions * min(row_count, TRAINING_ROWS) if self.with_graph else 0
         copy_bytes = 4 * dimensions * _COPY_ROWS + 64 * row_count if self.kind == "rebuild" else 0
         return graph_bytes + sample_bytes + copy_bytes
 
@@ -78,10 +77,10 @@ class BuildPlan:
         return Built(self.view, sealed, compacted)
 
     def _sealed_further(self) -> Sealed:
-        view = self.view
-        if view.sealed is None:
+        view, tail = self.view, self.view.rows[self.view.sealed_rows :]
+        if view.sealed is None or not view.sealed.covers(tail):
             return Sealed.build(view.rows, view.metric, self._cancelled.is_set)
-        return view.sealed.extend(view.rows[view.sealed_rows :], self._cancelled.is_set)
+        return view.sealed.extend(tail, self._cancelled.is_set)
 
     def _compacted(self) -> Compacted:
         origin = view_live_rows(self.view)

@@ -78,7 +78,7 @@ def load_parts(folder: Path, dimensions: int, metric: Metric) -> SavedParts:
                 _REMEDY,
             )
         alive = np.load(folder / ALIVE_FILE, allow_pickle=False)
-        with np.load(folder / COLUMNS_FILE, allow_pickle=False) as arrays:
+        with (folder / COLUMNS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             columns = _read_columns(arrays)
         sealed = Sealed.load(folder / SEALED_FILE, dimensions) if description["sealed_rows"] else None
         parts = SavedParts(alive, columns, sealed, description["generation"])

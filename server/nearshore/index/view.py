@@ -14,8 +14,13 @@ from nearshore.records import F32, Metric
 
 EXACT_SHARE = 0.15
 """Below this share of allowed rows among the live ones a search is exact at once (measured: see DESIGN, section 2)."""
-EF_COST_ROWS = 16
-"""One candidate more in the graph costs about as much as scoring so many rows in a scan."""
+EF_COST_ROWS = 32
+"""One candidate more in the graph costs about as much as scoring so many rows in a scan (2 µs beside 0.06 µs)."""
+_MARGIN = 4
+"""A graph search keeps so many times as many candidates as it must look through to find k that are live and allowed.
+
+With the 130 nearest of 100,000 rows deleted, 2 gave recall@10 0.978; 4, and 8 where it had to widen, give 0.988.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +92,30 @@ class IndexView:
         return found if score_threshold is None else _reaching(found, score_threshold)
 
     def _search_graph(self, sealed: Sealed, query: F32, k: int, mask: Bools, candidates: int, ef: int) -> Found | None:
-        """Widen until k allowed rows lie among the nearer half of the candidates; None once a scan is cheaper.
+        """Widen until k allowed rows lie among the nearest of the candidates; None once a scan is cheaper.
 
-        The farther half is the margin for what the graph missed and the codes misplaced.
+        The other candidates are the margin for what the graph missed and the codes misplaced.
         """
-        wanted = 2 * k * self.live // max(candidates, 1)  # enough where the filter has nothing to do with the query
-        ef = max(ef, wanted)
+        # Enough where the filter has nothing to do with the query, and is met a little less often than on average.
+        expected = int(_MARGIN * k * (1.25 * self.live / candidates if candidates < self.live else 1))
+        ef = max(ef, expected)
         while ef * EF_COST_ROWS < candidates:
             nearest = sealed.search(query, ef)
             permitted = mask[nearest]
-            if np.count_nonzero(permitted[: (ef + 1) // 2]) >= k:
-                graph_rows = nearest[permitted]
-                scores = score_rows(self.rows, query, graph_rows, self.metric)
-                tail_rows, tail_scores, tail_scanned = scan(self.rows, query, mask, self.metric, k, sealed.row_count)
-                rows, scores = best(np.append(graph_rows, tail_rows), np.append(scores, tail_scores), k)
-                return Found(rows, scores, False, len(graph_rows) + tail_scanned, ef, candidates)
-            ef *= 4
+            met = np.flatnonzero(permitted)[:k]
+            needed = _MARGIN * (int(met[-1]) + 1) if len(met) == k else 4 * ef
+            if needed <= ef:
+                rows, scores, scanned = self._with_tail(sealed, query, k, mask, nearest[permitted])
+                return Found(rows, scores, False, scanned, ef, candidates)
+            ef = 2 * needed  # what lies in the way of this query thins the margin too
         return None
+
+    def _with_tail(self, sealed: Sealed, query: F32, k: int, mask: Bools, graph_rows: I64) -> tuple[I64, F32, int]:
+        """The k best of the graph's candidates and of the tail, scored in float32; and how many were scored."""
+        graph_scores = score_rows(self.rows, query, graph_rows, self.metric)
+        tail_rows, tail_scores, scanned = scan(self.rows, query, mask, self.metric, k, sealed.row_count)
+        rows, scores = best(np.append(graph_rows, tail_rows), np.append(graph_scores, tail_scores), k)
+        return rows, scores, scanned + len(graph_rows)
 
 
 def _reaching(found: Found, score_threshold: float) -> Found:
