@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError, ModelNotServedError, NoModelError
 from nearshore.documents.names import model_id, model_name
 from nearshore.embedding import Embedder
@@ -19,6 +17,7 @@ class Models:
         """Embedders by bare model name; default: the one that a request without a model means."""
         self._embedders = dict(embedders)
         self._default = default
+        self._wordless: dict[str, int] = {}  # tokens of an empty text, by fingerprint
 
     def get(self, name: str) -> tuple[str, Embedder]:
         """The bare name and embedder of "models/{model}", or of the default when empty.
@@ -59,15 +58,17 @@ class Models:
             fingerprint=spec.fingerprint,
         )
 
+    def check_words(self, spec: CollectionSpec, token_counts: Sequence[int], fields: Sequence[str]) -> None:
+        """Refuse texts of which the tokenizer keeps nothing, such as zero-width characters alone.
 
-def check_words(embedder: Embedder, token_counts: Sequence[int], fields: Sequence[str]) -> None:
-    """Refuse texts of which the tokenizer keeps nothing, such as zero-width characters alone.
-
-    token_counts: of each text, special tokens included; fields: where each stands. Raises EmptyTextError.
-    """
-    if not token_counts or min(token_counts) > len(embedder.tokenize([""])[0].ids):
-        return
-    field = fields[int(np.argmin(token_counts))]
-    raise EmptyTextError(
-        f"{field} has no characters that the model reads.", "Send text that has words in it.", field=field
-    )
+        token_counts: of each text, special tokens included; fields: where each stands. Raises EmptyTextError.
+        """
+        wordless = self._wordless.get(spec.fingerprint)
+        if wordless is None:
+            wordless = len(self.of_collection(spec).tokenize([""])[0].ids)
+            self._wordless[spec.fingerprint] = wordless
+        for tokens, field in zip(token_counts, fields, strict=True):
+            if tokens <= wordless:
+                raise EmptyTextError(
+                    f"{field} has no characters that the model reads.", "Send text that has words in it.", field=field
+                )

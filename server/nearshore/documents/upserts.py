@@ -14,10 +14,10 @@ import numpy as np
 
 from nearshore.documents.errors import VectorsRequiredError
 from nearshore.documents.limits import Limits
-from nearshore.documents.models import Models, check_words
+from nearshore.documents.models import Models
 from nearshore.documents.requests import UpsertRequest
 from nearshore.documents.validate import check_request_id, checked_documents
-from nearshore.documents.vectors import check_values, for_metric, sent_vectors
+from nearshore.documents.vectors import for_metric, sent_vectors
 from nearshore.embedding import Embedder, Embeddings, Truncation
 from nearshore.errors import TextTooLongError
 from nearshore.records import F32, Collection, Document, Upsert
@@ -41,9 +41,8 @@ class UpsertPlan:
     def complete(self, embeddings: Embeddings, models: Models) -> None:
         """Put the embedded vectors in their places. Raises EmptyTextError, and VectorNotFiniteError of a bad model."""
         fields = [f"documents[{index}].text" for index in self.pending]
-        check_words(models.of_collection(self.collection.spec), embeddings.tokens, fields)
-        check_values(embeddings.vectors, "embeddings")
-        vectors = for_metric(embeddings.vectors, self.collection.spec.metric)
+        models.check_words(self.collection.spec, embeddings.tokens, fields)
+        vectors = for_metric(embeddings.vectors, self.collection.spec.metric, "embeddings")
         for index, vector in zip(self.pending, vectors, strict=True):
             self.vectors[index] = vector
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 
 from nearshore.documents.errors import (
@@ -30,22 +32,36 @@ def sent_vectors(sent: Vectors, spec: CollectionSpec, field: str, *, rows: int) 
     _check_shape(sent, field, dimensions=spec.dimensions, rows=rows)
     _check_fingerprint(sent.fingerprint, spec, f"{field}.fingerprint")
     vectors: F32 = np.frombuffer(sent.data, dtype="<f4").reshape(rows, spec.dimensions)
-    check_values(vectors, field)
-    return for_metric(vectors, spec.metric)
+    return for_metric(vectors, spec.metric, field)
 
 
-def check_values(vectors: F32, field: str) -> None:
-    """Refuse rows that no score can be computed with: vectors (n, d)."""
+def for_metric(vectors: F32, metric: Metric, field: str) -> F32:
+    """Vectors (n, d) as the metric wants them: of unit length for cosine, unchanged otherwise.
+
+    Rows that are of unit length already, to float32's precision, keep their bits. Refuses rows that no score can be
+    computed with: VectorNotFiniteError, VectorTooLargeError, ZeroVectorError, naming `field` and the row.
+    """
     squares = _squared_norms(vectors)
-    if bool(np.all((squares > 0) & (squares <= MAX_NORM**2))):
-        return
-    row = int(np.argmin((squares > 0) & (squares <= MAX_NORM**2)))
+    usable = (squares > 0) & (squares <= MAX_NORM**2)
+    if not usable.all():
+        _refuse(vectors, int(np.argmin(usable)), field)
+    if metric is not Metric.COSINE:
+        return vectors
+    off = np.abs(squares - 1) > _UNIT_TOLERANCE
+    if not off.any():
+        return vectors
+    scaled = vectors.copy()
+    scaled[off] = vectors[off].astype(np.float64) / np.sqrt(squares[off])[:, None]
+    return scaled
+
+
+def _refuse(vectors: F32, row: int, field: str) -> NoReturn:
     where = {"field": field, "index": row}
     if not np.isfinite(vectors[row]).all():
         raise VectorNotFiniteError(
             f"Row {row} of {field} has a component that is NaN or infinite.", "All components must be finite.", **where
         )
-    if squares[row] == 0:
+    if not vectors[row].any():
         raise ZeroVectorError(
             f"Row {row} of {field} is all zeros.",
             "Leave the row out: a vector without direction is close to nothing.",
@@ -54,22 +70,6 @@ def check_values(vectors: F32, field: str) -> None:
     raise VectorTooLargeError(
         f"Row {row} of {field} has a norm beyond {MAX_NORM:.0e}.", "Scale the vectors down.", **where
     )
-
-
-def for_metric(vectors: F32, metric: Metric) -> F32:
-    """Vectors (n, d) as the metric wants them: of unit length for cosine, unchanged otherwise.
-
-    Rows that are of unit length already, to float32's precision, keep their bits. No row may be zero.
-    """
-    if metric is not Metric.COSINE:
-        return vectors
-    squares = _squared_norms(vectors)
-    off = np.abs(squares - 1) > _UNIT_TOLERANCE
-    if not off.any():
-        return vectors
-    scaled = vectors.copy()
-    scaled[off] = vectors[off].astype(np.float64) / np.sqrt(squares[off])[:, None]
-    return scaled
 
 
 def _check_fingerprint(sent: str, spec: CollectionSpec, field: str) -> None:

@@ -10,10 +10,10 @@ from concurrent.futures import Executor
 from functools import partial
 
 from nearshore.documents.limits import Limits
-from nearshore.documents.models import Models, check_words
+from nearshore.documents.models import Models
 from nearshore.documents.reading import find_replica, reach
 from nearshore.documents.validate import check_batch_size
-from nearshore.documents.vectors import check_values, for_metric
+from nearshore.documents.vectors import for_metric
 from nearshore.documents.waiting import check_deadline, in_thread, result_of
 from nearshore.embedding import Truncation
 from nearshore.errors import TextTooLongError
@@ -99,9 +99,10 @@ class Searcher:
             future = await in_thread(self._executor, submit)
         embeddings = await result_of(future, deadline, "embedding the query")
         embedding_s = time.perf_counter() - started
-        check_words(embedder, embeddings.tokens, [f"{query.field}text" for query in queries if query.text is not None])
-        check_values(embeddings.vectors, "query")
-        vectors = for_metric(embeddings.vectors, replica.collection.spec.metric)
+        spec = replica.collection.spec
+        fields = [f"{query.field}text" for query in queries if query.text is not None]
+        self._models.check_words(spec, embeddings.tokens, fields)
+        vectors = for_metric(embeddings.vectors, spec.metric, "query")
         made = iter(zip(vectors, embeddings.tokens, embeddings.tokens_used, strict=True))
         return [
             None if query.text is None else _made(query, position, next(made), embedding_s)
