@@ -53,7 +53,7 @@ test-slow: $(STAMP) $(MODEL) ## Kill -9 rounds, the real model, larger corpora: 
 	$(BIN)/python -m pytest tests/slow -m "not prove" --timeout 2400
 
 prove: $(STAMP) $(MODEL) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DATA names the data
-	$(BIN)/python -m benchmarks.prove
+	$(BIN)/python -m benchmarks.prove $(STEPS)
 
 bench: $(STAMP) $(MODEL) ## What the service adds to the bare model, paired
 	$(BIN)/python -m benchmarks.service_overhead

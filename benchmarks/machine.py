@@ -1,0 +1,34 @@
+"""What a figure was measured on."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
+PACKAGES = ("onnxruntime", "tokenizers", "faiss-cpu", "grpcio", "numpy")
+
+
+def commit() -> str:
+    """The commit that is checked out, with a mark when the tree differs from it."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def describe() -> dict[str, str]:
+    """Commit, processor with the flags that matter, cores, memory and package versions."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    fields = dict(line.split(":", 1) for line in cpuinfo.split("\n\n", 1)[0].splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in fields.items()}
+    present = set(facts.get("flags", "").split())
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "commit": commit(),
+        "processor": f"{facts.get('model name', 'unknown')} (family {facts.get('cpu family')}, {facts.get('model')})",
+        "flags": " ".join(flag for flag in FLAGS if flag in present),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory_bytes / 2**30:.0f} GiB",
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }

@@ -1,0 +1,156 @@
+"""Full corpora and full rounds, by hand; resumable: a step that is done at this commit is not done again.
+
+    NEARSHORE_TEST_DATA=FOLDER make prove            every step
+    NEARSHORE_TEST_DATA=FOLDER make prove STEPS="indexing filters"
+
+Results go to docs/results/STEP.json with commit, processor and flags. Work lies in .cache/prove. The filters step needs
+the collection that the indexing step leaves.
+"""
+
+import nearshore.threads  # noqa: F401  # first: it limits the threads of native libraries  # isort: skip
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import corpora, filtered_search, indexing_speed, kill_rounds, machine, reference_vectors
+from benchmarks.server_process import ServerProcess
+
+ROOT = Path(__file__).parents[1]
+WORK = ROOT / ".cache" / "prove"
+RESULTS = ROOT / "docs" / "results"
+Figures = dict[str, Any]
+
+
+def prove_reference() -> Figures:
+    """500 reference texts: closeness and bit-equality."""
+    data_dir = _fresh("reference")
+    with ServerProcess(data_dir) as server:
+        return asdict(reference_vectors.compare(server.address, corpora.reference()))
+
+
+def prove_retrieval() -> Figures:
+    """nDCG@10, recall@100 and MRR@10 of `nearshore eval`."""
+    figures = {}
+    for name in ("cranfield", "med", "adi"):
+        folder = corpora.require_folder() / name
+        paths = [f"--{part}={folder / file}" for part, file in _EVAL_FILES.items()]
+        done = subprocess.run(
+            [sys.executable, "-m", "nearshore.cli.main", "--json", "eval", "--exact", *paths],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        figures[name] = json.loads(done.stdout)
+    return figures
+
+
+_EVAL_FILES = {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels.tsv"}
+
+
+def prove_indexing() -> Figures:
+    """All passages: seconds alone, seconds until searchable, and what a text search costs afterwards."""
+    count = sum(1 for _ in corpora.passages())
+    data_dir = _fresh("passages")
+    alone_s = indexing_speed.embed_alone_in_own_process(corpora.passages_path())
+    with ServerProcess(data_dir) as server:
+        indexed_s = indexing_speed.index_through(server, corpora.passages_path(), count)
+        memory = server.resident_bytes()
+        texts = [row["text"][:60] for row in corpora.passages(step=1000)]
+        with server.client() as client:
+            status = client.get_collection(indexing_speed.COLLECTION).status
+        _settle(server)
+        speed = indexing_speed.search_speed(server, texts)
+        server.terminate()
+        began = time.perf_counter()
+        server.start()
+        restart_s = time.perf_counter() - began
+    return {
+        "passages": count,
+        "embedding_alone_s": alone_s,
+        "indexing_s": indexed_s,
+        "ratio": indexed_s / alone_s,
+        "search": asdict(speed),
+        "memory_bytes_after_indexing": memory,
+        "restart_to_ready_s": restart_s,
+        "sealed_rows": status.sealed_row_count,
+        "tail_rows": status.tail_row_count,
+    }
+
+
+def _settle(server: ServerProcess) -> None:
+    """Wait until no index is being built."""
+    with server.client() as client:
+        while client.get_collection(indexing_speed.COLLECTION).status.building:
+            time.sleep(0.5)
+
+
+def prove_filters() -> Figures:
+    """Filters, deletes and updates over the indexed passages, on a copy of the folder."""
+    source, data_dir = WORK / "passages", _fresh("filters")
+    shutil.copytree(source, data_dir, dirs_exist_ok=True)
+    with ServerProcess(data_dir) as server, server.client() as client:
+        filters = filtered_search.measure(client, corpora.passages(), queries=200)
+        texts = [row["text"] for row in random.Random(7).sample(list(corpora.passages()), 50)]
+        recall, missing = filtered_search.recall_after_deletes(client, texts)
+        updates = filtered_search.search_while_updating(server.address)
+    return {
+        "filters": filtered_search.as_rows(filters),
+        "after_deleting_130_nearest_of_50": {"recall_at_10": recall, "hits_missing": missing},
+        "while_updating": asdict(updates),
+    }
+
+
+def prove_kills() -> Figures:
+    """100 kills under load."""
+    calls = kill_rounds.run_rounds(_fresh("kills"), rounds=100)
+    return {"rounds": len(calls), "acknowledged_calls": sum(calls), "lost": 0, "resurrected": 0}
+
+
+def _fresh(name: str) -> Path:
+    folder = WORK / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+STEPS: dict[str, Callable[[], Figures]] = {
+    "reference": prove_reference,
+    "retrieval": prove_retrieval,
+    "indexing": prove_indexing,
+    "filters": prove_filters,
+    "kills": prove_kills,
+}
+
+
+def main() -> None:
+    """Run the steps that are not done at this commit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", choices=[[], *STEPS], default=list(STEPS))
+    parser.add_argument("--again", action="store_true", help="also steps that are done at this commit")
+    arguments = parser.parse_args()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for step in arguments.steps or list(STEPS):
+        path = RESULTS / f"{step}.json"
+        here = machine.describe()
+        if path.exists() and not arguments.again and json.loads(path.read_text())["machine"] == here:
+            print(f"{step}: done at {here['commit']}", flush=True)
+            continue
+        print(f"{step}: {STEPS[step].__doc__}", flush=True)
+        began = time.perf_counter()
+        figures = STEPS[step]()
+        result = {"machine": here, "seconds": round(time.perf_counter() - began, 1), "figures": figures}
+        path.write_text(json.dumps(result, indent=2) + "\n")
+        print(json.dumps(figures, indent=2), flush=True)
+
+
+if __name__ == "__main__":
+    main()

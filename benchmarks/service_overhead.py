@@ -1,0 +1,156 @@
+"""What the service adds to the bare ONNX session, in pairs: the two take turns, so drift hits both.
+
+    make bench
+
+One caller: the same 8-token text through gRPC and straight through an ONNX session of this process, call by call;
+the figure is the median difference. Sixteen callers: each sends calls of 64 texts of 5 to 256 tokens through gRPC,
+client on the same cores; the yardstick embeds the same texts, tokenized and sorted by length beforehand, on as many
+threads as there are cores, and nothing else; the figure is the median ratio of texts/s.
+"""
+
+import nearshore.threads  # noqa: F401  # first: it limits the threads of native libraries  # isort: skip
+
+import argparse
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import embedding_direct, machine
+from benchmarks.server_process import ServerProcess
+from nearshore.client import Client
+from nearshore.settings import load_settings
+
+CALLERS = 16
+TEXTS_A_CALL = 64
+CALLS_A_CALLER = 1
+# Every one of them is one token.
+WORDS = ["river", "stone", "garden", "winter", "engine", "letter", "market", "window", "orange", "silver", "bridge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One caller, one text of 8 tokens at a time; milliseconds, medians."""
+
+    pairs: int
+    direct_ms: float
+    served_ms: float
+    added_ms: float  # the median of the pairs' differences
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Many callers; texts a second, medians over the pairs."""
+
+    pairs: int
+    texts: int  # a side and pair
+    tokens: int
+    direct_texts_per_s: float
+    served_texts_per_s: float
+    ratio: float  # the median of the pairs' ratios
+
+
+def make_texts(count: int, dice: random.Random) -> list[str]:
+    """Texts of 5 to 256 tokens, all lengths equally likely."""
+    return [" ".join(dice.choices(WORDS, k=dice.randint(3, 254))) for _ in range(count)]
+
+
+def measure_latency(model: embedding_direct.DirectModel, client: Client, *, pairs: int) -> Latency:
+    """Direct and served calls in turn."""
+    ids = model.tokenize([embedding_direct.QUERY])
+    assert len(ids[0]) == 8, "the query must have 8 tokens"
+    direct_s, served_s = [], []
+    for number in range(pairs + 50):
+        began = time.perf_counter()
+        model.run(ids)
+        between = time.perf_counter()
+        client.embed([embedding_direct.QUERY])
+        ended = time.perf_counter()
+        if number >= 50:
+            direct_s.append(between - began)
+            served_s.append(ended - between)
+    differences = [served - direct for direct, served in zip(direct_s, served_s, strict=True)]
+    return Latency(
+        pairs,
+        1e3 * statistics.median(direct_s),
+        1e3 * statistics.median(served_s),
+        1e3 * statistics.median(differences),
+    )
+
+
+def measure_throughput(model: embedding_direct.DirectModel, address: str, *, pairs: int) -> Throughput:
+    """Direct and served rounds in turn, the same texts in both."""
+    texts = make_texts(CALLERS * CALLS_A_CALLER * TEXTS_A_CALL, random.Random(1))
+    ids = model.tokenize(texts)
+    cores = len(os.sched_getaffinity(0))
+    direct, served = [], []
+    for number in range(pairs + 1):
+        bare = embedding_direct.throughput(model, ids, threads=cores).texts_per_s
+        through = len(texts) / _serve_round(address, texts)
+        if number:  # the first pair warms up
+            direct.append(bare)
+            served.append(through)
+    return Throughput(
+        pairs,
+        len(texts),
+        sum(map(len, ids)),
+        statistics.median(direct),
+        statistics.median(served),
+        statistics.median(there / here for here, there in zip(direct, served, strict=True)),
+    )
+
+
+def _serve_round(address: str, texts: list[str]) -> float:
+    """Seconds until all callers have all their answers."""
+    share = TEXTS_A_CALL * CALLS_A_CALLER
+    clients = [Client(address, timeout_s=300.0) for _ in range(CALLERS)]
+
+    def call(caller: int) -> None:
+        mine = texts[caller * share : (caller + 1) * share]
+        for start in range(0, share, TEXTS_A_CALL):
+            answer = clients[caller].embed(mine[start : start + TEXTS_A_CALL])
+            assert len(answer.vectors) == TEXTS_A_CALL
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        for client in clients:
+            client.wait_ready()
+        began = time.perf_counter()
+        list(callers.map(call, range(CALLERS)))
+        seconds = time.perf_counter() - began
+    for client in clients:
+        client.close()
+    return seconds
+
+
+def measure(*, latency_pairs: int = 500, throughput_pairs: int = 7) -> tuple[Latency, Throughput]:
+    """Start a server on an empty folder and measure both."""
+    settings = load_settings()
+    model = embedding_direct.DirectModel(settings.model_dir / settings.embedding.model)
+    with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "data") as server:
+        with server.client() as client:
+            latency = measure_latency(model, client, pairs=latency_pairs)
+        return latency, measure_throughput(model, server.address, pairs=throughput_pairs)
+
+
+def main() -> None:
+    """Print the figures and the machine as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latency-pairs", type=int, default=500)
+    parser.add_argument("--throughput-pairs", type=int, default=7)
+    arguments = parser.parse_args()
+    latency, throughput = measure(latency_pairs=arguments.latency_pairs, throughput_pairs=arguments.throughput_pairs)
+    print(
+        json.dumps(
+            {"machine": machine.describe(), "one_caller": asdict(latency), "sixteen_callers": asdict(throughput)},
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
