@@ -24,7 +24,7 @@ from nearshore.store.base import Cursor, FeedPage, Store
 
 log = structlog.get_logger(__name__)
 
-_PAUSE_AT_TAILS = 4  # times max_tail_rows, while a build is out
+_PAUSE_AT_TAILS = 4  # times max_tail_rows, written since the build that is out began
 _BUILD_RETRY_S = 60.0
 _PROGRESS_EVERY_S = 5.0
 _folder_numbers = itertools.count()
@@ -56,6 +56,11 @@ class Follower:
         self._build_at = 0.0
         self._blocked = ""
         self._started = self._told = time.monotonic()
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is a view to read."""
+        return self._served is not None
 
     def wants_step(self, head: Cursor, now: float) -> bool:
         """Whether there is something to do, given the store's head. now: time.monotonic()."""
@@ -160,9 +165,12 @@ class Follower:
     # Builds and snapshots
 
     def _paused(self, mirror: Mirror) -> bool:
-        """Whether the feed waits for the build that is out."""
-        too_long = _PAUSE_AT_TAILS * self._around.options.index.max_tail_rows
-        return mirror.building is not None and mirror.tail_rows > too_long
+        """Whether the feed waits for the build that is out: the tail that it will leave behind is long already.
+
+        A walk once begun goes on, for its rows are unseen until it ends.
+        """
+        limit = _PAUSE_AT_TAILS * self._around.options.index.max_tail_rows
+        return mirror.walk is None and mirror.rows_since_plan > limit
 
     def _plan(self, mirror: Mirror) -> None:
         now = time.monotonic()

@@ -78,6 +78,11 @@ class Mirror:
         return self._segment.tail_rows
 
     @property
+    def rows_since_plan(self) -> int:
+        """Rows written since the build that is out was planned: the tail it will leave. 0 when none is out."""
+        return 0 if self.building is None else self._segment.row_count - self.building.plan.view.n
+
+    @property
     def blocked(self) -> str:
         """Why a due build does not fit the memory budget; empty when it does or none is due."""
         return self._segment.blocked

@@ -114,9 +114,15 @@ def write(view: ReplicaView, collection: Collection, root: Path) -> Path:
         raise
     _sync_folder(folder)
     _sync_folder(root)
-    for old in candidates(root)[_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    _drop_others(root, folder)
     return folder
+
+
+def _drop_others(root: Path, newest: Path) -> None:
+    """Keep `newest` and the one before it. What sorts behind it is of a history or an index that is gone."""
+    older = [folder for folder in candidates(root) if folder < newest]
+    for folder in set(candidates(root)) - {newest, *older[: _KEPT - 1]}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _manifest(view: ReplicaView, collection: Collection, files: dict[str, FileFacts]) -> Manifest:

@@ -1,0 +1,203 @@
+"""A replica shows exactly what its store holds at the position it names, whatever is written or built when."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nearshore.errors import StorageFullError, UnavailableError
+from nearshore.records import Change, IndexKind
+from nearshore.replica import IndexLoadingError
+from nearshore.store.sqlite import SqliteStore
+from tests.replica_world import SwitchableStore, World, delete, open_store, scratch_folder, spec, upsert
+
+_names = (f"c{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
+    """One real store for all examples: each takes a collection of its own."""
+    opened = open_store(tmp_path_factory.mktemp("store"))
+    yield opened
+    opened.close()
+
+
+def new_world(store: SqliteStore, folder: Path, kind: IndexKind = IndexKind.HNSW) -> World:
+    return World(SwitchableStore(store), store.create_collection(spec(next(_names), kind)), folder)
+
+
+@pytest.fixture
+def world(store: SqliteStore, tmp_path: Path) -> World:
+    return new_world(store, tmp_path)
+
+
+keys = st.integers(0, 40)
+changes = st.dictionaries(keys, st.none() | st.integers(0, 5), min_size=1, max_size=30)
+actions = st.lists(
+    st.one_of(changes, st.sampled_from(["step", "step", "build", "settle", "restart"])), min_size=1, max_size=14
+)
+
+
+def as_changes(drawn: dict[int, int | None]) -> list[Change]:
+    return [delete(key) if version is None else upsert(key, version) for key, version in drawn.items()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(script=actions, kind=st.sampled_from([IndexKind.HNSW, IndexKind.EXACT]))
+def test_the_view_is_the_store_at_its_position(
+    store: SqliteStore, script: list[dict[int, int | None] | str], kind: IndexKind
+) -> None:
+    """After any mix of writes, single pages, builds, snapshots and restarts the view equals the store's state there."""
+    folder = scratch_folder()
+    world = new_world(store, folder, kind)
+    for action in script:
+        match action:
+            case dict():
+                world.write(as_changes(action))
+            case "step":
+                world.follower.step()
+            case "build":
+                world.builder.run_one()
+            case "settle":
+                world.settle()
+            case "restart":
+                world.restart()
+                world.settle()
+        if world.follower.serves:
+            world.check()
+    world.settle()
+    assert world.replica.view().position == max(world.expected)
+    world.check()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", [IndexKind.EXACT, IndexKind.HNSW])
+def test_many_dead_rows_are_dropped_while_writes_go_on(store: SqliteStore, tmp_path: Path, kind: IndexKind) -> None:
+    """A rebuild that is adopted after further upserts and deletes drops the dead and loses or revives nothing."""
+    world = new_world(store, tmp_path, kind)
+    for version in range(4):
+        world.write([upsert(key, version) for key in range(40)])
+        world.settle() if version < 3 else world.apply()
+    before = world.replica.status()
+    assert before.building
+    world.write([delete(0), upsert(1, 9), upsert(50, 9)])
+    world.write([delete(50), delete(2), upsert(51, 9)])
+    world.apply()
+    world.check()
+    world.settle()
+    after = world.replica.status()
+    assert before.dead_rows > 100 > after.dead_rows
+    world.check()
+
+
+def test_a_held_view_outlives_rebuilds(world: World) -> None:
+    """A search that took its view before a rebuild reads the same documents and vectors after it."""
+    world.write([upsert(key, 0) for key in range(30)])
+    world.settle()
+    view = world.replica.view()
+    rows = np.flatnonzero(view.index.alive)
+    documents, vectors = view.documents(rows), view.vectors(rows)
+    generation = view.index.generation
+    for version in range(1, 6):
+        world.write([upsert(key, version) for key in range(30)])
+        world.settle()
+    assert world.replica.view().index.generation > generation + 1
+    assert view.documents(rows) == documents
+    np.testing.assert_array_equal(view.vectors(rows), vectors)
+
+
+def test_a_walk_of_many_pages_is_shown_at_once(world: World) -> None:
+    """Between the pages of a walk every reader sees the old state whole; lookups and lists too."""
+    world.write([upsert(key, 0) for key in range(20)])
+    world.settle()
+    world.write([upsert(key, 1) for key in range(20)])
+    world.write([delete(key) for key in range(0, 20, 2)] + [upsert(key, 2) for key in range(20, 30)])
+    pages = 0
+    while world.follower.step():
+        pages += 1
+        assert world.replica.view().position == 1
+        world.check()
+    assert pages > 2
+    assert world.replica.view().position == 3
+    world.check()
+
+
+def test_nothing_is_served_before_the_first_walk_ends(world: World) -> None:
+    """A collection that is being loaded refuses reads with its own reason and tells how far it is."""
+    world.write([upsert(key, 0) for key in range(20)])
+    assert world.follower.step()
+    with pytest.raises(IndexLoadingError):
+        world.replica.view()
+    with pytest.raises(IndexLoadingError):
+        world.replica.lookup(["id-001"])
+    progress = world.replica.progress()
+    assert (progress.rows_read, progress.ready) == (7, False)
+
+
+def test_ready_only_when_the_first_graph_is_built(world: World) -> None:
+    """A loaded collection that needs a graph counts as ready once that graph serves."""
+    world.write([upsert(key, 0) for key in range(20)])
+    world.apply()
+    assert world.replica.progress().building
+    assert not world.replica.ready.is_set()
+    world.settle()
+    assert world.replica.ready.is_set()
+    assert world.replica.status().sealed_rows == 20
+
+
+def test_the_feed_waits_for_a_build_that_falls_behind(world: World) -> None:
+    """Four times the longest tail after a build began, nothing more is applied until it ends, and the lag grows."""
+    world.write([upsert(key, 0) for key in range(20)])
+    world.apply()
+    world.write([upsert(key, 0) for key in range(20, 61)])
+    world.apply()
+    position = world.replica.view().position
+    world.write([upsert(70, 0)])
+    world.write([upsert(71, 0)])
+    world.apply()
+    assert world.replica.view().position == position
+    assert world.replica.state().lag == 2
+    world.settle()
+    assert world.replica.state().lag == 0
+    world.check()
+
+
+def test_a_full_disk_holds_the_feed_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that cannot be kept is not half applied: the view stays, and the page is taken when there is room."""
+    world.write([upsert(1, 0), upsert(2, 0)])
+    world.settle()
+    world.write([upsert(1, 1), delete(2), upsert(3, 0)])
+
+    def full(*_: object) -> int:
+        raise StorageFullError("a test")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nearshore.index.Segment.append", full)
+        with pytest.raises(StorageFullError):
+            world.follower.step()
+        world.check()
+    world.settle()
+    assert world.replica.view().position == 2
+    world.check()
+
+
+def test_an_absent_store_leaves_the_view_in_place(world: World) -> None:
+    """While the store is away a loaded replica reads on from its own copy; when it is back, it catches up."""
+    world.write([upsert(1, 0)])
+    world.settle()
+    world.write([upsert(2, 0)])
+    world.store.away = True
+    with pytest.raises(UnavailableError):
+        world.follower.step()
+    world.check()
+    world.store.away = False
+    world.settle()
+    assert world.replica.view().position == 2
+    world.check()

@@ -1,0 +1,217 @@
+"""A snapshot is used whole and in its own history, or not at all; without one the store tells everything again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nearshore.replica.snapshots import MANIFEST, candidates
+from tests.replica_world import SwitchableStore, World, delete, open_store, scratch_folder, spec, upsert
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A closed collection with a graph, dead rows and a tail, and its two snapshots; to be copied."""
+    folder = tmp_path_factory.mktemp("saved")
+    store = open_store(folder)
+    world = World(SwitchableStore(store), store.create_collection(spec()), folder)
+    world.write([upsert(key, 0) for key in range(30)])
+    world.settle()
+    world.write([upsert(1, 1), delete(2), upsert(40, 1)])
+    world.settle()
+    assert len(candidates(world.snapshots)) == 2
+    store.close()
+    return world
+
+
+def copied(saved: World, folder: Path) -> World:
+    """The same in a folder of its own, open."""
+    shutil.copytree(saved.folder, folder, dirs_exist_ok=True)
+    return World(SwitchableStore(open_store(folder)), saved.collection, folder, expected=dict(saved.expected))
+
+
+@pytest.fixture
+def world(saved: World, tmp_path: Path) -> Iterator[World]:
+    """A collection whose process starts again."""
+    started = copied(saved, tmp_path)
+    yield started
+    started.store.inner.close()
+
+
+def restarted_rows(world: World) -> int:
+    """Restart, load everything, and return how many rows the store had to be asked for."""
+    world.restart()
+    before = world.store.rows_read
+    world.settle()
+    world.check()
+    return world.store.rows_read - before
+
+
+def test_a_restart_reads_only_what_the_snapshot_lacks(world: World) -> None:
+    """A restart from a snapshot equals the store and reads only the commits behind the snapshot's position."""
+    assert restarted_rows(world) == 0
+    status = world.replica.status()
+    assert (status.sealed_rows, status.documents) == (30, 30)
+    last = candidates(world.snapshots)[0]
+    world.write([upsert(3, 3)])
+    assert restarted_rows(world) <= 2  # once to check the history, once to apply
+    assert candidates(world.snapshots)[0] != last
+
+
+def test_two_snapshots_are_kept(world: World) -> None:
+    """However often is saved, the two newest snapshots stay."""
+    for version in range(3):
+        world.write([upsert(5, version)])
+        world.settle()
+    positions = [int(folder.name.split("-")[0]) for folder in candidates(world.snapshots)]
+    assert positions == [5, 4]
+
+
+def test_a_loaded_snapshot_can_be_rebuilt_and_saved_again(world: World) -> None:
+    """What was loaded goes on like what was built here: updates, a rebuild, a snapshot, a restart."""
+    world.restart()
+    for version in range(6):
+        world.write([upsert(key, version) for key in range(30)])
+        world.settle()
+    assert world.replica.status().dead_rows < 100
+    assert restarted_rows(world) == 0
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+damages: list[Callable[[Path], None]] = [flip, cut, Path.unlink]
+files = ["rows.f32", "columns.npz", "alive.npy", "index.json", "sealed.faiss"]
+files += ["payload.bin", "payload.npy", "ids.jsonl", MANIFEST]
+
+
+@pytest.mark.parametrize("file", files)
+@pytest.mark.parametrize("damage", damages)
+def test_a_damaged_snapshot_is_passed_over(world: World, file: str, damage: Callable[[Path], None]) -> None:
+    """A changed byte, a cut or a missing file in the newest snapshot: the older one is used, the store has the rest."""
+    newest, older = candidates(world.snapshots)
+    damage(newest / file)
+    rows = restarted_rows(world)
+    assert 0 < rows < 30
+    assert older.exists()
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_changed_bit_is_noticed(saved: World, data: st.DataObject) -> None:
+    """Whatever bit of whatever file changes, the snapshot is set aside and a restart shows the store's state."""
+    folder = scratch_folder()
+    world = copied(saved, folder)
+    newest = candidates(world.snapshots)[0]
+    path = newest / data.draw(st.sampled_from(files))
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(bytes(content))
+    assert restarted_rows(world) > 0
+    assert newest.with_suffix(".refused").exists()
+    world.store.inner.close()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("damage", damages)
+def test_when_no_snapshot_verifies_the_store_is_read(world: World, damage: Callable[[Path], None]) -> None:
+    """With every snapshot damaged the collection is rebuilt from the store, and the next restart is clean again."""
+    for folder in candidates(world.snapshots):
+        damage(folder / "payload.bin")
+    assert restarted_rows(world) >= 31
+    assert restarted_rows(world) == 0
+
+
+@pytest.mark.parametrize(("field", "value"), [("format_version", 2), ("dimensions", 5), ("fingerprint", "other")])
+def test_a_snapshot_of_another_kind_is_refused(world: World, field: str, value: object) -> None:
+    """A snapshot of another format version, width or model is not read."""
+    for folder in candidates(world.snapshots):
+        manifest = json.loads((folder / MANIFEST).read_text())
+        (folder / MANIFEST).write_text(json.dumps({**manifest, field: value}))
+    assert restarted_rows(world) >= 31
+
+
+def test_a_killed_save_leaves_nothing_that_is_used(world: World) -> None:
+    """A folder without a manifest, left by a killed process, is removed at the next start."""
+    unfinished = world.snapshots / "00000000000000000009-000001"
+    shutil.copytree(candidates(world.snapshots)[0], unfinished)
+    (unfinished / MANIFEST).unlink()
+    assert restarted_rows(world) == 0
+    assert not unfinished.exists()
+
+
+def test_a_save_that_fails_keeps_the_older_snapshot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk is full the older snapshots stay, following goes on, and the next save succeeds."""
+    before = candidates(world.snapshots)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nearshore.replica.snapshots.os.fsync", full)
+        world.write([upsert(7, 7)])
+        world.apply()
+        world.builder.run_one()
+    assert candidates(world.snapshots) == before
+    world.settle()
+    world.check()
+    assert candidates(world.snapshots)[0] not in before
+
+
+def restore(world: World, backup: Path) -> None:
+    """Put an older copy of the database in place, as an operator would, under the running follower."""
+    world.store.inner.close()
+    for path in world.folder.glob("store.sqlite*"):
+        path.unlink()
+    for path in backup.iterdir():
+        shutil.copy(path, world.folder / path.name)
+    world.store.inner = open_store(world.folder)
+
+
+def back_up(world: World, backup: Path) -> None:
+    """Copy the database while it is closed."""
+    world.store.inner.close()
+    backup.mkdir()
+    for path in world.folder.iterdir():
+        if path.is_file():
+            shutil.copy(path, backup / path.name)
+    world.store.inner = open_store(world.folder)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_restored_database_is_followed(world: World, tmp_path: Path, *, restarts: bool) -> None:
+    """After a restore the old view serves, says that history changed, and is replaced by the restored state."""
+    back_up(world, tmp_path / "backup")
+    world.settle()
+    for version in range(4):
+        world.write([upsert(8, version)])
+        world.settle()
+    restore(world, tmp_path / "backup")
+    for position in range(3, 7):
+        del world.expected[position]
+    for version in range(5, 7):
+        world.write([upsert(9, version), delete(10)])
+    if restarts:
+        world.restart()
+    else:
+        assert world.follower.step()
+        state = world.replica.state()
+        assert (state.history_changed, state.position) == (True, 6)
+        assert world.replica.lookup(["id-008"])[1] >= 0
+    world.settle()
+    assert not world.replica.state().history_changed
+    world.check()
+    assert restarted_rows(world) <= 2

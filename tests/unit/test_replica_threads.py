@@ -1,0 +1,268 @@
+"""The running whole: threads, waiting for writes, collections that come and go, and how it ends."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nearshore.errors import CollectionExistsError, CollectionNotFoundError, HistoryChangedError, WriteTokenExpiredError
+from nearshore.records import IndexKind, WriteToken, new_tag
+from nearshore.replica import Replica, ReplicaClosedError, Replicas
+from nearshore.store.sqlite import SqliteStore
+from tests.replica_world import (
+    SMALL,
+    WAIT_S,
+    SwitchableStore,
+    check,
+    delete,
+    document,
+    open_replicas,
+    open_store,
+    spec,
+    upsert,
+)
+
+_HEALTHY: list[BaseException] = []
+
+
+class Running:
+    """A store, its replicas and one collection."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.inner = open_store(folder)
+        self.store = SwitchableStore(self.inner)
+        self.deaths: list[BaseException] = []
+        self.died = threading.Event()
+        self.replicas = open_replicas(self.store.store, folder, self.deaths)
+        self.replica = self.replicas.create(spec())
+
+    def write(self, *keys: int, version: int = 0) -> WriteToken:
+        changes = [upsert(key, version) for key in keys]
+        return self.inner.write(self.replica.collection.id, changes).result(WAIT_S).commit.token
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    whole = Running(tmp_path)
+    yield whole
+    whole.replicas.close()
+    whole.inner.close()
+    assert whole.deaths == _HEALTHY
+
+
+def test_a_new_collection_serves_at_once(running: Running) -> None:
+    """Right after create() the collection is listed, found and empty."""
+    replica = running.replicas.create(spec("new"))
+    assert running.replicas.get("new") is replica
+    assert running.replicas.known("new") is replica
+    assert [one.collection.spec.name for one in running.replicas.list()] == ["c", "new"]
+    assert replica.count() == (replica.view(), 0)
+    assert replica.ready.is_set()
+    with pytest.raises(CollectionExistsError):
+        running.replicas.create(spec("new"))
+
+
+def test_a_write_is_seen_by_who_carries_its_token(running: Running) -> None:
+    """Once applied(token) has resolved, the write is in the view, on the commit or behind it."""
+    tokens = [running.write(number) for number in range(50)]
+    for number in reversed(range(50)):
+        running.replica.applied(tokens[number]).result(WAIT_S)
+        assert running.replica.lookup([document(number, 0).id])[1][0] >= 0
+    check(running.replica, {document(number, 0).id: document(number, 0) for number in range(50)})
+
+
+def test_a_token_of_another_history_fails_at_once(running: Running) -> None:
+    """A token with another tag, beyond the head, or of another collection is refused, never waited for."""
+    token = running.write(1)
+    other = running.replicas.create(spec("other")).collection.id
+    for wrong in (
+        WriteToken(token.collection_id, token.position, new_tag()),
+        WriteToken(token.collection_id, token.position + 9, new_tag()),
+        WriteToken(other, token.position, token.tag),
+    ):
+        with pytest.raises(HistoryChangedError, match="write token"):
+            running.replica.applied(wrong).result(WAIT_S)
+
+
+def test_a_token_older_than_the_retention_says_so(running: Running) -> None:
+    """A token whose commit was pruned fails with its own reason when this replica never met that commit."""
+    old = running.write(1)
+    running.replica.applied(running.write(2)).result(WAIT_S)
+    running.inner.prune(running.replica.collection.id, 0.0)
+    running.replicas.close()
+    running.replicas = open_replicas(running.store.store, running.folder, running.deaths)
+    with pytest.raises(WriteTokenExpiredError):
+        running.replicas.get("c").applied(old).result(WAIT_S)
+
+
+def test_waiting_outlasts_an_absent_store(running: Running) -> None:
+    """While the store is away a token waits and can be let go without a trace; when it is back, the waiter wakes."""
+    running.store.away = True
+    token = running.write(1)
+    left = running.replica.applied(token)
+    kept = running.replica.applied(token)
+    assert left.cancel()
+    assert len(running.replica.waiters) == 1
+    assert not kept.done()
+    running.store.away = False
+    kept.result(WAIT_S)
+    assert len(running.replica.waiters) == 0
+
+
+def test_a_deleted_collection_is_gone_at_once(running: Running) -> None:
+    """After delete() the name is unknown, waiters fail, its files go, and a namesake starts empty."""
+    old = running.replica
+    running.store.away = True
+    waiter = old.applied(running.write(1))
+    running.store.away = False
+    running.replicas.delete("c")
+    assert running.replicas.known("c") is None
+    with pytest.raises(CollectionNotFoundError):
+        running.replicas.get("c")
+    with pytest.raises(CollectionNotFoundError):
+        running.replicas.delete("c")
+    namesake = running.replicas.create(spec())
+    assert namesake.collection.id != old.collection.id
+    assert namesake.count()[1] == 0
+    error = waiter.exception(WAIT_S)
+    assert error is None or isinstance(error, CollectionNotFoundError)
+
+
+def test_collections_of_others_are_noticed(running: Running) -> None:
+    """What another process creates is found by name at once; what it deletes disappears at the next poll."""
+    collection = running.inner.create_collection(spec("theirs"))
+    replica = running.replicas.get("theirs")
+    token = running.inner.write(collection.id, [upsert(1, 1)]).result(WAIT_S).commit.token
+    replica.applied(token).result(WAIT_S)
+    check(replica, {document(1, 1).id: document(1, 1)})
+    running.store.away = True
+    waiter = replica.applied(running.inner.write(collection.id, [upsert(2, 1)]).result(WAIT_S).commit.token)
+    running.inner.delete_collection(collection.id)
+    running.store.away = False
+    assert isinstance(waiter.exception(WAIT_S), CollectionNotFoundError)
+    assert running.replicas.known("theirs") is None
+
+
+def test_readers_never_see_both_versions_or_neither(running: Running) -> None:
+    """Searches, lookups and lists during updates, builds and rebuilds show each document exactly once."""
+    keys = range(25)
+    ids = sorted(document(key, 0).id for key in keys)
+    token = running.write(*keys)
+    running.replica.applied(token).result(WAIT_S)
+    done, wrong = threading.Event(), []
+
+    def read() -> None:
+        query = np.ones(4, np.float32)
+        while not done.is_set():
+            view = running.replica.view()
+            found = view.ids(view.index.search(query, k=60, exact=True).rows)
+            looked, rows = running.replica.lookup(ids)
+            paged, listed, _ = running.replica.list_page("", 60)
+            states = (sorted(found), [one.id for one in looked.documents(rows)], paged.ids(listed))
+            if any(state != ids for state in states) or (rows < 0).any():
+                wrong.append(states)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    version = 0
+    while version < 40 or running.replica.status().state.generation < 3:
+        version += 1
+        token = running.write(*keys, version=version)
+    running.replica.applied(token).result(WAIT_S)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong, wrong[0]
+    check(running.replica, {document(key, version).id: document(key, version) for key in keys})
+
+
+def test_a_clean_end_saves_and_a_start_goes_on_from_there(running: Running) -> None:
+    """close() writes a snapshot of what changed, fails who waits, and the next start need not read the store."""
+    token = running.write(*range(8))
+    running.replica.applied(token).result(WAIT_S)
+    running.store.away = True
+    waiter = running.replica.applied(WriteToken(token.collection_id, token.position + 1, new_tag()))
+    running.replicas.close()
+    running.store.away = False
+    assert isinstance(waiter.exception(WAIT_S), ReplicaClosedError)
+    assert list((running.folder / "snapshots").glob("*/*/manifest.json"))
+    assert not list((running.folder / "scratch").iterdir())
+    before = running.store.rows_read
+    running.replicas = open_replicas(running.store.store, running.folder, running.deaths)
+    assert running.store.rows_read == before
+    check(running.replicas.get("c"), {document(key, 0).id: document(key, 0) for key in range(8)})
+
+
+def test_snapshots_of_deleted_collections_are_removed(running: Running) -> None:
+    """Snapshots of a collection that was deleted while no replica ran go at the next start."""
+    running.replica.applied(running.write(1, 2, 3)).result(WAIT_S)
+    running.replicas.close()
+    folder = running.folder / "snapshots" / str(running.replica.collection.id)
+    assert folder.exists()
+    running.inner.delete_collection(running.replica.collection.id)
+    running.replicas = open_replicas(running.store.store, running.folder, running.deaths)
+    assert not folder.exists()
+
+
+def test_progress_tells_when_all_is_loaded(running: Running) -> None:
+    """After the start every collection reports itself ready with everything read."""
+    running.replica.applied(running.write(*range(9))).result(WAIT_S)
+    running.replicas.close()
+    shutil.rmtree(running.folder / "snapshots", ignore_errors=True)
+    running.replicas = open_replicas(running.store.store, running.folder, running.deaths)
+    (progress,) = running.replicas.progress()
+    assert (progress.collection, progress.rows_read, progress.share, progress.ready) == ("c", 9, 1.0, True)
+
+
+class BrokenStore(SwitchableStore):
+    """A store with a bug in the feed."""
+
+    def _counted(self, read_feed: object) -> object:  # type: ignore[override]
+        raise ZeroDivisionError
+
+
+def test_a_dead_follower_thread_is_told(tmp_path: Path) -> None:
+    """An error that nobody foresaw in the follower thread reaches on_death, which ends the process."""
+    inner: SqliteStore = open_store(tmp_path)
+    inner.create_collection(spec(kind=IndexKind.EXACT))
+    died, deaths = threading.Event(), list[BaseException]()
+
+    def on_death(error: BaseException) -> None:
+        deaths.append(error)
+        died.set()
+
+    replicas = Replicas.open(BrokenStore(inner).store, tmp_path, SMALL, on_death)
+    replicas.start()
+    assert died.wait(WAIT_S)
+    assert isinstance(deaths[0], ZeroDivisionError)
+    replicas.close()
+    inner.close()
+
+
+def test_a_dead_builder_thread_is_told(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw in a build reaches on_death, which ends the process."""
+
+    def explode(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("nearshore.index.BuildPlan.run", explode)
+    dead = threading.Event()
+    monkeypatch.setattr(running.replicas._around.builder, "_on_death", lambda error: dead.set())
+    running.write(*range(30))
+    assert dead.wait(WAIT_S)
+
+
+def test_delete_takes_effect_in_every_way_of_reading(running: Running) -> None:
+    """A deleted document is in no lookup, list, count or search."""
+    running.write(1, 2, 3)
+    token = running.inner.write(running.replica.collection.id, [delete(2)]).result(WAIT_S).commit.token
+    running.replica.applied(token).result(WAIT_S)
+    replica: Replica = running.replica
+    check(replica, {document(key, 0).id: document(key, 0) for key in (1, 3)})
