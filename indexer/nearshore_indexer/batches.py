@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nearshore.records import Document
-
 from nearshore_indexer.entries import Entry, Place, Rejection
 from nearshore_indexer.sources import Reader
 

@@ -11,7 +11,6 @@ from nearshore.documents.limits import Limits
 from nearshore.documents.requests import DocumentInput, RawValue, Timestamp
 from nearshore.documents.validate import checked_documents
 from nearshore.errors import InvalidArgumentError
-
 from nearshore_indexer.entries import Entry, Place, Rejection
 
 MAX_LINE_BYTES = 16 << 20
@@ -56,10 +55,13 @@ class JsonLines:
     def _document(self, record: Mapping[str, Any], document_id: str) -> Any:
         for name in record.keys() - set(FIELDS):
             self.ignored_fields[name] = self.ignored_fields.get(name, 0) + 1
+        text, title = _string(record, "text"), _string(record, "title")
+        if not text.strip() and title:
+            text, title = title, ""  # what is embedded is the same: title and text are joined by a space
         sent = DocumentInput(
             id=document_id,
-            text=_string(record, "text"),
-            title=_string(record, "title"),
+            text=text,
+            title=title,
             parent_id=_string(record, "parent_id"),
             metadata=self._metadata(record.get("metadata")),
         )

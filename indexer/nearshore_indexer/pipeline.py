@@ -17,7 +17,6 @@ from typing import Protocol
 
 from nearshore.errors import InvalidArgumentError, NearshoreError
 from nearshore.records import Document
-
 from nearshore_indexer.batches import Batch
 from nearshore_indexer.entries import Rejection
 

@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 from nearshore.documents.limits import MAX_ID_BYTES
 from nearshore.records import Document
-
 from nearshore_indexer.entries import Entry, Place, Rejection
 from nearshore_indexer.passages import TokenCounter, split
 

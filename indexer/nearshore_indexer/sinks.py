@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from nearshore.client import AsyncClient, Parts
@@ -13,10 +13,10 @@ from nearshore.documents.names import collection_name
 from nearshore.errors import DeadlineError, NearshoreError, OverloadedError, UnavailableError
 from nearshore.records import Document, Metadata, MetadataValue, WriteToken
 from nearshore.replica import Replica
-
 from nearshore_indexer.pipeline import Written
 
 PAGE_SIZE = 1_000
+CHECK_INTERVAL_S = 1.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -71,10 +71,14 @@ class StoreSink:
 
     retryable: tuple[type[NearshoreError], ...] = (OverloadedError,)
 
-    def __init__(self, documents: Documents, replica: Replica) -> None:
-        """documents: of the store that this process has open; replica: of the collection to write to."""
+    def __init__(self, documents: Documents, replica: Replica, check: Callable[[], None]) -> None:
+        """documents: of the store that this process has open; replica: of the collection to write to.
+
+        check: raises when a thread of the process has died, for then nothing would ever become searchable.
+        """
         self._documents = documents
         self._replica = replica
+        self._check = check
         self._name = collection_name(replica.collection.spec.name)
         self._newest: WriteToken | None = None
 
@@ -92,8 +96,12 @@ class StoreSink:
 
     async def wait_searchable(self) -> None:
         """See Sink."""
-        if self._newest is not None:
-            await asyncio.wrap_future(self._replica.applied(self._newest))
+        if self._newest is None:
+            return
+        applied = asyncio.wrap_future(self._replica.applied(self._newest))
+        while not (await asyncio.wait({applied}, timeout=CHECK_INTERVAL_S))[0]:
+            self._check()
+        applied.result()
 
     async def ids(self, wanted: str) -> list[str]:
         """See Sink."""

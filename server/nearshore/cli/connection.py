@@ -1,0 +1,30 @@
+"""Where the server is."""
+
+from __future__ import annotations
+
+from nearshore.cli.session import session
+from nearshore.client import Client
+from nearshore.store.lock import read_holder
+
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 -- not bound here
+
+
+def serving_address() -> str:
+    """The server that must be used: --server, or whoever serves the data folder; empty if neither is there."""
+    if session().server:
+        return session().server
+    holder = read_holder(session().settings.data_dir)
+    return holder.address if holder is not None else ""
+
+
+def target() -> str:
+    """Where to look for a server: serving_address(), else where the settings would make one listen."""
+    if address := serving_address():
+        return address
+    server = session().settings.server
+    return f"{_REACHED_AT.get(server.host, server.host)}:{server.port}"
+
+
+def connect() -> Client:
+    """A client of the server at target()."""
+    return Client(target())

@@ -1,0 +1,96 @@
+"""nearshore embed: texts to vectors through a server, for scripts and for looking at what the model sees."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from nearshore.cli import output
+from nearshore.cli.connection import connect
+from nearshore.cli.progress import Progress
+from nearshore.client import Client, Embedded
+from nearshore.records import F32
+
+app = typer.Typer()
+
+TEXTS_AT_ONCE = 256
+
+
+@app.command()
+def embed(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, the lines of standard input.")] = None,
+    *,
+    npy: Annotated[
+        Path | None,
+        typer.Option(help="Write a NumPy file (texts, dimensions) instead of JSON lines.", metavar="FILE"),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Default: the server's.")] = "",
+    refuse_long: Annotated[bool, typer.Option("--refuse-long", help="Fail on text beyond the maximum.")] = False,
+    parse_special: Annotated[
+        bool, typer.Option("--parse-special", help="Text that spells [SEP] becomes that token.")
+    ] = False,
+) -> None:
+    """Turn texts into vectors: one JSON object a text, with its tokens, on standard output."""
+    if not texts and sys.stdin.isatty():
+        raise typer.BadParameter("give texts, or lines on standard input")
+    source = iter(texts) if texts else _lines()
+    cut = 0
+    kept: list[F32] = []
+    with connect() as client, Progress("embedding", "texts") as progress:
+        done = 0
+        while chunk := list(islice(source, TEXTS_AT_ONCE)):
+            answer = client.embed(
+                chunk,
+                model=model,
+                truncation="refuse" if refuse_long else "cut_end",
+                special_tokens="parse" if parse_special else "bundle",
+            )
+            cut += sum(used < tokens for used, tokens in zip(answer.tokens_used, answer.tokens, strict=True))
+            if npy is None:
+                _emit(chunk, answer)
+            else:
+                kept.append(answer.vectors)
+            done += len(chunk)
+            progress.update(done)
+        if npy is not None:
+            _save(npy, kept, client)
+    if cut:
+        output.warn(f"{cut:,} texts were cut at the model's maximum.")
+
+
+def _lines() -> Iterator[str]:
+    for line in sys.stdin:
+        yield line.rstrip("\r\n")
+
+
+def _emit(texts: list[str], answer: Embedded) -> None:
+    rows = zip(texts, answer.vectors, answer.tokens, answer.tokens_used, strict=True)
+    for text, vector, tokens, tokens_used in rows:
+        # float32 prints shortest as itself: the decimal digits give the same bits back.
+        numbers = [float(str(component)) for component in vector]
+        output.emit(
+            {
+                "text": text,
+                "vector": numbers,
+                "tokens": tokens,
+                "tokens_used": tokens_used,
+                "model": answer.model,
+                "fingerprint": answer.fingerprint,
+            }
+        )
+
+
+def _save(path: Path, matrices: list[F32], client: Client) -> None:
+    matrix = np.concatenate(matrices) if matrices else client.embed([""]).vectors[:0]
+    with path.open("wb") as file:
+        np.save(file, matrix)
+    if output.as_json():
+        output.emit({"file": str(path), "rows": matrix.shape[0], "dimensions": matrix.shape[1]})
+    else:
+        output.note(f"{path}: {matrix.shape[0]:,} vectors of {matrix.shape[1]} dimensions, float32")

@@ -1,0 +1,129 @@
+"""nearshore eval: how well a model and an index retrieve, on a judged test collection."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nearshore.cli import output
+from nearshore.cli.connection import connect, target
+from nearshore.cli.evaluation import rank, read_judgements, read_queries
+from nearshore.cli.indexing import Outcome, Rejects, Run, index_through_server, prepare_collection
+from nearshore.cli.local_server import LocalServer
+from nearshore.cli.metrics import Figures, average
+from nearshore.cli.progress import Progress
+from nearshore.cli.session import session
+from nearshore.client import Client
+from nearshore.documents.limits import Limits
+from nearshore_indexer.jsonl import JsonLines
+from nearshore_indexer.plain_text import PlainText, Splitting
+from nearshore_indexer.sources import Format, Reader, check_sources
+
+app = typer.Typer()
+
+DEPTHS = (10, 100)
+
+
+@app.command(name="eval")
+def evaluate(
+    *,
+    corpus: Annotated[str, typer.Option(help="JSON lines: id (or _id), title, text.", metavar="FILE")],
+    queries: Annotated[Path, typer.Option(help="JSON lines: id (or _id), text.", metavar="FILE")],
+    qrels: Annotated[Path, typer.Option(help="Tab-separated: query, document, relevance.", metavar="FILE")],
+    exact: Annotated[bool, typer.Option("--exact", help="Search exactly, whatever the index.")] = False,
+    k: Annotated[list[int] | None, typer.Option(help="Depth of recall; may be repeated. Default: 10 and 100.")] = None,
+) -> None:
+    """Index a corpus into a temporary collection, search it, and print nDCG@10, recall and MRR@10.
+
+    Figures are defined as in trec_eval (linear gain); queries without judgements are left out. Without --server it
+    starts a server of its own over a temporary folder.
+    """
+    depths = sorted(set(k or DEPTHS))
+    if depths[0] < 1:
+        raise typer.BadParameter("k is at least 1")
+    asked, judged = read_queries(queries), read_judgements(qrels)
+    asked = {query_id: text for query_id, text in asked.items() if query_id in judged and text.strip()}
+    with _server() as client:
+        collection = f"eval-{uuid.uuid4().hex[:12]}"
+        prepare_collection(client, collection, "")
+        try:
+            outcome = _index(corpus, collection)
+            started = time.monotonic()
+            with Progress("searching", "queries") as progress:
+                rankings = rank(
+                    client,
+                    collection,
+                    asked,
+                    limit=max(10, depths[-1]),
+                    exact=exact,
+                    report=lambda done: progress.update(done, done / len(asked)),
+                )
+            search_s = time.monotonic() - started
+            model = client.get_collection(collection).model
+        finally:
+            client.delete_collection(collection)
+    _report(average(rankings, judged, recall_at=depths), outcome, search_s, model, exact=exact)
+
+
+@contextmanager
+def _server() -> Iterator[Client]:
+    """The server that --server names, or one of our own over a temporary folder."""
+    if session().server:
+        with connect() as client:
+            yield client
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="nearshore-eval-") as folder,
+        LocalServer(Path(folder) / "data") as server,
+        server.wait_ready() as client,
+    ):
+        session().server = server.address
+        yield client
+
+
+def _index(corpus: str, collection: str) -> Outcome:
+    def no_text_files(_: object) -> list[int]:
+        raise AssertionError("a corpus is JSON lines")
+
+    reader = Reader(
+        check_sources([corpus], Format.JSONL), JsonLines(Limits()), PlainText(Splitting(1, 0, no_text_files))
+    )
+    with Rejects(None) as rejects:
+        return index_through_server(Run(reader, rejects), target(), collection)
+
+
+def _report(figures: Figures, outcome: Outcome, search_s: float, model: str, *, exact: bool) -> None:
+    documents = outcome.tally.documents
+    if output.as_json():
+        output.emit(
+            {
+                "model": model,
+                "exact": exact,
+                "documents": documents,
+                "rejected": outcome.rejected,
+                "truncated": outcome.tally.truncated,
+                "queries": figures.queries,
+                "ndcg@10": figures.ndcg_at_10,
+                **{f"recall@{k}": value for k, value in figures.recall_at.items()},
+                "mrr@10": figures.mrr_at_10,
+                "index_s": outcome.searchable_s,
+                "search_s": search_s,
+            }
+        )
+        return
+    rows: list[tuple[str, object]] = [("nDCG@10", f"{figures.ndcg_at_10:.5f}")]
+    rows += [(f"recall@{k}", f"{value:.5f}") for k, value in figures.recall_at.items()]
+    rows.append(("MRR@10", f"{figures.mrr_at_10:.5f}"))
+    output.show(output.facts(rows))
+    how = "exact" if exact else "as the index chooses"
+    output.note(
+        f"{model}, search {how}: {figures.queries:,} judged queries over {documents:,} documents; "
+        f"indexed in {outcome.searchable_s:.1f} s, searched in {search_s:.1f} s."
+    )

@@ -1,0 +1,71 @@
+"""Errors as a person at a terminal, or a script, wants them: one line, what to do, an exit code; no traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+from rich.console import Console
+from rich.markup import escape
+
+from nearshore.cli import output
+from nearshore.cli.session import session
+from nearshore.errors import (
+    CorruptionError,
+    InvalidSettingsError,
+    NearshoreError,
+    NotFoundError,
+    OverloadedError,
+    StorageFullError,
+    UnavailableError,
+)
+from nearshore.exit_codes import ExitCode
+
+CODES: tuple[tuple[type[NearshoreError], ExitCode], ...] = (
+    (InvalidSettingsError, ExitCode.USAGE),
+    (NotFoundError, ExitCode.NOT_FOUND),
+    (UnavailableError, ExitCode.UNAVAILABLE),
+    (OverloadedError, ExitCode.UNAVAILABLE),
+    (StorageFullError, ExitCode.UNAVAILABLE),
+    (CorruptionError, ExitCode.UNAVAILABLE),
+)
+
+
+def exit_code(error: NearshoreError) -> ExitCode:
+    """The exit code of an error."""
+    return next((code for kind, code in CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def report(error: NearshoreError) -> ExitCode:
+    """Print an error on standard error; returns its exit code."""
+    code = exit_code(error)
+    _print(error.reason, error.message, error.remedy, code)
+    return code
+
+
+def report_bug(error: BaseException) -> ExitCode:
+    """Print an error that nobody foresaw."""
+    remedy = "This is a bug in nearshore. Run the command again with --debug and report what it prints."
+    _print("INTERNAL", f"{type(error).__name__}: {error}", remedy, ExitCode.CRASHED)
+    return ExitCode.CRASHED
+
+
+def report_system(error: OSError) -> ExitCode:
+    """Print what the operating system refused (a file that cannot be written, a full disk)."""
+    message = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}."
+    _print("SYSTEM", message, "", ExitCode.FAILED)
+    return ExitCode.FAILED
+
+
+def _print(reason: str, message: str, remedy: str, code: ExitCode) -> None:
+    if session().debug:
+        traceback.print_exc(file=sys.stderr)
+    if output.as_json():
+        error = {"reason": reason, "message": message, "remedy": remedy, "exit_code": int(code)}
+        sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(message)}")
+    if remedy:
+        console.print(f"  {escape(remedy)}")

@@ -1,0 +1,160 @@
+"""One indexing run, through a server or without one: progress, what was refused, and the figures at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TextIO
+
+from nearshore.cli import output
+from nearshore.cli.progress import Progress
+from nearshore.client import AsyncClient, Client
+from nearshore.errors import AlreadyExistsError, CollectionNotFoundError, PreconditionError
+from nearshore_indexer.batches import batches
+from nearshore_indexer.entries import Rejection
+from nearshore_indexer.pipeline import Pipeline, Sink, Tally, remove_stale
+from nearshore_indexer.sinks import ServerSink
+from nearshore_indexer.sources import Reader
+
+BATCH_DOCUMENTS = 1_000
+BATCH_BYTES = 16 << 20
+CALL_TIMEOUT_S = 600.0  # a thousand long texts wait behind eleven thousand others
+SHOWN_REJECTIONS = 20
+
+
+class NoModelInCollectionError(PreconditionError):
+    """Text cannot be indexed into a collection of callers' own vectors."""
+
+    reason = "NO_MODEL"
+
+    def __init__(self, collection: str) -> None:
+        """collection: its bare name."""
+        super().__init__(
+            f"The collection {collection!r} has no model, so text cannot be indexed into it.",
+            "Name another collection; one that does not exist is created with the model.",
+        )
+
+
+class Rejects:
+    """Reports what was refused: the first few on standard error, all of it into a file if one is named."""
+
+    def __init__(self, path: Path | None) -> None:
+        """path: of the file of JSON lines, created at the first rejection. Use it in a with block."""
+        self.count = 0
+        self._path = path
+        self._opened = ExitStack()
+        self._file: TextIO | None = None
+
+    def __call__(self, rejection: Rejection) -> None:
+        """Report one. Raises OSError when the file cannot be written."""
+        self.count += 1
+        if self.count <= SHOWN_REJECTIONS:
+            output.warn(f"{rejection.place}: {rejection.problem}")
+        elif self.count == SHOWN_REJECTIONS + 1:
+            hint = f"all of them go to {self._path}" if self._path else "--rejects FILE collects all of them"
+            output.warn(f"more is refused; {hint}")
+        if self._path is not None:
+            self._write(self._path, rejection)
+
+    def __enter__(self) -> Self:
+        """The reporter itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._opened.close()
+
+    def _write(self, path: Path, rejection: Rejection) -> None:
+        if self._file is None:
+            self._file = self._opened.enter_context(path.open("w", encoding="utf-8"))
+        place = rejection.place
+        record = {"file": place.file, "line": place.line, "problem": rejection.problem, "id": rejection.id}
+        self._file.write(json.dumps({**record, "source": rejection.source}) + "\n")
+        self._file.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did and how long it took."""
+
+    tally: Tally
+    rejected: int
+    written_s: float  # from the first byte read to the last durable write
+    searchable_s: float  # until a search could find all of it
+
+
+class Run:
+    """One run over a reader's documents; its tally stays readable when the run is cut short."""
+
+    def __init__(self, reader: Reader, rejects: Rejects) -> None:
+        """reader: what to index; rejects: who is told what is refused."""
+        self.tally = Tally()
+        self._reader = reader
+        self._rejects = rejects
+        self._started = time.monotonic()
+
+    async def into(self, sink: Sink, passage_counts: dict[str, int]) -> Outcome:
+        """Write everything and wait until it can be found; then remove passages that shortened files left behind.
+
+        passage_counts: filled by the reader while it reads text files.
+        """
+        with Progress("indexing", "documents") as progress:
+
+            def report(tally: Tally) -> None:
+                total = self._reader.total_bytes
+                progress.update(tally.documents, tally.read_bytes / total if total else None)
+
+            source = batches(self._reader, size=BATCH_DOCUMENTS, max_bytes=BATCH_BYTES, reject=self._rejects)
+            await Pipeline(sink, self.tally, reject=self._rejects, report=report).run(source)
+        written_s = time.monotonic() - self._started
+        await sink.wait_searchable()
+        searchable_s = time.monotonic() - self._started
+        if passage_counts:
+            self.tally.removed = await remove_stale(sink, passage_counts)
+        return Outcome(self.tally, self._rejects.count, written_s, searchable_s)
+
+
+def prepare_collection(client: Client, name: str, model: str) -> None:
+    """Create the collection unless it is there, with `model` or, if empty, the server's own.
+
+    Raises NoModelInCollectionError, and what the server refuses.
+    """
+    try:
+        info = client.get_collection(name)
+    except CollectionNotFoundError:
+        model = model or client.tokenize([""]).model
+        try:
+            info = client.create_collection(name, model=model)
+        except AlreadyExistsError:  # somebody else was quicker
+            info = client.get_collection(name)
+        else:
+            output.note(f"Created the collection {name} with the model {info.model}.")
+    if not info.model:
+        raise NoModelInCollectionError(name)
+
+
+def index_through_server(
+    run: Run, target: str, collection: str, passage_counts: dict[str, int] | None = None
+) -> Outcome:
+    """Index into a collection that is there, through the server at `target`."""
+
+    async def go() -> Outcome:
+        async with AsyncClient(target, timeout_s=CALL_TIMEOUT_S) as client:
+            return await run.into(ServerSink(client, collection), passage_counts if passage_counts is not None else {})
+
+    return asyncio.run(go())
+
+
+def count_through(client: Client, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text as the server's model counts them, without the special tokens around it."""
+    counts: list[int] = []
+    (around,) = (len(each.ids) for each in client.tokenize([""]).texts)
+    for start in range(0, len(texts), BATCH_DOCUMENTS):
+        tokenized = client.tokenize(texts[start : start + BATCH_DOCUMENTS])
+        counts += [len(each.ids) - around for each in tokenized.texts]
+    return counts

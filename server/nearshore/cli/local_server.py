@@ -1,0 +1,83 @@
+"""A server of our own for as long as a command runs: on loopback, on a free port, over a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from nearshore.cli.session import session
+from nearshore.client import Client
+from nearshore.errors import UnavailableError
+from nearshore.store.lock import read_holder
+
+START_S = 120.0
+STOP_S = 30.0
+_PAUSE_S = 0.05
+_LOG_TAIL_CHARACTERS = 1_500
+
+
+class ServerNotStartedError(UnavailableError):
+    """The server that a command needs did not start."""
+
+    reason = "SERVER_NOT_STARTED"
+
+
+class LocalServer:
+    """`nearshore serve` as a child process. Use it in a with block."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start it over the data folder `folder`; its log goes to a file beside it."""
+        self._folder = folder
+        self._log = folder.with_name(f"{folder.name}.log")
+        self.address = ""
+        command = [sys.executable, "-m", "nearshore", "serve", "--host", "127.0.0.1", "--port", "0"]
+        command += ["--data-dir", str(folder), "--log-format", "json", "--log-level", "info"]
+        settings = session().settings
+        command += ["--model-dir", str(settings.model_dir), "--model", settings.embedding.model]
+        if session().config is not None:
+            command += ["--config", str(session().config)]
+        with self._log.open("wb") as log:
+            # A session of its own: Ctrl-C is for us, we tell the server when to stop.
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def wait_ready(self) -> Client:
+        """A client, once the server takes calls. Raises ServerNotStartedError with the end of its log."""
+        until = time.monotonic() + START_S
+        while not self.address:
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise ServerNotStartedError("The server did not start. The end of its log:\n" + self._log_tail())
+            holder = read_holder(self._folder) if self._folder.exists() else None
+            self.address = holder.address if holder is not None else ""
+            if not self.address:
+                time.sleep(_PAUSE_S)
+        client = Client(self.address, timeout_s=600.0)
+        client.wait_ready(START_S)
+        return client
+
+    def close(self) -> None:
+        """Stop it as an operator would, and wait until it has ended."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_S)
+                return
+            self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        """The server itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.close()
+
+    def _log_tail(self) -> str:
+        return self._log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip()

