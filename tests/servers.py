@@ -35,6 +35,7 @@ class InProcessServer:
     def __init__(self, settings: Settings) -> None:
         """Start it and wait until it takes calls."""
         self._address: queue.Queue[str | BaseException] = queue.Queue()
+        self._asked_to_stop = False
         self._process = app.Process(settings, on_serving=self._address.put)
         self._thread = threading.Thread(target=self._run, name="server")
         self._thread.start()
@@ -60,9 +61,15 @@ class InProcessServer:
         client.wait_ready()
         return client
 
+    def ask_to_stop(self) -> None:
+        """What SIGTERM does. Returns at once."""
+        if not self._asked_to_stop:
+            self._asked_to_stop = True
+            self.loop.call_soon_threadsafe(self._process.end, "the test is over")
+
     def stop(self) -> ExitCode:
         """Stop it in order. Returns what the process would exit with."""
-        self.loop.call_soon_threadsafe(self._process.end, "the test is over")
+        self.ask_to_stop()
         self._thread.join()
         return self.exit_code
 

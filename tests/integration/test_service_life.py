@@ -1,0 +1,200 @@
+"""How a server process begins and ends: order, exit codes, and one clear line where it cannot start."""
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nearshore import app
+from nearshore.client import Client, Document
+from nearshore.errors import NearshoreError
+from nearshore.exit_codes import ExitCode
+from nearshore.replica import Replicas
+from nearshore.store.lock import FolderLock, read_holder
+from tests.servers import ROOT, ServerProcess, make_settings
+
+Start = Callable[..., ServerProcess]
+
+
+def last_entry(process: ServerProcess) -> dict[str, str]:
+    """The last line of the log of a process that has ended."""
+    entry: dict[str, str] = json.loads(process.lines[-1])
+    return entry
+
+
+def test_it_says_what_it_serves_and_ends_on_a_signal(server_process: Start, tmp_path: Path) -> None:
+    """The first line names version, folder, model, fingerprint and durability; SIGTERM ends it with 0."""
+    process = server_process()
+    entry = process.wait_for("Serving")
+    assert entry["data_dir"] == str(tmp_path / "data")
+    assert (entry["model"], entry["host"], entry["workers"]) == ("tiny", "127.0.0.1", 2)
+    assert entry["fingerprint"].startswith("nsf1-")
+    assert "fsync" in entry["durability"]
+    assert process.wait_for("Ready")["collections"] == 0
+    holder = read_holder(tmp_path / "data")
+    assert holder is not None
+    assert holder.address == f"127.0.0.1:{entry['port']}"
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait() == ExitCode.OK
+    assert last_entry(process)["event"] == "Stopped"
+    assert not any("Traceback" in line for line in process.lines)
+
+
+def test_sigterm_among_writes_loses_no_acknowledged_one(server_process: Start) -> None:
+    """Whatever was acknowledged before or during the stop is there after the restart."""
+    process = server_process()
+    acknowledged: set[str] = set()
+    enough = threading.Event()
+
+    def write(client: Client, writer: int) -> None:
+        for n in range(10_000):
+            document = Document(f"{writer}-{n}", f"cat {n}")
+            try:
+                client.upsert("docs", [document])
+            except NearshoreError:
+                return
+            acknowledged.add(document.id)
+            if len(acknowledged) >= 50:
+                enough.set()
+
+    with Client(process.address()) as client:
+        client.wait_ready()
+        client.create_collection("docs", model="tiny")
+        writers = [threading.Thread(target=write, args=(client, number)) for number in range(4)]
+        for writer in writers:
+            writer.start()
+        assert enough.wait(30)
+        process.process.send_signal(signal.SIGTERM)
+        assert process.wait() == ExitCode.OK
+        for writer in writers:
+            writer.join()
+    restarted = server_process()
+    with Client(restarted.address()) as client:
+        client.wait_ready()
+        ids = sorted(acknowledged)
+        missing = [each for n in range(0, len(ids), 500) for each in client.get("docs", ids[n : n + 500]).missing_ids]
+    assert missing == []
+
+
+def test_a_second_server_on_one_folder_is_told_who_has_it(server_process: Start) -> None:
+    """It names the process and the address, before it has loaded a model."""
+    first = server_process()
+    address = first.address()
+    second = server_process(NEARSHORE_MODEL_DIR="/nowhere")
+    assert second.wait() == ExitCode.UNAVAILABLE
+    assert last_entry(second)["reason"] == "DATA_FOLDER_LOCKED"
+    assert str(first.process.pid) in last_entry(second)["event"]
+    assert address in last_entry(second)["event"]
+
+
+def test_a_port_in_use_is_refused(server_process: Start, tmp_path: Path) -> None:
+    """Two servers never share a port in silence."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        process = server_process(NEARSHORE_SERVER__PORT=port)
+        assert process.wait() == ExitCode.UNAVAILABLE
+    first = server_process(NEARSHORE_DATA_DIR=str(tmp_path / "first"))
+    second = server_process(
+        NEARSHORE_DATA_DIR=str(tmp_path / "second"), NEARSHORE_SERVER__PORT=first.address().rpartition(":")[2]
+    )
+    assert second.wait() == ExitCode.UNAVAILABLE
+    for refused in (process, second):
+        assert last_entry(refused)["reason"] == "PORT_IN_USE"
+
+
+def test_a_missing_model_is_refused(server_process: Start, tmp_path: Path) -> None:
+    """The line says how to get it."""
+    process = server_process(NEARSHORE_MODEL_DIR=str(tmp_path))
+    assert process.wait() == ExitCode.UNAVAILABLE
+    assert last_entry(process)["reason"] == "MODEL_NOT_FOUND"
+    assert "nearshore model get" in last_entry(process)["remedy"]
+
+
+def test_a_bundle_with_a_changed_byte_is_refused(server_process: Start, model_dir: Path, tmp_path: Path) -> None:
+    """The line names the file."""
+    shutil.copytree(model_dir / "tiny", tmp_path / "models" / "tiny")
+    file = tmp_path / "models" / "tiny" / "model.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    process = server_process(NEARSHORE_MODEL_DIR=str(tmp_path / "models"))
+    assert process.wait() == ExitCode.UNAVAILABLE
+    assert last_entry(process)["reason"] == "BUNDLE_CORRUPT"
+    assert "model.onnx" in last_entry(process)["event"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(server_process: Start, tmp_path: Path) -> None:
+    """A file in place of a folder stands for all that the system will not let us write; it works for root, too."""
+    (tmp_path / "file").touch()
+    process = server_process(NEARSHORE_DATA_DIR=str(tmp_path / "file" / "data"))
+    assert process.wait() == ExitCode.UNAVAILABLE
+    assert last_entry(process)["reason"] == "DATA_FOLDER_READ_ONLY"
+    assert not any("Traceback" in line for line in process.lines)
+
+
+def test_a_full_disk_is_refused(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOSPC from any part at the start is STORAGE_FULL, and nothing stays open."""
+
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    settings = make_settings(tmp_path / "data", model_dir)
+    with monkeypatch.context() as patched:
+        patched.setattr(app, "open_store", full)
+        with pytest.raises(NearshoreError) as refused:
+            asyncio.run(app.Process(settings).serve())
+    assert refused.value.reason == "STORAGE_FULL"
+    FolderLock.acquire(tmp_path / "data").release()
+
+
+def test_an_address_beyond_this_machine_comes_with_a_warning(server_process: Start) -> None:
+    """There is no authentication yet, and the log says so."""
+    process = server_process(NEARSHORE_SERVER__HOST="0.0.0.0")
+    entry = process.wait_for(
+        "Anyone who reaches this address can read, write and delete everything: there is no authentication yet"
+    )
+    assert entry["level"] == "warning"
+
+
+def test_a_dead_follower_ends_the_process(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that stands still would be served for ever: better a restart."""
+    told: list[Callable[[BaseException], None]] = []
+    opened = Replicas.open
+
+    def remember(*arguments: Any) -> Replicas:
+        told.append(arguments[-1])
+        return opened(*arguments)
+
+    monkeypatch.setattr(Replicas, "open", remember)
+    settings = make_settings(tmp_path / "data", model_dir)
+    process = app.Process(settings, on_serving=lambda _: told[0](RuntimeError("the follower died")))
+    assert asyncio.run(process.serve()) is ExitCode.CRASHED
+
+
+@pytest.mark.parametrize("entry", ["nearshore.app", "nearshore.cli.main"])
+def test_native_threads_are_limited_before_their_libraries_load(entry: str) -> None:
+    """NumPy, FAISS, ONNX Runtime and tokenizers read their variables once, when they are imported."""
+    watch = f"""
+import os, sys
+class Watch:
+    def find_spec(self, name, *_):
+        if name in ("numpy", "faiss", "onnxruntime", "tokenizers"):
+            for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+                assert os.environ.get(variable) == "1", (name, variable)
+sys.meta_path.insert(0, Watch())
+import {entry}, nearshore.app
+assert "numpy" in sys.modules
+"""
+    subprocess.run(
+        [sys.executable, "-c", watch], check=True, env={"PYTHONPATH": f"{ROOT / 'server'}:{ROOT / 'indexer'}"}
+    )
