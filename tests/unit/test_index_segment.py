@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nearshore.index import BuildCancelled, BuildPlan, Built, IndexOptions, IndexView, Segment, save
+from nearshore.index import BuildCancelled, IndexOptions, IndexView, Segment, save
 from nearshore.index.filters import parse
 from nearshore.records import F32, Document, IndexKind, Metric
 
@@ -40,16 +41,15 @@ class SegmentMachine(RuleBasedStateMachine):
         self.numbers: list[int] = []
         self.alive: list[bool] = []
         self.moments: list[Moment] = []
-        self.plan: BuildPlan | None = None
-        self.built: Built | None = None
         self.saves = 0
 
     @initialize(metric=st.sampled_from(Metric), kind=st.sampled_from(IndexKind))
     def create(self, metric: Metric, kind: IndexKind) -> None:
         self.metric, self.kind = metric, kind
         self.segment = Segment(self._path("work"), dimensions=DIMENSIONS, metric=metric, kind=kind, options=OPTIONS)
+        self.append(170, 1)  # enough for a graph where the kind has one
 
-    @rule(count=st.integers(0, 120), seed=st.integers(0, 999))
+    @rule(count=st.sampled_from([0, 1, 60, 110, 200]), seed=st.integers(0, 999))
     def append(self, count: int, seed: int) -> None:
         vectors = np.random.default_rng(seed).integers(-3, 4, (count, DIMENSIONS)).astype(np.float32)
         first = len(self.numbers) + seed
@@ -59,7 +59,7 @@ class SegmentMachine(RuleBasedStateMachine):
         self.numbers += numbers
         self.alive += [True] * count
 
-    @rule(share=st.floats(0, 1), seed=st.integers(0, 999))
+    @rule(share=st.sampled_from([0.02, 0.4, 1]), seed=st.integers(0, 999))
     def kill(self, share: float, seed: int) -> None:
         rows = np.flatnonzero(np.random.default_rng(seed).random(len(self.numbers)) < share)
         self.segment.kill(rows)
@@ -70,42 +70,44 @@ class SegmentMachine(RuleBasedStateMachine):
     def publish(self) -> None:
         self.moments.append(Moment(self.segment.publish(), self.vectors.copy(), list(self.numbers), list(self.alive)))
 
-    @precondition(lambda self: self.plan is None)
-    @rule()
-    def plan_build(self) -> None:
-        self.plan = self.segment.pending_build()
-        assert self.segment.pending_build() is None or self.plan is None
-
-    @precondition(lambda self: self.plan is not None and self.built is None)
-    @rule(cancel=st.booleans())
-    def run_build(self, cancel: bool) -> None:
-        assert self.plan is not None
-        if cancel:
-            self.plan.cancel()
+    @rule(
+        outcome=st.sampled_from(["adopted", "adopted", "adopted", "cancelled"]),
+        late_count=st.integers(0, 120),
+        late_share=st.sampled_from([0, 0.1, 0.9]),
+        seed=st.integers(0, 999),
+    )
+    def build(self, outcome: str, late_count: int, late_share: float, seed: int) -> None:
+        """A whole build, with appends and deaths while it runs."""
+        plan = self.segment.pending_build()
+        if plan is None:
+            return
+        assert self.segment.pending_build() is None
+        self.append(late_count, seed)
+        if outcome == "cancelled":
+            plan.cancel()
             with pytest.raises(BuildCancelled):
-                self.plan.run()
+                plan.run()
             self.segment.abandon()
-            self.plan = None
-        else:
-            self.built = self.plan.run()
+            return
+        built = plan.run()
+        self.kill(late_share, seed)
+        self.append(late_count // 2, seed + 1)
+        self.publish()
+        self._renumber(self.segment.adopt(built))
+        self.publish()
 
-    @precondition(lambda self: self.built is not None)
-    @rule()
-    def adopt(self) -> None:
-        assert self.built is not None
-        renumbered = self.segment.adopt(self.built)
-        if renumbered is not None:
-            assert (renumbered >= 0).tolist() == self.alive
-            new_row_of = [-1] * self.segment.row_count
-            for old, new in enumerate(renumbered.tolist()):
-                if new >= 0:
-                    new_row_of[new] = old
-            self.vectors = self.vectors[new_row_of]  # rows that died during the build stay, dead
-            self.numbers = [self.numbers[old] for old in new_row_of]
-            self.alive = [old >= 0 for old in new_row_of]
-        self.plan = self.built = None
+    def _renumber(self, renumbered: npt.NDArray[np.int64] | None) -> None:
+        if renumbered is None:
+            return
+        assert (renumbered >= 0).tolist() == self.alive
+        old_row_of = [-1] * self.segment.row_count
+        for old, new in enumerate(renumbered.tolist()):
+            if new >= 0:
+                old_row_of[new] = old
+        self.vectors = self.vectors[old_row_of]  # rows that died during the build stay, dead
+        self.numbers = [self.numbers[old] for old in old_row_of]
+        self.alive = [old >= 0 for old in old_row_of]
 
-    @precondition(lambda self: self.plan is None)
     @rule()
     def save_and_load(self) -> None:
         folder = self._path(f"saved{self.saves}")
@@ -165,7 +167,7 @@ def _scores(vectors: F32, query: F32, metric: Metric) -> F32:
 
 
 TestSegmentLife = SegmentMachine.TestCase
-TestSegmentLife.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestSegmentLife.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
 def _segment(folder: Path, kind: IndexKind, options: IndexOptions = OPTIONS) -> Segment:

@@ -64,6 +64,7 @@ class BuildPlan:
 
     def run(self) -> Built:
         """Build. Touches nothing of the segment. Raises BuildCancelled after cancel(), StorageFullError."""
+        raise_if(self._cancelled.is_set)
         if self.kind == "seal":
             return Built(self.view, self._sealed_further(), None)
         compacted = self._compacted()
