@@ -63,11 +63,12 @@ class SwitchableStore:
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.away = False
+        self.error: Exception = UnavailableError("The store is away.", "Wait.")
         self.rows_read = 0
 
     def __getattr__(self, name: str) -> Any:
         if self.away:
-            raise UnavailableError("The store is away.", "Wait.")
+            raise self.error
         value = getattr(self.inner, name)
         return self._counted(value) if name == "read_feed" else value
 

@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nearshore.errors import CollectionExistsError, CollectionNotFoundError, HistoryChangedError, WriteTokenExpiredError
+from nearshore.errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    CorruptionError,
+    HistoryChangedError,
+    ServiceError,
+    StorageFullError,
+    UnavailableError,
+    WriteTokenExpiredError,
+)
 from nearshore.records import IndexKind, WriteToken, new_tag
 from nearshore.replica import Replica, ReplicaClosedError, Replicas
 from nearshore.store.sqlite import SqliteStore
@@ -38,7 +47,6 @@ class Running:
         self.inner = open_store(folder)
         self.store = SwitchableStore(self.inner)
         self.deaths: list[BaseException] = []
-        self.died = threading.Event()
         self.replicas = open_replicas(self.store.store, folder, self.deaths)
         self.replica = self.replicas.create(spec())
 
@@ -101,9 +109,10 @@ def test_a_token_older_than_the_retention_says_so(running: Running) -> None:
         running.replicas.get("c").applied(old).result(WAIT_S)
 
 
-def test_waiting_outlasts_an_absent_store(running: Running) -> None:
+@pytest.mark.parametrize("error", [UnavailableError("away"), CorruptionError("damaged"), StorageFullError("a test")])
+def test_waiting_outlasts_a_troubled_store(running: Running, error: ServiceError) -> None:
     """While the store is away a token waits and can be let go without a trace; when it is back, the waiter wakes."""
-    running.store.away = True
+    running.store.error, running.store.away = error, True
     token = running.write(1)
     left = running.replica.applied(token)
     kept = running.replica.applied(token)

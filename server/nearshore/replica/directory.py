@@ -28,10 +28,6 @@ class Directory:
         self._published: dict[str, int] = {}  # the published rows of ids that were changed since
         self._gone: set[str] = set()  # deleted, still in _order
 
-    def __len__(self) -> int:
-        """How many ids live, unpublished changes included."""
-        return len(self._rows)
-
     def enter(self, changes: Iterable[tuple[str, int]]) -> list[int]:
         """Give each id its new row (-1: deleted) and return the rows that die of it. Unseen until publish()."""
         killed = []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from nearshore.errors import CollectionNotFoundError, StorageFullError, UnavailableError
+from nearshore.errors import CollectionNotFoundError, ServiceError, UnavailableError
 from nearshore.records import Collection, CollectionSpec
 from nearshore.replica.builder import Builder
 from nearshore.replica.follow import Follower, Surroundings
@@ -215,12 +215,10 @@ class Replicas:
         return bool(more) and not self._stopping
 
     def _attempt(self, action: Callable[[], None]) -> Exception | None:
-        """Do it; return what only time or the operator can mend: an absent store, a full disk."""
+        """Do it; return what only time or the operator can mend: an absent store, a damaged one, a full disk."""
         try:
             action()
-        except UnavailableError as error:
-            return error
-        except StorageFullError as error:
+        except ServiceError as error:
             return error
         except OSError as error:
             if error.errno not in DISK_FULL:
