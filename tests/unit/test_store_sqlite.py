@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,24 @@ def test_rows_of_a_deleted_collection_are_removed_even_after_a_restart(
     store.close()
     assert rows_left(file) == 2 + head  # two documents and their commits
     assert file.stat().st_size < full / 2
+
+
+def test_commit_times_never_go_back(factory: SqliteFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the clock is set back, a commit takes the time of the one before it."""
+
+    class Yesterday(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Yesterday:
+            return cls.fromtimestamp(datetime.now(tz).timestamp() - 86_400, tz)
+
+    store = factory.open()
+    collection_id = store.create_collection(SPEC).id
+    first = store.write(collection_id, []).result().commit
+    monkeypatch.setattr("nearshore.store.commits.datetime", Yesterday)
+    second = store.write(collection_id, []).result().commit
+    assert second.at == first.at
+    assert store.read_feed(collection_id, Cursor()).head_at == first.at
+    store.close()
 
 
 # Death
