@@ -30,13 +30,14 @@ class NearshoreError(Exception):
     reason: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str, remedy: str = "", **metadata: object) -> None:
-        """message says what is wrong, remedy what to do next; metadata are facts for a program."""
+        """Take what is wrong, what to do next, and facts for a program."""
         super().__init__(message)
         self.message = message
         self.remedy = remedy
         self.metadata = {key: str(value) for key, value in metadata.items()}
 
     def __str__(self) -> str:
+        """Message and remedy."""
         return f"{self.message} {self.remedy}".rstrip()
 
 
