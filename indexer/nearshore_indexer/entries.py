@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nearshore.errors import InvalidArgumentError
+from nearshore.errors import InvalidArgumentError, NotFoundError
 from nearshore.records import Document
 
 
@@ -44,7 +44,7 @@ class SourceError(InvalidArgumentError):
     reason = "SOURCE_UNREADABLE"
 
 
-class SourceNotFoundError(SourceError):
+class SourceNotFoundError(NotFoundError):
     """A file that is not there."""
 
     reason = "SOURCE_NOT_FOUND"

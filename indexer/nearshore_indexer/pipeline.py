@@ -55,7 +55,7 @@ class Sink(Protocol):
 class Window:
     """How much is under way at once."""
 
-    batches: int = 12
+    batches: int = 24
     tokens: int = 500_000  # estimated
     patience_s: float = 300.0  # how long nothing may succeed before an error that could pass is final
 

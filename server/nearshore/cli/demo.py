@@ -126,7 +126,8 @@ def _ask_all(client: Client) -> list[tuple[Question, SearchResult, float]]:
         if not output.as_json():
             _show(question.text, result, elapsed_s)
     found = sum(0 < question.rank_in(result) <= HITS for question, result, _ in answers)
-    output.note(f"\nOf {len(answers)} questions, {found} have what was expected among the first {HITS} hits.")
+    if not output.as_json():
+        output.show(f"\nOf {len(answers)} questions, {found} have what was expected among the first {HITS} hits.")
     return answers
 
 
@@ -160,7 +161,7 @@ def _ask_person(client: Client) -> None:
 def _show(text: str, result: SearchResult, elapsed_s: float) -> None:
     output.show(f"\n[bold cyan]{escape(text)}[/]")
     show_hits(result, source_key="source")
-    output.note(honesty(result, elapsed_s, HITS))
+    output.show(f"[dim]{escape(honesty(result, elapsed_s, HITS))}[/]")
 
 
 def _as_dict(outcome: Outcome, answers: list[tuple[Question, SearchResult, float]], elapsed_s: float) -> dict[str, Any]:

@@ -184,10 +184,10 @@ def _wait_loaded(engine: Engine) -> None:
 
 async def _wait_built(engine: Engine, replica: Replica) -> None:
     """Wait for the graph, so that the snapshot holds it."""
-    with Progress("building the index", "documents") as progress:
-        while (status := replica.status()).building:
+    with Progress("building the index", "") as progress:
+        while replica.status().building:
             engine.check()
-            progress.update(status.documents)
+            progress.update()
             await asyncio.sleep(_PAUSE_S)
 
 

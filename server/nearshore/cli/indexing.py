@@ -21,7 +21,7 @@ from nearshore_indexer.pipeline import Pipeline, Sink, Tally, remove_stale
 from nearshore_indexer.sinks import ServerSink
 from nearshore_indexer.sources import Reader
 
-BATCH_DOCUMENTS = 1_000
+BATCH_DOCUMENTS = 500
 BATCH_BYTES = 16 << 20
 CALL_TIMEOUT_S = 600.0  # a thousand long texts wait behind eleven thousand others
 SHOWN_REJECTIONS = 20

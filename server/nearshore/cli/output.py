@@ -52,7 +52,10 @@ def show(*parts: Any) -> None:
     console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
     with console.capture() as captured:
         console.print(*parts)
-    write(captured.get())
+    text = captured.get()
+    if not sys.stdout.isatty():  # rich pads lines to the width
+        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    write(text)
 
 
 def note(message: str) -> None:

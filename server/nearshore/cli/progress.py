@@ -19,7 +19,7 @@ class Progress:
     """One job. Use it in a with block; update it as often as you like."""
 
     def __init__(self, job: str, unit: str) -> None:
-        """job: what is being done ("indexing"); unit: of what is counted ("documents")."""
+        """job: what is being done ("indexing"); unit: of what is counted ("documents"), or empty."""
         self._job = job
         self._unit = unit
         self._started = time.monotonic()
@@ -38,7 +38,7 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
 
-    def update(self, done: int, share: float | None = None, detail: str = "") -> None:
+    def update(self, done: int = 0, share: float | None = None, detail: str = "") -> None:
         """Report `done` units, a share of 0 to 1 of the whole where that is known, and anything else to say."""
         now = time.monotonic()
         if now < self._next_line:
@@ -54,7 +54,7 @@ class Progress:
             sys.stderr.flush()
 
     def _numbers(self, done: int, share: float | None, elapsed_s: float, detail: str) -> str:
-        parts = [f"{done:,} {self._unit}", f"{_rate(done / elapsed_s)}/s"]
+        parts = [f"{done:,} {self._unit}", f"{_rate(done / elapsed_s)}/s"] if self._unit else []
         if share:
             parts.append(f"{duration(elapsed_s * (1 - share) / share)} left")
         else:

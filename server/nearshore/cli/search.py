@@ -63,7 +63,7 @@ def search(  # noqa: PLR0913 -- each is an option
         output.emit(as_dict(result, elapsed_s))
     else:
         show_hits(result, first=offset + 1, full=full)
-        output.note(honesty(result, elapsed_s, limit))
+        output.show(f"[dim]{escape(honesty(result, elapsed_s, limit))}[/]")
 
 
 def as_dict(result: SearchResult, elapsed_s: float) -> dict[str, Any]:

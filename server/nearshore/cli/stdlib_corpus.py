@@ -65,10 +65,11 @@ def describe() -> Iterator[Described]:
             key = (rank, module.__name__.count("."), module.__name__)
             if id(value) not in places or key < places[id(value)][0]:
                 places[id(value)] = (key, module, name, value)
+    seen: set[str] = set()
     for module in modules:
         if doc := _doc(module):
+            seen.add(_public(module))
             yield Described(_public(module), "module", _public(module), _summary(doc))
-    seen: set[str] = set()
     for _, module, name, value in places.values():
         for one in _describe_member(module, name, value):
             if one.name not in seen:
