@@ -76,7 +76,7 @@ def index_through(server: ServerProcess, source: Path, documents: int) -> float:
     began = time.perf_counter()
     subprocess.run(
         [
-            sys.executable, "-m", "nearshore.cli.main", "--server", server.address,
+            sys.executable, "-m", "nearshore", "--server", server.address,
             "index", str(source), "--collection", COLLECTION,
         ],
         check=True,

@@ -19,6 +19,7 @@ from benchmarks.server_process import ServerProcess
 from nearshore.client import Client, Query
 from nearshore.errors import NearshoreError
 from nearshore.records import F32, Document
+from nearshore.store.schema import FILE_NAME
 
 COLLECTION = "rounds"
 DIMENSIONS = 16
@@ -78,9 +79,7 @@ class Writer:
 
 def stored_state(data_dir: Path) -> State:
     """What the store's file holds, read by SQLite alone."""
-    files = list(data_dir.rglob("*.sqlite3")) + list(data_dir.rglob("*.db"))
-    assert len(files) == 1, files
-    connection = sqlite3.connect(f"file:{files[0]}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{data_dir / FILE_NAME}?mode=ro", uri=True)
     try:
         rows = connection.execute(
             "SELECT key, text FROM items WHERE deleted = 0 AND collection ="

@@ -44,7 +44,7 @@ def prove_retrieval() -> Figures:
         folder = corpora.require_folder() / name
         paths = [f"--{part}={folder / file}" for part, file in _EVAL_FILES.items()]
         done = subprocess.run(
-            [sys.executable, "-m", "nearshore.cli.main", "--json", "eval", "--exact", *paths],
+            [sys.executable, "-m", "nearshore", "--json", "eval", "--exact", *paths],
             check=True,
             capture_output=True,
             text=True,

@@ -44,7 +44,7 @@ class ServerProcess:
         """Start it and wait until it is ready to answer."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nearshore.cli.main", "serve"],
+                [sys.executable, "-m", "nearshore", "serve"],
                 env=self._environment,
                 stdout=log,
                 stderr=log,

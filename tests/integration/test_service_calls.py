@@ -181,7 +181,9 @@ def test_every_call_has_a_request_id(channel: grpc.Channel, sent: str | None) ->
     if sent == "my-request":
         assert answered == refused == sent
     else:
-        assert len(answered) == len(refused) == 32
+        assert answered
+        assert refused
+        assert sent not in (answered, refused)
         assert answered != refused
 
 

@@ -17,7 +17,7 @@ def test_ranking_quality_equals_the_reference(data: Path, name: str) -> None:
     folder = data / name
     done = subprocess.run(
         [
-            sys.executable, "-m", "nearshore.cli.main", "--json", "eval", "--exact",
+            sys.executable, "-m", "nearshore", "--json", "eval", "--exact",
             "--corpus", str(folder / "corpus.jsonl"),
             "--queries", str(folder / "queries.jsonl"),
             "--qrels", str(folder / "qrels.tsv"),

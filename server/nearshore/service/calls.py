@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import re
 import time
 import uuid
@@ -22,6 +24,9 @@ from nearshore.service.status import DETAILS_KEY, REQUEST_ID_KEY, bug_status, st
 SLOW_S = 1.0
 SERVICES = "/nearshore.v1."
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# Ids we make: unlike those of any other process by the first part, of any other call by the second.
+_PROCESS = uuid.uuid4().hex[:20]
+_CALL_NUMBERS = itertools.count(1)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -37,6 +42,7 @@ class CallInterceptor(aio.ServerInterceptor):
     def __init__(self, max_message_bytes: int) -> None:
         """max_message_bytes: the largest answer that gRPC would send."""
         self._max_message_bytes = max_message_bytes
+        self._log = log.bind()  # made once: the lazy one is put together anew for every line
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -75,13 +81,19 @@ class CallInterceptor(aio.ServerInterceptor):
                 log.exception("A call failed by a bug", method=method)
                 code, status = bug_status(request_id)
             finally:
-                _log_access(method, request, code, time.perf_counter() - started)
+                self._log_access(method, request, code, time.perf_counter() - started)
             if code is not StatusCode.OK:
                 await context.abort(code, status.message, _trailing(request_id, status))
             context.set_trailing_metadata(_trailing(request_id, None))
             return answer
 
         return guarded
+
+    def _log_access(self, method: str, request: Message, code: StatusCode, seconds: float) -> None:
+        level = logging.INFO if code is not StatusCode.OK or seconds >= SLOW_S else logging.DEBUG
+        if self._log.is_enabled_for(level):
+            ms = round(1e3 * seconds, 3)
+            self._log.log(level, "Answered", method=method, code=code.name, ms=ms, collection=_collection(request))
 
     def _serialize(self, answer: Message) -> bytes:
         """Here, not in gRPC, so that an answer that cannot be sent is an error like any other."""
@@ -100,19 +112,13 @@ def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and REQUEST_ID.fullmatch(value):
             return value
-    return uuid.uuid4().hex
+    return f"{_PROCESS}-{next(_CALL_NUMBERS):x}"
 
 
 def _trailing(request_id: str, status: Status | None) -> tuple[tuple[str, str | bytes], ...]:
     if status is None:
         return ((REQUEST_ID_KEY, request_id),)
     return ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status.SerializeToString()))
-
-
-def _log_access(method: str, request: Message, code: StatusCode, seconds: float) -> None:
-    notable = code is not StatusCode.OK or seconds >= SLOW_S
-    write = log.info if notable else log.debug
-    write("Answered", method=method, code=code.name, ms=round(1e3 * seconds, 3), collection=_collection(request))
 
 
 def _collection(request: Message) -> str:
