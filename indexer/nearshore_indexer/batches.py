@@ -19,7 +19,7 @@ class Batch:
 
     documents: tuple[Document, ...]
     places: tuple[Place, ...]  # where each was read
-    read_bytes: int  # of the whole input, once this batch is read
+    source_bytes: int  # of the input on disk that it was read from, about
 
     @property
     def estimated_tokens(self) -> int:
@@ -36,7 +36,7 @@ def batches(reader: Reader, *, size: int, max_bytes: int, reject: Callable[[Reje
     """
     seen: set[str] = set()
     waiting: list[Entry] = []
-    waiting_bytes = 0
+    waiting_bytes = done_bytes = 0
     for item in reader:
         if isinstance(item, Rejection):
             reject(item)
@@ -49,12 +49,12 @@ def batches(reader: Reader, *, size: int, max_bytes: int, reject: Callable[[Reje
         waiting.append(item)
         waiting_bytes += 4 * (len(document.text) + len(document.title))
         if len(waiting) == size or waiting_bytes >= max_bytes:
-            yield _batch(waiting, reader)
-            waiting, waiting_bytes = [], 0
+            yield _batch(waiting, reader.read_bytes - done_bytes)
+            waiting, waiting_bytes, done_bytes = [], 0, reader.read_bytes
     if waiting:
-        yield _batch(waiting, reader)
+        yield _batch(waiting, reader.read_bytes - done_bytes)
 
 
-def _batch(entries: list[Entry], reader: Reader) -> Batch:
+def _batch(entries: list[Entry], source_bytes: int) -> Batch:
     documents, places = zip(*((entry.document, entry.place) for entry in entries), strict=True)
-    return Batch(documents, places, reader.read_bytes)
+    return Batch(documents, places, source_bytes)

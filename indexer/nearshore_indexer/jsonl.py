@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from nearshore.documents.limits import Limits
 from nearshore.documents.requests import DocumentInput, RawValue, Timestamp
 from nearshore.documents.validate import checked_documents
-from nearshore.errors import InvalidArgumentError
+from nearshore.errors import InvalidArgumentError, InvalidMetadataError
 from nearshore_indexer.entries import Entry, Place, Rejection
 
 MAX_LINE_BYTES = 16 << 20
@@ -68,7 +68,8 @@ class JsonLines:
         try:
             return checked_documents([sent], self._limits, has_model=True)[0]
         except InvalidArgumentError as error:
-            raise _RefusedError(error.message.replace("documents[0].", "").rstrip(".")) from error
+            hint = f" {error.remedy}" if isinstance(error, InvalidMetadataError) else ""
+            raise _RefusedError((error.message.replace("documents[0].", "") + hint).rstrip(".")) from error
         except UnicodeEncodeError as error:
             raise _RefusedError("it holds half of a surrogate pair, which is not Unicode text") from error
 

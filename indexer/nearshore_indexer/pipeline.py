@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from nearshore.errors import InvalidArgumentError, NearshoreError
@@ -22,6 +23,7 @@ from nearshore_indexer.entries import Rejection
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
 _DELETE_AT_ONCE = 1_000
+_FIELD = re.compile(r"documents\[\d+\]\.")  # where the sink saw it; people know the file and the line
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,7 @@ class Tally:
     embedded: int = 0
     truncated: int = 0
     removed: int = 0
-    rejected: int = 0
-    read_bytes: int = 0  # of the input, up to which everything is written
-    rejections: list[Rejection] = field(default_factory=list)  # the first few, for the summary
-
-    KEPT_REJECTIONS = 20
+    source_bytes: int = 0  # of the input on disk
 
 
 class Pipeline:
@@ -125,7 +123,7 @@ class Pipeline:
 
     async def _write_batch(self, batch: Batch) -> None:
         await self._write(batch, range(len(batch.documents)))
-        self._tally.read_bytes = max(self._tally.read_bytes, batch.read_bytes)
+        self._tally.source_bytes += batch.source_bytes
         self._report(self._tally)
 
     async def _write(self, batch: Batch, indexes: Sequence[int]) -> None:
@@ -135,7 +133,8 @@ class Pipeline:
         except InvalidArgumentError as error:
             if len(indexes) == 1:
                 document = batch.documents[indexes[0]]
-                self._reject(Rejection(batch.places[indexes[0]], error.message or str(error), document.id))
+                problem = _FIELD.sub("", error.message).rstrip(".")
+                self._reject(Rejection(batch.places[indexes[0]], problem, document.id))
                 return
             middle = len(indexes) // 2
             await self._write(batch, indexes[:middle])

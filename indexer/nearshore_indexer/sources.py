@@ -8,15 +8,13 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from nearshore_indexer.entries import Entry, Place, Rejection, SourceError, SourceNotFoundError
-from nearshore_indexer.jsonl import JsonLines
-from nearshore_indexer.plain_text import PlainText
 
 STDIN = "-"
 
@@ -49,6 +47,13 @@ class Source:
     size_bytes: int | None  # on disk; None where it is not known
 
 
+class FormatReader(Protocol):
+    """Reads streams of one format."""
+
+    def read(self, stream: BinaryIO, file: str) -> Iterator[Entry | Rejection]:
+        """Documents and rejected places in order; `file` names the stream. OSError and EOFError are the stream's."""
+
+
 def check_sources(files: Sequence[str], file_format: Format) -> list[Source]:
     """Look at every file before any is read, so that a slip in the last name costs nothing.
 
@@ -60,11 +65,10 @@ def check_sources(files: Sequence[str], file_format: Format) -> list[Source]:
 class Reader:
     """Reads sources in order and knows how far it is."""
 
-    def __init__(self, sources: Sequence[Source], json_lines: JsonLines, plain_text: PlainText) -> None:
-        """json_lines and plain_text read the two formats."""
+    def __init__(self, sources: Sequence[Source], formats: Mapping[Format, FormatReader]) -> None:
+        """formats: who reads each format that the sources have."""
         self._sources = sources
-        self._json_lines = json_lines
-        self._plain_text = plain_text
+        self._formats = formats
         self._finished_bytes = 0
         self._raw: BinaryIO | None = None
 
@@ -108,9 +112,7 @@ class Reader:
         if file_format is Format.AUTO:
             first = cast("bytes", stream.peek(64)).lstrip()[:1]  # type: ignore[attr-defined]
             file_format = Format.JSONL if first == b"{" else Format.TEXT
-        if file_format is Format.JSONL:
-            return self._json_lines.read(stream, source.file)
-        return self._plain_text.read(stream, source.file)
+        return self._formats[file_format].read(stream, source.file)
 
     @contextmanager
     def _open(self, source: Source) -> Iterator[BinaryIO]:

@@ -15,18 +15,21 @@ import typer
 from rich.markup import escape
 
 from nearshore.cli import output
-from nearshore.cli.indexing import Outcome, Rejects, Run, index_through_server, prepare_collection
+from nearshore.cli.indexing import (
+    Outcome,
+    Rejects,
+    Run,
+    index_through_server,
+    json_lines_reader,
+    prepare_collection,
+)
 from nearshore.cli.local_server import LocalServer
 from nearshore.cli.model import ensure
 from nearshore.cli.progress import duration
 from nearshore.cli.search import as_dict, honesty, show_hits
 from nearshore.cli.session import session
 from nearshore.client import Client, Query, SearchResult
-from nearshore.documents.limits import Limits
 from nearshore.errors import NearshoreError, ServiceError
-from nearshore_indexer.jsonl import JsonLines
-from nearshore_indexer.plain_text import PlainText, Splitting
-from nearshore_indexer.sources import Format, Reader, check_sources
 
 app = typer.Typer()
 
@@ -104,14 +107,9 @@ def _write_corpus(path: Path) -> Path:
 
 
 def _index(corpus: Path, client: Client, address: str) -> Outcome:
-    def no_text_files(_: object) -> list[int]:
-        raise AssertionError("the corpus is JSON lines")
-
     prepare_collection(client, COLLECTION, "")
-    sources = check_sources([str(corpus)], Format.JSONL)
     with Rejects(None) as rejects:
-        reader = Reader(sources, JsonLines(Limits()), PlainText(Splitting(1, 0, no_text_files)))
-        outcome = index_through_server(Run(reader, rejects), address, COLLECTION)
+        outcome = index_through_server(Run(json_lines_reader(str(corpus)), rejects), address, COLLECTION)
     documents = outcome.tally.documents
     rate = documents / outcome.searchable_s
     output.note(f"{documents:,} objects searchable after {duration(outcome.searchable_s)}, {rate:,.0f}/s.")

@@ -15,16 +15,19 @@ import typer
 from nearshore.cli import output
 from nearshore.cli.connection import connect, target
 from nearshore.cli.evaluation import rank, read_judgements, read_queries
-from nearshore.cli.indexing import Outcome, Rejects, Run, index_through_server, prepare_collection
+from nearshore.cli.indexing import (
+    Outcome,
+    Rejects,
+    Run,
+    index_through_server,
+    json_lines_reader,
+    prepare_collection,
+)
 from nearshore.cli.local_server import LocalServer
 from nearshore.cli.metrics import Figures, average
 from nearshore.cli.progress import Progress
 from nearshore.cli.session import session
 from nearshore.client import Client
-from nearshore.documents.limits import Limits
-from nearshore_indexer.jsonl import JsonLines
-from nearshore_indexer.plain_text import PlainText, Splitting
-from nearshore_indexer.sources import Format, Reader, check_sources
 
 app = typer.Typer()
 
@@ -89,14 +92,8 @@ def _server() -> Iterator[Client]:
 
 
 def _index(corpus: str, collection: str) -> Outcome:
-    def no_text_files(_: object) -> list[int]:
-        raise AssertionError("a corpus is JSON lines")
-
-    reader = Reader(
-        check_sources([corpus], Format.JSONL), JsonLines(Limits()), PlainText(Splitting(1, 0, no_text_files))
-    )
     with Rejects(None) as rejects:
-        return index_through_server(Run(reader, rejects), target(), collection)
+        return index_through_server(Run(json_lines_reader(corpus), rejects), target(), collection)
 
 
 def _report(figures: Figures, outcome: Outcome, search_s: float, model: str, *, exact: bool) -> None:

@@ -113,7 +113,7 @@ def _through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
         prepare_collection(client, job.collection, "")
         max_tokens = client.tokenize([""]).max_tokens
         json_lines, plain_text = job.readers(max_tokens, partial(count_through, client))
-        run = Run(Reader(job.sources, json_lines, plain_text), rejects)
+        run = Run(Reader(job.sources, {Format.JSONL: json_lines, Format.TEXT: plain_text}), rejects)
         outcome = _interruptible(
             run, lambda: index_through_server(run, address, job.collection, plain_text.passage_counts)
         )
@@ -131,7 +131,7 @@ def _without_server(job: Job, rejects: Rejects) -> Outcome:
             return [len(each.ids) - SPECIAL_TOKENS for each in engine.embedder.tokenize(texts)]
 
         json_lines, plain_text = job.readers(engine.embedder.max_tokens, count_tokens)
-        run = Run(Reader(job.sources, json_lines, plain_text), rejects)
+        run = Run(Reader(job.sources, {Format.JSONL: json_lines, Format.TEXT: plain_text}), rejects)
 
         async def go() -> Outcome:
             replica = await _collection(engine, job.collection)
@@ -193,7 +193,7 @@ async def _wait_built(engine: Engine, replica: Replica) -> None:
 
 def _warn_ignored(json_lines: JsonLines) -> None:
     for name, lines in sorted(json_lines.ignored_fields.items()):
-        output.warn(f"the field {name!r} of {lines:,} lines was ignored; put it into metadata to keep it")
+        output.warn(f"the field {name!r} was ignored ({lines:,} times); put it into metadata to keep it")
 
 
 def _report(outcome: Outcome, collection: str, address: str) -> None:

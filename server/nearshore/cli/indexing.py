@@ -14,12 +14,14 @@ from typing import Self, TextIO
 from nearshore.cli import output
 from nearshore.cli.progress import Progress
 from nearshore.client import AsyncClient, Client
+from nearshore.documents.limits import Limits
 from nearshore.errors import AlreadyExistsError, CollectionNotFoundError, PreconditionError
 from nearshore_indexer.batches import batches
 from nearshore_indexer.entries import Rejection
+from nearshore_indexer.jsonl import JsonLines
 from nearshore_indexer.pipeline import Pipeline, Sink, Tally, remove_stale
 from nearshore_indexer.sinks import ServerSink
-from nearshore_indexer.sources import Reader
+from nearshore_indexer.sources import Format, Reader, check_sources
 
 BATCH_DOCUMENTS = 500
 BATCH_BYTES = 16 << 20
@@ -107,7 +109,7 @@ class Run:
 
             def report(tally: Tally) -> None:
                 total = self._reader.total_bytes
-                progress.update(tally.documents, tally.read_bytes / total if total else None)
+                progress.update(tally.documents, tally.source_bytes / total if total else None)
 
             source = batches(self._reader, size=BATCH_DOCUMENTS, max_bytes=BATCH_BYTES, reject=self._rejects)
             await Pipeline(sink, self.tally, reject=self._rejects, report=report).run(source)
@@ -117,6 +119,11 @@ class Run:
         if passage_counts:
             self.tally.removed = await remove_stale(sink, passage_counts)
         return Outcome(self.tally, self._rejects.count, written_s, searchable_s)
+
+
+def json_lines_reader(file: str) -> Reader:
+    """A reader of one file of JSON lines, with the limits that a server has by default. Raises as check_sources."""
+    return Reader(check_sources([file], Format.JSONL), {Format.JSONL: JsonLines(Limits())})
 
 
 def prepare_collection(client: Client, name: str, model: str) -> None:

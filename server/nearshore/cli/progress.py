@@ -76,7 +76,9 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 8 s, 3 min 05 s, 2 h 10 min."""
+    """Seconds as a person says them: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -113,7 +113,8 @@ def show_hits(result: SearchResult, *, first: int = 1, full: bool = False, sourc
 def honesty(result: SearchResult, elapsed_s: float, limit: int) -> str:
     """One line on how far the answer can be trusted, and what it took."""
     how = "exact" if result.exact else f"approximate (ef_search {result.ef_search})"
-    parts = [f"{len(result.hits)} hits", how, f"{result.rows_scanned:,} rows scored"]
+    count = len(result.hits)
+    parts = [f"{count} hit{'' if count == 1 else 's'}", how, f"{result.rows_scanned:,} rows scored"]
     if len(result.hits) < limit and result.fewer_reason in _WHY_FEWER:
         parts.append(_WHY_FEWER[result.fewer_reason])
     if result.query_tokens_used < result.query_tokens:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nearshore.app import run
+from nearshore.cli import output
 from nearshore.cli.session import session
 
 app = typer.Typer()
@@ -31,6 +32,6 @@ def serve(
         "embedding__model": model,
         "embedding__workers": workers,
         "log__level": log_level,
-        "log__format": log_format,
+        "log__format": log_format or ("json" if output.as_json() else None),
     }
     raise typer.Exit(run(session().settings))
