@@ -129,6 +129,19 @@ def test_a_walk_of_many_pages_is_shown_at_once(world: World) -> None:
     world.check()
 
 
+def test_a_build_that_ends_during_a_walk_is_adopted_after_it(world: World) -> None:
+    """The wake that a finished build gives is not lost when the follower is in the middle of the feed just then."""
+    world.write([upsert(key, 0) for key in range(40)])
+    world.apply()
+    assert world.builder.tasks, "a build is due"
+    world.write([upsert(key, 1) for key in range(40)])
+    assert world.follower.step(), "the walk has more than one page"
+    world.builder.run_one()
+    world.apply()
+    assert world.replica.status().sealed_rows > 0
+    world.check()
+
+
 def test_nothing_is_served_before_the_first_walk_ends(world: World) -> None:
     """A collection that is being loaded refuses reads with its own reason and tells how far it is."""
     world.write([upsert(key, 0) for key in range(20)])

@@ -68,7 +68,8 @@ class Follower:
         if mirror is None or self._served is not mirror or mirror.walk is not None or mirror.cursor != head:
             return True
         self.replica.heard(head)
-        return len(self.replica.waiters) > 0 or self._saver.wanted(mirror, now) or 0 < self._build_at <= now
+        due = self._saver.wanted(mirror, now) or 0 < self._build_at <= now
+        return len(self.replica.waiters) > 0 or mirror.has_built or due
 
     def begin_empty(self) -> None:
         """Serve an empty view at once: the collection was created just now."""
@@ -99,7 +100,7 @@ class Follower:
         self._take(mirror, page)
         if mirror.walk is None:
             self._plan(mirror)
-        return mirror.walk is not None or mirror.sweep()
+        return mirror.walk is not None or mirror.has_built or mirror.sweep()
 
     def _read(self, mirror: Mirror, limit: int) -> FeedPage:
         page = self._around.store.read_feed(self.replica.collection.id, mirror.cursor, mirror.walk, limit)

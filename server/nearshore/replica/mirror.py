@@ -83,6 +83,11 @@ class Mirror:
         return 0 if self.building is None else self._segment.row_count - self.building.plan.view.n
 
     @property
+    def has_built(self) -> bool:
+        """Whether a build has ended and waits to be adopted."""
+        return self.building is not None and self.building.finished
+
+    @property
     def blocked(self) -> str:
         """Why a due build does not fit the memory budget; empty when it does or none is due."""
         return self._segment.blocked
