@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -112,8 +113,8 @@ def search_speed(server: ServerProcess, texts: Sequence[str], *, ef_search: int 
     embedding_s = [_seconds(lambda text=text: embedder.embed([text])) for text in texts]
     embedder.close()
     faiss_s = _time_faiss(sealed, vectors, ef_search)
-    medians = [1e3 * statistics.median(times) for times in (search_s, embedding_s, faiss_s)]
-    return SearchFigures(len(texts), *medians, added_ms=medians[0] - medians[1] - medians[2])
+    search_ms, embedding_ms, faiss_ms = (1e3 * statistics.median(times) for times in (search_s, embedding_s, faiss_s))
+    return SearchFigures(len(texts), search_ms, embedding_ms, faiss_ms, search_ms - embedding_ms - faiss_ms)
 
 
 def _seconds(call: object) -> float:
@@ -126,7 +127,7 @@ def _seconds(call: object) -> float:
 def _time_faiss(sealed: Path, vectors: F32, ef_search: int) -> list[float]:
     faiss.omp_set_num_threads(1)
     index = faiss.read_index(str(sealed))
-    parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
+    parameters: Any = faiss.SearchParametersHNSW(efSearch=ef_search)  # type: ignore[attr-defined]  # SWIG makes it
     rows = np.ascontiguousarray(vectors, np.float32)
     index.search(rows[:20], ef_search, params=parameters)
     return [_seconds(lambda i=i: index.search(rows[i : i + 1], ef_search, params=parameters)) for i in range(len(rows))]
