@@ -12,7 +12,7 @@ from nearshore.documents.errors import (
 )
 from nearshore.documents.limits import MAX_DIMENSIONS, Limits
 from nearshore.documents.models import Models
-from nearshore.documents.names import COLLECTIONS, collection_id, collection_name, model_name
+from nearshore.documents.names import check_new_collection_id, collection_id, collection_name, model_name
 from nearshore.documents.page_tokens import page_size, page_start, page_token
 from nearshore.documents.reading import read_state
 from nearshore.documents.requests import (
@@ -75,7 +75,8 @@ class Collections:
 
     def _create(self, spec: CollectionSpec) -> Replica:
         with self._creating:
-            if len(self._replicas.list()) >= self._limits.max_collections:
+            exists = self._replicas.known(spec.name) is not None  # then the store says so, be there room or not
+            if not exists and len(self._replicas.list()) >= self._limits.max_collections:
                 raise TooManyCollectionsError(
                     f"There are {self._limits.max_collections:,} collections, as many as the server allows.",
                     "Delete one, tell tenants apart by metadata and filters, or raise limits.max_collections.",
@@ -83,7 +84,8 @@ class Collections:
             return self._replicas.create(spec)
 
     def _spec(self, request: CollectionInput) -> CollectionSpec:
-        name = collection_id(COLLECTIONS + request.collection_id, "collection_id")
+        name = request.collection_id
+        check_new_collection_id(name, "collection_id")
         if request.model:
             return self._spec_of_model(name, request)
         if request.fingerprint:

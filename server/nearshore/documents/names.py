@@ -9,6 +9,7 @@ from nearshore.documents.errors import InvalidNameError
 COLLECTIONS = "collections/"
 MODELS = "models/"
 _COLLECTION_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_ID_RULE = '1 to 63 of a-z, 0-9, "-" and "_", of which the first is a letter or digit.'
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -18,10 +19,18 @@ def collection_id(name: str, field: str) -> str:
     if bare == name or not _COLLECTION_ID.fullmatch(bare):
         raise InvalidNameError(
             f"{field} {name[:100]!r} is not the name of a collection.",
-            'Write "collections/" and then 1 to 63 of a-z, 0-9, "-" and "_", of which the first is a letter or digit.',
+            f'Write "collections/" and then {_ID_RULE}',
             field=field,
         )
     return bare
+
+
+def check_new_collection_id(bare: str, field: str) -> None:
+    """Refuse an id that no collection can have. Raises InvalidNameError naming `field`."""
+    if not _COLLECTION_ID.fullmatch(bare):
+        raise InvalidNameError(
+            f"{field} {bare[:100]!r} cannot be the id of a collection.", f"Write {_ID_RULE}", field=field
+        )
 
 
 def model_id(name: str, field: str) -> str:

@@ -115,8 +115,8 @@ def _check_short(value: str, field: str) -> None:
 def _check_text(text: str, size: int, field: str, limits: Limits) -> None:
     if size > limits.max_text_bytes:
         raise TextTooLargeError(
-            f"{field} (with its title) has {size:,} bytes.",
-            f"At most {limits.max_text_bytes:,} are allowed: split it into passages.",
+            f"{field} has {size:,} bytes.",
+            f"At most {limits.max_text_bytes:,} are allowed, a title included: split it into passages.",
             field=field,
         )
     if "\0" in text:

@@ -88,8 +88,10 @@ def other_history(token: WriteToken) -> HistoryChangedError:
     """The error of a token that this store's history does not contain."""
     return HistoryChangedError(
         f"The write token names commit {token.position} of collection id {token.collection_id}, "
-        "which this history does not have: the store was restored or failed over, or the collection was deleted.",
-        "Check that the write is there, write again if not, and use the new write_token (or send none).",
+        "which the history of this collection does not have: the token is another collection's or a deleted "
+        "namesake's, or the store was restored or failed over.",
+        "Send tokens of this collection only. If it is one, check that the write is there, write again if not, and use "
+        "the new write_token (or send none).",
         collection_id=token.collection_id,
         position=token.position,
     )

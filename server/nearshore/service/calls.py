@@ -18,7 +18,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode, aio
 
 from nearshore.documents.errors import AnswerTooLargeError
-from nearshore.errors import NearshoreError
+from nearshore.errors import NearshoreError, ServiceError
 from nearshore.service.status import DETAILS_KEY, REQUEST_ID_KEY, bug_status, status_of
 
 SLOW_S = 1.0
@@ -69,7 +69,7 @@ class CallInterceptor(aio.ServerInterceptor):
             request_id = _request_id(context)
             structlog.contextvars.bind_contextvars(request_id=request_id)
             started = time.perf_counter()
-            code = StatusCode.CANCELLED
+            code, reason = StatusCode.CANCELLED, ""
             try:
                 answer = self._serialize(await behaviour(request, context))
                 code = StatusCode.OK
@@ -77,11 +77,15 @@ class CallInterceptor(aio.ServerInterceptor):
                 raise
             except NearshoreError as error:
                 code, status = status_of(error, request_id)
+                reason = error.reason
+                if isinstance(error, ServiceError):  # the caller is told, but only the operator can mend it
+                    log.warning(error.message, remedy=error.remedy, reason=reason, method=method)
             except Exception:
                 log.exception("A call failed by a bug", method=method)
                 code, status = bug_status(request_id)
+                reason = NearshoreError.reason
             finally:
-                self._log_access(method, request, code, time.perf_counter() - started)
+                self._log_access(method, request, code, reason, time.perf_counter() - started)
             if code is not StatusCode.OK:
                 await context.abort(code, status.message, _trailing(request_id, status))
             context.set_trailing_metadata(_trailing(request_id, None))
@@ -89,11 +93,11 @@ class CallInterceptor(aio.ServerInterceptor):
 
         return guarded
 
-    def _log_access(self, method: str, request: Message, code: StatusCode, seconds: float) -> None:
+    def _log_access(self, method: str, request: Message, code: StatusCode, reason: str, seconds: float) -> None:
         level = logging.INFO if code is not StatusCode.OK or seconds >= SLOW_S else logging.DEBUG
         if self._log.is_enabled_for(level):
-            ms = round(1e3 * seconds, 3)
-            self._log.log(level, "Answered", method=method, code=code.name, ms=ms, collection=_collection(request))
+            facts = {"method": method, "code": code.name, "reason": reason, "collection": _collection(request)}
+            self._log.log(level, "Answered", **facts, ms=round(1e3 * seconds, 3))
 
     def _serialize(self, answer: Message) -> bytes:
         """Here, not in gRPC, so that an answer that cannot be sent is an error like any other."""

@@ -205,9 +205,12 @@ def _presence(field: Field, comparator: Token) -> Node:
 
 def _stands_alone(token: Token) -> InvalidFilterError:
     keyword = _KEYWORDS.get(token.lower())
-    remedy = (
-        f"Write {keyword} in capitals." if keyword else "Filters have no full-text search; write key = value, or key:*."
-    )
+    if keyword is None:
+        remedy = "Filters have no full-text search; write key = value, or key:*."
+    elif token == keyword:
+        remedy = f"{keyword} needs a comparison, or parentheses around several, beside it."
+    else:
+        remedy = f"Write {keyword} in capitals."
     return InvalidFilterError(
         f"{str(token)[:64]!r} at column {column(token)} stands alone.", remedy, column=column(token)
     )
