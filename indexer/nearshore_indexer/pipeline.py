@@ -10,16 +10,20 @@ import asyncio
 import json
 import random
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from nearshore.errors import InvalidArgumentError, NearshoreError
 from nearshore.records import Document
 from nearshore_indexer.batches import Batch
 from nearshore_indexer.entries import Rejection
+
+Result = TypeVar("Result")
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
 _DELETE_AT_ONCE = 1_000
@@ -98,7 +102,7 @@ class Pipeline:
         """Write every batch. Raises the first error that cannot be waited out; what was written stays written."""
         self._last_success = time.monotonic()
         try:
-            while (batch := await asyncio.to_thread(next, source, None)) is not None:
+            while (batch := await _in_daemon(lambda: next(source, None))) is not None:
                 while not self._has_room():
                     await self._wait_for_one()
                 task = asyncio.create_task(self._write_batch(batch))
@@ -159,6 +163,24 @@ class Pipeline:
             else:
                 self._last_success = time.monotonic()
                 return written
+
+
+async def _in_daemon(call: Callable[[], Result]) -> Result:
+    """The result of a blocking call in a thread that does not keep the process alive.
+
+    A read of standard input may never return; whoever interrupts the run must not have to wait for it.
+    """
+    future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # whatever it is, the caller gets it
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="reader", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 async def remove_stale(sink: Sink, passage_counts: Mapping[str, int]) -> int:

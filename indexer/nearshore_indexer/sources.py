@@ -118,7 +118,9 @@ class Reader:
     def _open(self, source: Source) -> Iterator[BinaryIO]:
         """The bytes of a source; _raw is what lies on disk, for counting."""
         if source.file == STDIN:
-            yield sys.stdin.buffer
+            # Not sys.stdin.buffer: a thread that waits in its read would hold its lock when the interpreter ends.
+            with open(sys.stdin.fileno(), "rb", closefd=False) as stream:
+                yield stream
             return
         with Path(source.file).open("rb") as raw:
             self._raw = raw

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nearshore.cli import output
-from nearshore.cli.connection import connect
-from nearshore.cli.session import session
+from nearshore.cli.connection import connect, default_model
 from nearshore.client import CollectionInfo, IndexKind, Metric
 
 app = typer.Typer(help="Create, list, show and delete collections.", no_args_is_help=True)
@@ -21,15 +20,15 @@ Name = Annotated[str, typer.Argument(help="1 to 63 of a-z, 0-9, - and _.")]
 @app.command()
 def create(
     name: Name,
-    model: Annotated[str, typer.Option(help="Model that embeds its documents. Default: the one in settings.")] = "",
+    model: Annotated[str, typer.Option(help="Model that embeds its documents. Default: the server's.")] = "",
     dimensions: Annotated[int, typer.Option(help="Instead of a model: the width of your own vectors.", min=0)] = 0,
     metric: Annotated[Metric, typer.Option(help="How closeness is measured.")] = Metric.COSINE,
     index: Annotated[IndexKind, typer.Option(help="auto: exact while small, then a graph.")] = IndexKind.AUTO,
 ) -> None:
     """Create an empty collection."""
-    if not model and not dimensions:
-        model = session().settings.embedding.model
     with connect() as client:
+        if not model and not dimensions:
+            model = default_model(client)
         created = client.create_collection(name, model=model, dimensions=dimensions, metric=metric, index_kind=index)
     _show(created)
 

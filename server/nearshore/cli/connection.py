@@ -25,6 +25,11 @@ def target() -> str:
     return f"{_REACHED_AT.get(server.host, server.host)}:{server.port}"
 
 
+def default_model(client: Client) -> str:
+    """The model that the server uses where none is named."""
+    return client.tokenize([""]).model
+
+
 def connect() -> Client:
     """A client of the server at target()."""
     return Client(target())

@@ -107,7 +107,7 @@ def _write_corpus(path: Path) -> Path:
 
 
 def _index(corpus: Path, client: Client, address: str) -> Outcome:
-    prepare_collection(client, COLLECTION, "")
+    prepare_collection(client, COLLECTION)
     with Rejects(None) as rejects:
         outcome = index_through_server(Run(json_lines_reader(str(corpus)), rejects), address, COLLECTION)
     documents = outcome.tally.documents

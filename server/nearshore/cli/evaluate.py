@@ -55,7 +55,7 @@ def evaluate(
     asked = {query_id: text for query_id, text in asked.items() if query_id in judged and text.strip()}
     with _server() as client:
         collection = f"eval-{uuid.uuid4().hex[:12]}"
-        prepare_collection(client, collection, "")
+        prepare_collection(client, collection)
         try:
             outcome = _index(corpus, collection)
             started = time.monotonic()

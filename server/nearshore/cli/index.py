@@ -110,7 +110,7 @@ def index(  # noqa: PLR0913 -- each is an option
 def _through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
     output.note(f"Indexing through the server at {address}.")
     with Client(address) as client:
-        prepare_collection(client, job.collection, "")
+        prepare_collection(client, job.collection)
         max_tokens = client.tokenize([""]).max_tokens
         json_lines, plain_text = job.readers(max_tokens, partial(count_through, client))
         run = Run(Reader(job.sources, {Format.JSONL: json_lines, Format.TEXT: plain_text}), rejects)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from nearshore.cli import output
+from nearshore.cli.connection import default_model
 from nearshore.cli.progress import Progress
 from nearshore.client import AsyncClient, Client
 from nearshore.documents.limits import Limits
@@ -126,17 +127,16 @@ def json_lines_reader(file: str) -> Reader:
     return Reader(check_sources([file], Format.JSONL), {Format.JSONL: JsonLines(Limits())})
 
 
-def prepare_collection(client: Client, name: str, model: str) -> None:
-    """Create the collection unless it is there, with `model` or, if empty, the server's own.
+def prepare_collection(client: Client, name: str) -> None:
+    """Create the collection, with the server's model, unless it is there.
 
     Raises NoModelInCollectionError, and what the server refuses.
     """
     try:
         info = client.get_collection(name)
     except CollectionNotFoundError:
-        model = model or client.tokenize([""]).model
         try:
-            info = client.create_collection(name, model=model)
+            info = client.create_collection(name, model=default_model(client))
         except AlreadyExistsError:  # somebody else was quicker
             info = client.get_collection(name)
         else:

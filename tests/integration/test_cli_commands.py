@@ -1,0 +1,156 @@
+"""The commands against a running server, in this process; output as a script would read it."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nearshore.cli import main
+from nearshore.exit_codes import ExitCode
+from tests.servers import InProcessServer
+
+Run = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def run(server: InProcessServer, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command with --json against the shared server; returns its exit code and what it printed."""
+
+    def run_command(*arguments: str) -> tuple[int, Any]:
+        options = ["--json", "--server", server.address, "--data-dir", str(tmp_path / "none")]
+        code = main.run([*options, "--model-dir", str(model_dir), *arguments])
+        out = capsys.readouterr().out
+        return code, [json.loads(line) for line in out.splitlines()]
+
+    return run_command
+
+
+def json_lines(path: Path, *records: object) -> str:
+    """A file of JSON lines."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def test_index_then_search(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """The collection is created, every document is found at once, and the answer says how it was made."""
+    records = [{"id": str(n), "text": f"the number {n} of red fish", "metadata": {"n": n}} for n in range(20)]
+    file = json_lines(tmp_path / "a.jsonl", *records)
+    code, (figures,) = run("index", file, "-c", collection_id)
+    assert (code, figures["documents"], figures["embedded"], figures["rejected"]) == (ExitCode.OK, 20, 20, 0)
+    code, (answer,) = run("search", "the number 7 of red fish", "-c", collection_id, "--filter", "n < 10", "-n", "3")
+    assert (code, len(answer["hits"]), answer["hits"][0]["id"]) == (ExitCode.OK, 3, "7")
+    assert answer["hits"][0]["metadata"] == {"n": 7}
+    assert answer["exact"] is True
+    assert answer["rows_scanned"] == 10
+    code, (answer,) = run("search", "--like", "7", "-c", collection_id)
+    assert "7" not in [hit["id"] for hit in answer["hits"]]
+    code, (figures,) = run("index", file, "-c", collection_id)
+    assert (figures["documents"], figures["embedded"], figures["unchanged"]) == (20, 0, 20)
+
+
+def test_refused_lines_do_not_stop_the_others(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """They are written to --rejects with place and reason, and the exit code says so."""
+    file = tmp_path / "a.jsonl"
+    # The zero-width space passes every check but the model's own.
+    file.write_text(
+        '{"id": "1", "text": "fine"}\nbroken\n{"id": "3", "text": "\\u200b"}\n{"id": "4", "text": "fine"}\n'
+    )
+    rejects = tmp_path / "rejects.jsonl"
+    code, (figures,) = run("index", str(file), "-c", collection_id, "--rejects", str(rejects))
+    assert (code, figures["documents"], figures["rejected"]) == (ExitCode.REJECTED, 2, 2)
+    told = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert sorted((each["line"], each["id"]) for each in told) == [(2, ""), (3, "3")]
+    assert next(each["source"] for each in told if each["line"] == 2) == "broken"
+
+
+def test_a_shortened_text_leaves_no_stale_passages(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """Indexing it again removes the passages that it no longer has, and no others."""
+    keep, file = tmp_path / "keep.txt", tmp_path / "a.txt"
+    keep.write_text("another file entirely. " * 20)
+    file.write_text("the cat sat on the red river. " * 40)
+    options = ("-c", collection_id, "--passage-tokens", "20", "--overlap-tokens", "0")
+    _, (before,) = run("index", str(file), str(keep), *options)
+    file.write_text("the cat sat on the red river. " * 4)
+    code, (after,) = run("index", str(file), *options)
+    assert code == ExitCode.OK
+    assert after["removed"] > 0
+    _, (shown,) = run("collection", "show", collection_id)
+    assert shown["status"]["document_count"] == before["documents"] - after["removed"]
+    _, (answer,) = run("search", "another file", "-c", collection_id, "-f", f'_parent_id = "{file}"', "-n", "100")
+    assert len(answer["hits"]) == after["documents"]
+
+
+def test_collections_are_created_listed_and_deleted(run: Run, collection_id: str) -> None:
+    """Deleting needs a yes where nobody can be asked."""
+    code, (created,) = run("collection", "create", collection_id, "--dimensions", "8", "--metric", "dot")
+    assert (code, created["dimensions"], created["metric"], created["model"]) == (ExitCode.OK, 8, "dot", "")
+    assert collection_id in [each["name"] for each in run("collection", "list")[1][0]]
+    assert run("collection", "create", collection_id, "--dimensions", "8")[0] == ExitCode.FAILED
+    assert run("collection", "delete", collection_id)[0] == ExitCode.USAGE
+    assert run("collection", "delete", collection_id, "--yes")[0] == ExitCode.OK
+    assert run("collection", "show", collection_id)[0] == ExitCode.NOT_FOUND
+
+
+def test_text_does_not_go_into_a_collection_of_vectors(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """It is said once, not once a document."""
+    run("collection", "create", collection_id, "--dimensions", "8")
+    code, printed = run("index", json_lines(tmp_path / "a.jsonl", {"id": "1", "text": "x"}), "-c", collection_id)
+    assert (code, printed) == (ExitCode.FAILED, [])
+
+
+def test_embed_gives_the_servers_bits(
+    run: Run, server: InProcessServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From arguments or lines, as JSON or NumPy: the float32 values that the client gets."""
+    with server.client() as client:
+        expected = client.embed(["red fish", "[SEP]"]).vectors
+    code, printed = run("embed", "red fish", "[SEP]")
+    assert code == ExitCode.OK
+    assert np.array_equal(np.array([each["vector"] for each in printed], np.float32), expected)
+    monkeypatch.setattr("sys.stdin", io.StringIO("red fish\n[SEP]\n"))
+    code, (told,) = run("embed", "--npy", str(tmp_path / "e.npy"))
+    assert (code, told["rows"]) == (ExitCode.OK, 2)
+    assert np.array_equal(np.load(tmp_path / "e.npy"), expected)
+
+
+def test_eval_scores_a_perfect_corpus_perfectly(run: Run, tmp_path: Path) -> None:
+    """Queries that are documents find themselves; unjudged queries and the temporary collection leave no trace."""
+    texts = ["red fish", "blue bird", "green tree", "the city by the river"]
+    corpus = json_lines(tmp_path / "c.jsonl", *({"_id": f"d{n}", "title": "", "text": t} for n, t in enumerate(texts)))
+    asked = [{"_id": f"q{n}", "text": text} for n, text in enumerate([*texts, "unjudged"])]
+    queries = json_lines(tmp_path / "q.jsonl", *asked)
+    qrels = tmp_path / "qrels.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\td{n}\t1\n" for n in range(4)))
+    _, (before,) = run("collection", "list")
+    code, (figures,) = run("eval", "--corpus", corpus, "--queries", queries, "--qrels", str(qrels), "--exact")
+    assert code == ExitCode.OK
+    assert (figures["queries"], figures["ndcg@10"], figures["recall@100"], figures["mrr@10"]) == (4, 1.0, 1.0, 1.0)
+    assert len(run("collection", "list")[1][0]) == len(before)
+
+
+def test_eval_names_the_line_that_it_cannot_read(run: Run, tmp_path: Path) -> None:
+    """A broken judgement ends it before anything is indexed."""
+    queries = json_lines(tmp_path / "q.jsonl", {"_id": "q", "text": "x"})
+    (tmp_path / "qrels.tsv").write_text("q\td\t1\nq d 1\n")
+    code, printed = run("eval", "--corpus", "none", "--queries", queries, "--qrels", str(tmp_path / "qrels.tsv"))
+    assert (code, printed) == (ExitCode.FAILED, [])
+
+
+def test_a_bad_filter_is_a_failure(run: Run, collection_id: str) -> None:
+    """What the server refuses comes out as exit code 1, what is not there as 4."""
+    run("collection", "create", collection_id)
+    assert run("search", "x", "-c", collection_id, "-f", "a =")[0] == ExitCode.FAILED
+    assert run("search", "x", "-c", "not-there")[0] == ExitCode.NOT_FOUND
+
+
+def test_models_are_explained(run: Run) -> None:
+    """Show gives the manifest and fingerprint; an absent model is not found, with the command that gets it."""
+    code, (shown,) = run("model", "show", "tiny")
+    assert (code, shown["name"], shown["fingerprint"][:5]) == (ExitCode.OK, "tiny", "nsf1-")
+    assert [each["name"] for each in run("model", "list")[1][0]] == ["tiny"]
+    assert run("model", "get", "tiny")[1][0]["exported"] is False
+    assert run("model", "show", "none")[0] == ExitCode.NOT_FOUND

@@ -1,0 +1,108 @@
+"""The command line as processes: without a server, beside one, interrupted, and behind a closed pipe."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nearshore.exit_codes import ExitCode
+from tests.servers import ServerProcess
+
+WAIT_S = 60
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path, model_dir: Path) -> Start:
+    """Starts `nearshore ...` on the data folder tmp_path/data."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NEARSHORE_")}
+    settings = {
+        "NEARSHORE_DATA_DIR": str(tmp_path / "data"),
+        "NEARSHORE_MODEL_DIR": str(model_dir),
+        "NEARSHORE_EMBEDDING__MODEL": "tiny",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+
+    def start_command(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = [sys.executable, "-m", "nearshore", *arguments]
+        return subprocess.Popen(command, env={**kept, **settings}, text=True, **{**pipes, **options})
+
+    return start_command
+
+
+def finish(process: "subprocess.Popen[str]", given: str = "") -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    out, err = process.communicate(given, timeout=WAIT_S)
+    return process.returncode, out, err
+
+
+def lines(count: int) -> str:
+    """So many documents as JSON lines."""
+    return "".join(json.dumps({"id": str(n), "text": f"the red fish number {n}"}) + "\n" for n in range(count))
+
+
+def test_without_a_server_then_beside_one(start: Start, server_process: Callable[..., ServerProcess]) -> None:
+    """The same command opens a free data folder itself, and goes through the server that has it open."""
+    code, out, err = finish(start("index", "-", "--json"), lines(50))
+    assert code == ExitCode.OK, err
+    first = json.loads(out)
+    assert (first["documents"], first["embedded"], first["server"]) == (50, 50, "")
+    server = server_process()
+    server.wait_for("Ready")
+    code, out, err = finish(start("index", "-", "--json"), lines(60))
+    assert code == ExitCode.OK, err
+    second = json.loads(out)
+    assert (second["documents"], second["embedded"]) == (60, 10)
+    assert second["server"]
+    code, out, err = finish(start("search", "the red fish number 55", "-n", "1", "--json"))
+    assert json.loads(out)["hits"][0]["id"] == "55"
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == ExitCode.OK
+
+
+def test_ctrl_c_keeps_what_is_written(start: Start) -> None:
+    """It ends with code 130, says what to do, shows no traceback, and a second run goes on from there."""
+    process = start("index", "-")
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(lines(2_000))
+    process.stdin.flush()  # and not closed: the command waits for more
+    for line in process.stderr:
+        if "Created the collection" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert process.wait(WAIT_S) == ExitCode.INTERRUPTED
+    assert "Run the same command again" in err
+    assert "Traceback" not in err
+    assert "Fatal" not in err
+    for stream in (process.stdin, process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+    code, out, err = finish(start("index", "-", "--json"), lines(2_000))
+    assert (code, json.loads(out)["documents"]) == (ExitCode.OK, 2_000), err
+
+
+def test_a_closed_pipe_is_no_error(start: Start, server_process: Callable[..., ServerProcess]) -> None:
+    """`nearshore ... | head` ends quietly."""
+    server_process().wait_for("Ready")
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start("embed", *(f"fish {n}" for n in range(50)), stdout=writing)
+    os.close(writing)
+    _, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, err) == (ExitCode.OK, "")
+
+
+def test_a_data_folder_without_model_says_how_to_get_one(start: Start, tmp_path: Path) -> None:
+    """The remedy is a command."""
+    code, out, err = finish(start("index", "-", "--model-dir", str(tmp_path / "no-models")), lines(1))
+    assert (code, out) == (ExitCode.NOT_FOUND, "")
+    assert "nearshore model get tiny" in err

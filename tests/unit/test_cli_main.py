@@ -1,0 +1,134 @@
+"""How the command line reads its arguments and ends."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nearshore.cli import failures, main
+from nearshore.cli.progress import duration
+from nearshore.cli.session import Session, begin
+from nearshore.documents.errors import ModelNotServedError
+from nearshore.errors import (
+    InvalidFilterError,
+    InvalidSettingsError,
+    NearshoreError,
+    OverloadedError,
+    PortInUseError,
+    StorageFullError,
+)
+from nearshore.exit_codes import ExitCode
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        (["search", "x", "--json"], ["--json", "search", "x"]),
+        (["search", "--server", "a:1", "x"], ["--server", "a:1", "search", "x"]),
+        (["search", "--server=a:1", "x", "--exact"], ["--server=a:1", "search", "x", "--exact"]),
+        (["search", "--", "--json"], ["search", "--", "--json"]),
+        (["serve", "--data-dir"], ["--data-dir", "serve"]),
+    ],
+)
+def test_global_options_may_stand_anywhere(typed: list[str], read: list[str]) -> None:
+    """They are moved before the command, with their values, but nothing behind -- is touched."""
+    assert main.hoisted(typed) == read
+
+
+def test_version_goes_to_standard_output(capsys: Capture) -> None:
+    """A script can read it, also as JSON."""
+    assert main.run(["--version"]) == ExitCode.OK
+    assert capsys.readouterr().out.startswith("nearshore ")
+    assert main.run(["--json", "--version"]) == ExitCode.OK
+    assert list(json.loads(capsys.readouterr().out)) == ["version"]
+
+
+def test_help_states_the_exit_codes(capsys: Capture) -> None:
+    """Every code a process can end with is in --help."""
+    assert main.run(["--help"]) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert all(f" {int(code)} " in told for code in ExitCode)
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["search"], ["search", "x", "--limit", "many"], ["index"]])
+def test_wrong_usage_ends_with_two(arguments: list[str], capsys: Capture) -> None:
+    """Nothing is printed on standard output for a command that was not understood."""
+    assert main.run(arguments) == ExitCode.USAGE
+    assert not capsys.readouterr().out
+
+
+def test_an_error_is_one_line_and_what_to_do(capsys: Capture) -> None:
+    """No traceback; with --json one object on standard error."""
+    assert main.run(["search", "x", "--server", "127.0.0.1:1"]) == ExitCode.UNAVAILABLE
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert shown.err.startswith("error: No nearshore server answers")
+    assert "nearshore serve" in shown.err
+    assert "Traceback" not in shown.err
+    assert main.run(["search", "x", "--server", "127.0.0.1:1", "--json"]) == ExitCode.UNAVAILABLE
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert json.loads(shown.err)["error"]["reason"] == "SERVER_UNREACHABLE"
+
+
+def test_debug_shows_the_traceback(capsys: Capture) -> None:
+    """For the person who has to find out why."""
+    main.run(["search", "x", "--server", "127.0.0.1:1", "--debug"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def _bug() -> None:
+    raise ZeroDivisionError("of all things")
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("ending", "code"), [(_bug, ExitCode.CRASHED), (_interrupt, ExitCode.INTERRUPTED)])
+def test_bugs_and_ctrl_c_have_codes_of_their_own(
+    ending: Callable[[], None], code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Neither ends in a traceback."""
+
+    def broken(arguments: Any) -> Any:
+        return lambda **_: ending()
+
+    begin(Session())
+    monkeypatch.setattr(main, "make_app", broken)
+    assert main.run([]) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidSettingsError("x"), ExitCode.USAGE),
+        (InvalidFilterError("x"), ExitCode.FAILED),
+        (ModelNotServedError("x"), ExitCode.NOT_FOUND),
+        (OverloadedError("x"), ExitCode.UNAVAILABLE),
+        (PortInUseError("x"), ExitCode.UNAVAILABLE),
+        (StorageFullError("x"), ExitCode.UNAVAILABLE),
+    ],
+)
+def test_exit_codes_say_whose_turn_it_is(error: NearshoreError, code: ExitCode) -> None:
+    """A script can tell a mistake in its call from a server that is away."""
+    assert failures.exit_code(error) is code
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.31, "0.3 s"),
+        (42, "42 s"),
+        (185, "3 min 05 s"),
+        (7_800, "2 h 10 min"),
+        (59.6, "1 min 00 s"),
+    ],
+)
+def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
+    """No more digits than anybody reads."""
+    assert duration(seconds) == said

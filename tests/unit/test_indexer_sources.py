@@ -1,0 +1,242 @@
+"""Reading files of documents."""
+
+import gzip
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from nearshore.documents.limits import Limits
+from nearshore.records import Document
+from nearshore_indexer.batches import batches
+from nearshore_indexer.entries import Entry, Rejection, SourceError, SourceNotFoundError
+from nearshore_indexer.jsonl import JsonLines
+from nearshore_indexer.plain_text import PlainText, Splitting
+from nearshore_indexer.sources import Format, FormatReader, Reader, check_sources
+
+Items = list[Entry | Rejection]
+
+
+def count(texts: object) -> list[int]:
+    """Words."""
+    assert isinstance(texts, list)
+    return [len(text.split()) for text in texts]
+
+
+def read(*files: Path | str, file_format: Format = Format.AUTO, timestamps: tuple[str, ...] = ()) -> Items:
+    """Everything that reading the files yields."""
+    return list(make_reader(*files, file_format=file_format, timestamps=timestamps))
+
+
+def make_reader(*files: Path | str, file_format: Format = Format.AUTO, timestamps: tuple[str, ...] = ()) -> Reader:
+    """A reader with passages of at most six words."""
+    formats: dict[Format, FormatReader] = {
+        Format.JSONL: JsonLines(Limits(), timestamp_keys=timestamps),
+        Format.TEXT: PlainText(Splitting(6, 0, count)),
+    }
+    return Reader(check_sources([str(file) for file in files], file_format), formats)
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    """The path, with this in it."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def lines(path: Path, *records: object) -> Path:
+    """A file of JSON lines."""
+    return written(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def documents(items: Items) -> list[Document]:
+    """The documents; fails if anything was rejected."""
+    assert not [item for item in items if isinstance(item, Rejection)]
+    return [item.document for item in items if isinstance(item, Entry)]
+
+
+def rejections(items: Items) -> dict[str, str]:
+    """Problems by place."""
+    return {str(item.place): item.problem for item in items if isinstance(item, Rejection)}
+
+
+def test_a_line_is_a_document(tmp_path: Path) -> None:
+    """Every field arrives; lists become tuples, null is absence, integers stay integers."""
+    record = {
+        "id": "a",
+        "title": "T",
+        "text": "words",
+        "parent_id": "p",
+        "metadata": {"n": 1, "x": 1.5, "b": True, "s": "t", "l": ["u", "v"], "none": None},
+    }
+    (document,) = documents(read(lines(tmp_path / "a.jsonl", record)))
+    assert document == Document("a", "words", "T", "p", {"n": 1, "x": 1.5, "b": True, "s": "t", "l": ("u", "v")})
+
+
+def test_the_ids_of_beir_are_taken(tmp_path: Path) -> None:
+    """_id is an id, and a number is its digits."""
+    read_ids = documents(read(lines(tmp_path / "a.jsonl", {"_id": "x", "text": "a"}, {"id": 7, "text": "b"})))
+    assert [document.id for document in read_ids] == ["x", "7"]
+
+
+def test_a_title_alone_is_a_passage(tmp_path: Path) -> None:
+    """What the model sees is the same, and an empty text would be refused."""
+    (document,) = documents(read(lines(tmp_path / "a.jsonl", {"id": "a", "text": "", "title": "T"})))
+    assert (document.title, document.text, document.embedded_text) == ("", "T", "T")
+
+
+def test_timestamps_are_read_where_asked(tmp_path: Path) -> None:
+    """Only the named keys change type, in lists too."""
+    record = {"id": "a", "text": "b", "metadata": {"at": ["2024-01-02T03:04:05+01:00"], "kept": "2024-01-02T03:04:05Z"}}
+    (document,) = documents(read(lines(tmp_path / "a.jsonl", record), timestamps=("at",)))
+    moment = datetime(2024, 1, 2, 2, 4, 5, tzinfo=UTC)
+    assert document.metadata == {"at": (moment,), "kept": "2024-01-02T03:04:05Z"}
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "the line is a list, not an object"),
+        (b'"x"', "the line is a string, not an object"),
+        (b'{"text": "a"}', "id is empty"),
+        (b'{"id": "a"}', "text is empty"),
+        (b'{"id": "a", "text": "  "}', "text is empty"),
+        (b'{"id": "a", "text": 5}', "text is a number, not a string"),
+        (b'{"id": true, "text": "a"}', "id is true or false, not a string"),
+        (b'{"id": "a", "text": "\\u0000"}', "text holds NUL"),
+        (b'{"id": "a", "text": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"id": "a", "text": "\xff"}', "byte 22 of the line is not UTF-8"),
+        (b'{"id": "a", "text": "b", "metadata": []}', "metadata is a list, not an object"),
+        (b'{"id": "a", "text": "b", "metadata": {"k": {}}}', "metadata['k'] is an object"),
+        (b'{"id": "a", "text": "b", "metadata": {"k": [1, "x"]}}', "a list of several types"),
+        (b'{"id": "a", "text": "b", "metadata": {"k": NaN}}', "finite"),
+        (b'{"id": "a", "text": "b", "metadata": {"k": 9223372036854775808}}', "int64"),
+        (b'{"id": "a", "text": "b", "metadata": {"at": "today"}}', "not an RFC 3339 timestamp"),
+        (b'{"id": "a", "text": "b", "metadata": {"at": "2024-01-02T00:00:00"}}', "no time zone"),
+        (b'{"id": "' + b"i" * 513 + b'", "text": "b"}', "513 bytes"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_reason(line: bytes, problem: str, tmp_path: Path) -> None:
+    """The lines around it are read."""
+    good = b'{"id": "%d", "text": "fine"}\n'
+    path = written(tmp_path / "a.jsonl", good % 1 + line + b"\n" + good % 3)
+    items = read(path, timestamps=("at",))
+    assert [item.place.line for item in items] == [1, 2, 3]
+    assert list(rejections(items)) == [f"{path}:2"]
+    assert problem in rejections(items)[f"{path}:2"]
+
+
+def test_a_line_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is read past in pieces, and never held whole."""
+    monkeypatch.setattr("nearshore_indexer.jsonl.MAX_LINE_BYTES", 64)
+    path = lines(tmp_path / "a.jsonl", {"id": "1", "text": "x" * 1_000}, {"id": "2", "text": "fine"})
+    items = read(path)
+    assert list(rejections(items)) == [f"{path}:1"]
+    assert [item.document.id for item in items if isinstance(item, Entry)] == ["2"]
+
+
+def test_fields_that_documents_lack_are_counted(tmp_path: Path) -> None:
+    """Somebody may have meant them to be metadata."""
+    reader = JsonLines(Limits())
+    list(reader.read(io.BytesIO(b'{"id": "a", "text": "b", "url": "c"}\n'), "x"))
+    assert reader.ignored_fields == {"url": 1}
+
+
+def test_gzip_is_unpacked(tmp_path: Path) -> None:
+    """The format goes by the suffix before .gz."""
+    path = written(tmp_path / "a.jsonl.gz", gzip.compress(b'{"id": "a", "text": "b"}\n'))
+    assert [document.id for document in documents(read(path))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda packed: packed[: len(packed) // 2], "the gzip data ends early"),
+        (lambda packed: b"plainly no gzip", "the gzip data is damaged"),
+        (lambda packed: packed[:-8] + b"\0" * 8, "the gzip data is damaged"),
+    ],
+)
+def test_damaged_gzip_is_reported_and_the_next_file_read(
+    damage: Callable[[bytes], bytes], problem: str, tmp_path: Path
+) -> None:
+    """What could be unpacked was taken, and the report says up to where."""
+    noise = "".join(json.dumps({"id": str(number), "text": f"{number * 7919}"}) + "\n" for number in range(2_000))
+    bad = written(tmp_path / "a.jsonl.gz", damage(gzip.compress(noise.encode())))
+    good = lines(tmp_path / "b.jsonl", {"id": "last", "text": "fine"})
+    items = read(bad, good)
+    assert problem in rejections(items)[str(bad)]
+    assert isinstance(items[-1], Entry)
+    assert items[-1].document.id == "last"
+
+
+def test_text_becomes_passages_with_stable_ids(tmp_path: Path) -> None:
+    """path#1, path#2, ... of parent path, each under the heading of a Markdown file, with its line."""
+    path = written(tmp_path / "a.md", "# Birds\n\nThey fly up high.\n\nThey sing at night.\n")
+    items = read(path)
+    assert [(document.id, document.text) for document in documents(items)] == [
+        (f"{path}#1", "# Birds"),
+        (f"{path}#2", "They fly up high."),
+        (f"{path}#3", "They sing at night."),
+    ]
+    assert {(document.title, document.parent_id) for document in documents(items)} == {("Birds", str(path))}
+    assert [item.place.line for item in items] == [1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "the file holds no documents"),
+        (b" \n ", "the file holds no documents"),
+        (b"abc\xff", "byte 4 is not UTF-8"),
+        (b"ab\0c", "byte 3 is NUL"),
+    ],
+)
+def test_a_file_that_is_no_text_is_rejected_whole(content: bytes, problem: str, tmp_path: Path) -> None:
+    """No part of it is indexed."""
+    path = written(tmp_path / "a.txt", content)
+    assert problem in rejections(read(path))[str(path)]
+
+
+def test_a_shorter_version_is_known_by_its_count(tmp_path: Path) -> None:
+    """The number of passages of each file that was read whole, for removing what it no longer has."""
+    text = PlainText(Splitting(6, 0, count))
+    list(text.read(io.BytesIO(b"one two three four. five six seven."), "x.txt"))
+    list(text.read(io.BytesIO(b"\xff"), "y.txt"))
+    assert text.passage_counts == {"x.txt": 2}
+
+
+def test_standard_input_is_known_by_its_first_character(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An opening brace is JSON, anything else text."""
+    for content, expected in ((b' {"id": "a", "text": "b"}\n', "a"), (b"plain words", "stdin#1")):
+        path = written(tmp_path / "in", content)
+        with path.open() as stdin, monkeypatch.context() as patch:
+            patch.setattr("sys.stdin", stdin)
+            assert [document.id for document in documents(read("-"))] == [expected]
+
+
+def test_files_are_looked_at_before_any_is_read(tmp_path: Path) -> None:
+    """A missing file, a folder and an unknown kind of file end the run before it begins."""
+    good = lines(tmp_path / "a.jsonl", {"id": "1", "text": "x"})
+    with pytest.raises(SourceNotFoundError):
+        check_sources([str(good), str(tmp_path / "none.jsonl")], Format.AUTO)
+    with pytest.raises(SourceError, match="is a folder"):
+        check_sources([str(tmp_path)], Format.AUTO)
+    with pytest.raises(SourceError, match="does not say what is in it"):
+        check_sources([str(written(tmp_path / "a.pdf", "x"))], Format.AUTO)
+    assert check_sources([str(tmp_path / "a.pdf")], Format.TEXT)[0].format is Format.TEXT
+
+
+def test_batches_hold_every_document_once(tmp_path: Path) -> None:
+    """An id that comes again is rejected with its place; the batches' bytes add up to the input's."""
+    records = [{"id": str(number % 25), "text": "x"} for number in range(30)]
+    path = lines(tmp_path / "a.jsonl", *records)
+    rejected: list[Rejection] = []
+    made = list(batches(make_reader(path), size=10, max_bytes=1 << 20, reject=rejected.append))
+    assert [len(batch.documents) for batch in made] == [10, 10, 5]
+    assert [rejection.place.line for rejection in rejected] == [26, 27, 28, 29, 30]
+    assert sum(batch.source_bytes for batch in made) == path.stat().st_size
+    assert [place.line for batch in made for place in batch.places] == list(range(1, 26))
