@@ -13,7 +13,7 @@ from nearshore.index.sealed import Sealed
 from nearshore.records import F32, Metric
 
 EXACT_SHARE = 0.15
-"""Below this share of allowed rows among the live ones a search is exact at once (measured: see DESIGN, section 2)."""
+"""Below this share of allowed rows among the live ones a search is exact at once (docs/decisions/0004)."""
 EF_COST_ROWS = 32
 """One candidate more in the graph costs about as much as scoring so many rows in a scan (2 µs beside 0.06 µs)."""
 _MARGIN = 4

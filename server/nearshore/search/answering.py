@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nearshore.documents.errors import DocumentNotFoundError
 from nearshore.documents.limits import Limits
 from nearshore.documents.reading import answer_bytes, check_answer_bytes, may_overflow, read_state, with_parts
-from nearshore.documents.requests import Vectors
+from nearshore.documents.requests import ReadState, Vectors
 from nearshore.index.filters import Filter
 from nearshore.records import F32
 from nearshore.replica import Replica, ReplicaView
 from nearshore.search.queries import Query
-from nearshore.search.ranking import Mask, rank
+from nearshore.search.ranking import Mask, Ranked, rank
 from nearshore.search.requests import Hit, SearchAnswer
 
 
@@ -53,30 +53,36 @@ def answer_queries(
         started = time.perf_counter()
         ranked = rank(view, query, _vector(view, query, made, self_row), _mask(view, query, masks), self_row)
         index_s = time.perf_counter() - started
-        found = [with_parts(document, query.parts) for document in view.documents(ranked.rows)]
-        if count_bytes:
-            size += sum(answer_bytes(document, query.parts, dimensions) for document in found)
-            check_answer_bytes(size, limits)
-        vectors = None
+        answer = _answer(view, state, query, made, ranked, index_s)
         if query.parts.vector:
             vectors = Vectors.from_array(view.vectors(ranked.rows), replica.collection.spec.fingerprint)
-        answers.append(
-            SearchAnswer(
-                hits=[Hit(document, score) for document, score in zip(found, ranked.scores, strict=True)],
-                vectors=vectors,
-                exact=ranked.found.exact,
-                rows_scanned=ranked.found.scanned,
-                ef_search=ranked.found.ef,
-                fewer_reason=ranked.fewer_reason,
-                index_generation=view.index.generation,
-                read_state=state,
-                query_tokens=made.tokens if made else 0,
-                query_tokens_used=made.tokens_used if made else 0,
-                embedding_s=made.embedding_s if made else 0.0,
-                index_s=index_s,
-            )
-        )
+            answer = replace(answer, vectors=vectors)
+        if count_bytes:
+            size += sum(answer_bytes(hit.document, query.parts, dimensions) for hit in answer.hits)
+            check_answer_bytes(size, limits)
+        answers.append(answer)
     return answers
+
+
+def _answer(
+    view: ReplicaView, state: ReadState, query: Query, made: QueryVector | None, ranked: Ranked, index_s: float
+) -> SearchAnswer:
+    """What was found, as much of it as the query asked for but vectors, and how it was found."""
+    documents = (with_parts(document, query.parts) for document in view.documents(ranked.rows))
+    return SearchAnswer(
+        hits=[Hit(document, score) for document, score in zip(documents, ranked.scores, strict=True)],
+        vectors=None,
+        exact=ranked.found.exact,
+        rows_scanned=ranked.found.scanned,
+        ef_search=ranked.found.ef,
+        fewer_reason=ranked.fewer_reason,
+        index_generation=view.index.generation,
+        read_state=state,
+        query_tokens=made.tokens if made else 0,
+        query_tokens_used=made.tokens_used if made else 0,
+        embedding_s=made.embedding_s if made else 0.0,
+        index_s=index_s,
+    )
 
 
 def _view_and_rows(replica: Replica, queries: Sequence[Query]) -> tuple[ReplicaView, list[int | None]]:
