@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 
 LINE_INTERVAL_S = 5.0
 QUIET_S = 2.0  # what ends sooner shows nothing
+GUESS_AFTER_S = 10.0  # before, the rate says little about the rest
 
 
 class Progress:
@@ -55,7 +56,7 @@ class Progress:
 
     def _numbers(self, done: int, share: float | None, elapsed_s: float, detail: str) -> str:
         parts = [f"{done:,} {self._unit}", f"{_rate(done / elapsed_s)}/s"] if self._unit else []
-        if share:
+        if share and elapsed_s >= GUESS_AFTER_S:
             parts.append(f"{duration(elapsed_s * (1 - share) / share)} left")
         else:
             parts.append(f"{duration(elapsed_s)} so far")
