@@ -17,7 +17,7 @@ import structlog
 from grpc import aio
 
 from nearshore import __version__, logs, threads
-from nearshore.assembly import make_parts, open_embedder, open_store, replica_options
+from nearshore.assembly import Threads, make_parts, open_embedder, open_store, replica_options
 from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import DataFolderReadOnlyError, InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
@@ -95,7 +95,12 @@ class Process:
         settings = self._settings
         lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
         self._opened.callback(lock.release)
-        server, port = bind(settings.server.host, settings.server.port, settings.server.max_message_bytes)
+        server, port = bind(
+            settings.server.host,
+            settings.server.port,
+            max_message_bytes=settings.server.max_message_bytes,
+            max_calls=settings.server.max_concurrent_calls,
+        )
         store = await self._open(lambda: open_store(settings))
         self._opened.push_async_callback(asyncio.to_thread, store.close)
         embedder = await self._open(lambda: open_embedder(settings))
@@ -104,9 +109,11 @@ class Process:
         options = replica_options(settings)
         replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
         self._opened.push_async_callback(asyncio.to_thread, replicas.close)
-        executor = self._opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "service"))
+        work = self._opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "service"))
+        searches = self._opened.enter_context(ThreadPoolExecutor(usable_cores(), "search"))
         replicas.start()
-        add_services(server, make_parts(settings, store, replicas, embedder, executor), self._health)
+        parts = make_parts(settings, store, replicas, embedder, Threads(work, searches))
+        add_services(server, parts, self._health)
         await self._health.begin(SERVICE_NAMES)
         await server.start()
         self._opened.push_async_callback(self._stop, server)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 
 from nearshore.bundle import load_bundle
 from nearshore.documents.collections import Collections
@@ -58,18 +58,28 @@ def replica_options(settings: Settings, *, close_snapshot_bytes: int | None = No
     return options if close_snapshot_bytes is None else replace(options, close_snapshot_bytes=close_snapshot_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Where blocking work runs: searches have threads of their own, so that a stalled write never holds them up."""
+
+    work: Executor
+    searches: Executor
+
+
 def make_parts(
-    settings: Settings, store: SqliteStore, replicas: Replicas, embedder: Embedder, executor: ThreadPoolExecutor
+    settings: Settings, store: SqliteStore, replicas: Replicas, embedder: Embedder, threads: Threads
 ) -> Parts:
     """What answers calls, made of what was opened; owns none of it."""
     name = embedder.bundle.manifest.name
     models = Models({name: embedder}, name)
     sizes = settings.limits.model_dump(exclude={"max_texts"})
     limits = Limits(**sizes, max_message_bytes=settings.server.max_message_bytes)
-    texts = Texts(models, executor, max_texts=settings.limits.max_texts, max_text_bytes=settings.limits.max_text_bytes)
+    texts = Texts(
+        models, threads.work, max_texts=settings.limits.max_texts, max_text_bytes=settings.limits.max_text_bytes
+    )
     return Parts(
         texts=texts,
-        collections=Collections(replicas, models, limits, executor),
-        documents=Documents(store, replicas, models, limits, executor),
-        searcher=Searcher(replicas, models, limits, executor, ef_search=settings.index.ef_search),
+        collections=Collections(replicas, models, limits, threads.work),
+        documents=Documents(store, replicas, models, limits, threads.work),
+        searcher=Searcher(replicas, models, limits, threads.searches, ef_search=settings.index.ef_search),
     )

@@ -58,6 +58,9 @@ class ServerSettings(_Section):
     max_message_bytes: int = Field(
         default=64 << 20, ge=1 << 16, le=1 << 30, description="Largest request or answer, in bytes."
     )
+    max_concurrent_calls: int = Field(
+        default=512, ge=1, description="Calls worked on at once, each with its request in memory; more are refused."
+    )
 
 
 class EmbeddingSettings(_Section):

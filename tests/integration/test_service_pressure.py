@@ -94,6 +94,21 @@ def test_a_caller_who_leaves_costs_nothing_and_hangs_nobody(model: Model, start_
     assert model.token_counts == [3, 4]
 
 
+def test_more_calls_than_allowed_are_refused(model: Model, start_server: Start) -> None:
+    """A call beyond server.max_concurrent_calls is refused with its own reason; after the others end one is taken."""
+    server = start_server(server__max_concurrent_calls=1)
+    with grpc.insecure_channel(server.address) as channel, server.client() as client:
+        model.hold()
+        first = begin(channel, ["a"])
+        assert model.running.acquire(timeout=WAIT_S)
+        with pytest.raises(OverloadedError) as refused:
+            client.embed(["a dog"])
+        assert refused.value.reason == "TOO_MANY_CALLS"
+        model.release()
+        assert first.result().vectors.rows == 1
+        assert len(client.embed(["a dog"]).vectors) == 1
+
+
 def test_a_deadline_ends_a_call_and_its_work(model: Model, start_server: Start) -> None:
     """A call past its deadline fails as such, and the model never sees its texts."""
     server = start_server(embedding__workers=1)

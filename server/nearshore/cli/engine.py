@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from nearshore.assembly import make_parts, open_embedder, open_store, replica_options
+from nearshore.assembly import Threads, make_parts, open_embedder, open_store, replica_options
 from nearshore.embedding import usable_cores
 from nearshore.errors import ServiceError
 from nearshore.replica import Replicas
@@ -51,7 +51,7 @@ class Engine:
             opened.callback(self.replicas.close)
             executor = opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "engine"))
             self.replicas.start()
-            self.parts = make_parts(settings, store, self.replicas, self.embedder, executor)
+            self.parts = make_parts(settings, store, self.replicas, self.embedder, Threads(executor, executor))
             self._opened = opened.pop_all()
 
     def check(self) -> None:

@@ -18,7 +18,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode, aio
 
 from nearshore.documents.errors import AnswerTooLargeError
-from nearshore.errors import NearshoreError, ServiceError
+from nearshore.errors import NearshoreError, OverloadedError, ServiceError
 from nearshore.service.status import DETAILS_KEY, REQUEST_ID_KEY, bug_status, status_of
 
 SLOW_S = 1.0
@@ -36,12 +36,27 @@ Behaviour = Callable[[Any, Any], Awaitable[Message]]
 log = structlog.get_logger(__name__)
 
 
+class TooManyCallsError(OverloadedError):
+    """The server works on as many calls as it may."""
+
+    reason = "TOO_MANY_CALLS"
+
+    def __init__(self, max_calls: int) -> None:
+        """max_calls: the limit."""
+        super().__init__(
+            f"{max_calls} calls are being worked on, as many as server.max_concurrent_calls allows.",
+            "Retry with back-off; if memory allows, raise the limit, or add replicas.",
+        )
+
+
 class CallInterceptor(aio.ServerInterceptor):
     """Wraps each method of nearshore.v1 once; health and reflection pass untouched."""
 
-    def __init__(self, max_message_bytes: int) -> None:
-        """max_message_bytes: the largest answer that gRPC would send."""
+    def __init__(self, *, max_message_bytes: int, max_calls: int) -> None:
+        """max_message_bytes: the largest answer that gRPC would send; max_calls: how many are worked on at once."""
         self._max_message_bytes = max_message_bytes
+        self._max_calls = max_calls
+        self._calls = 0
         self._log = log.bind()  # made once: the lazy one is put together anew for every line
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -71,7 +86,7 @@ class CallInterceptor(aio.ServerInterceptor):
             started = time.perf_counter()
             code, reason = StatusCode.CANCELLED, ""
             try:
-                answer = self._serialize(await behaviour(request, context))
+                answer = self._serialize(await self._admit(behaviour, request, context))
                 code = StatusCode.OK
             except (asyncio.CancelledError, aio.AbortError):
                 raise
@@ -92,6 +107,16 @@ class CallInterceptor(aio.ServerInterceptor):
             return answer
 
         return guarded
+
+    async def _admit(self, behaviour: Behaviour, request: Message, context: Context) -> Message:
+        """Work on a call unless too many are being worked on: each holds its request and its answer in memory."""
+        if self._calls >= self._max_calls:
+            raise TooManyCallsError(self._max_calls)
+        self._calls += 1
+        try:
+            return await behaviour(request, context)
+        finally:
+            self._calls -= 1
 
     def _log_access(self, method: str, request: Message, code: StatusCode, reason: str, seconds: float) -> None:
         level = logging.INFO if code is not StatusCode.OK or seconds >= SLOW_S else logging.DEBUG

@@ -47,8 +47,10 @@ class Parts:
     searcher: Searcher
 
 
-def bind(host: str, port: int, max_message_bytes: int) -> tuple[aio.Server, int]:
+def bind(host: str, port: int, *, max_message_bytes: int, max_calls: int) -> tuple[aio.Server, int]:
     """A server that holds its port (0: a free one) and answers nothing yet; also the port.
+
+    max_message_bytes: of a request or an answer; max_calls: worked on at once, more are refused.
 
     Raises PortInUseError.
     """
@@ -63,7 +65,8 @@ def bind(host: str, port: int, max_message_bytes: int) -> tuple[aio.Server, int]
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
     ]
-    server = aio.server(interceptors=[CallInterceptor(max_message_bytes)], options=options)
+    interceptor = CallInterceptor(max_message_bytes=max_message_bytes, max_calls=max_calls)
+    server = aio.server(interceptors=[interceptor], options=options)
     address = address_of(host, port)
     try:
         bound = server.add_insecure_port(address)
