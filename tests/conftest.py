@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def server_process(tmp_path: Path, model_dir: Path) -> Iterator[Callable[..., Se
     """A function that starts a server in its own process, with NEARSHORE_* variables; data in tmp_path/data."""
     running: list[ServerProcess] = []
 
-    def start(**environment: str) -> ServerProcess:
+    def start(prefix: Sequence[str] = (), **environment: str) -> ServerProcess:
         defaults = {
             "NEARSHORE_DATA_DIR": str(tmp_path / "data"),
             "NEARSHORE_MODEL_DIR": str(model_dir),
@@ -74,7 +74,7 @@ def server_process(tmp_path: Path, model_dir: Path) -> Iterator[Callable[..., Se
             "NEARSHORE_EMBEDDING__WORKERS": "2",
             "NEARSHORE_SERVER__PORT": "0",
         }
-        running.append(ServerProcess({**defaults, **environment}))
+        running.append(ServerProcess({**defaults, **environment}, prefix=prefix))
         return running[-1]
 
     yield start

@@ -9,7 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nearshore.exit_codes import ExitCode
 from nearshore.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
-SERVE = "import sys; from nearshore import app, settings; sys.exit(app.run(settings.load_settings()))"
+SERVE = (sys.executable, "-m", "nearshore", "--json", "serve")
 START_S = 60.0
 
 
@@ -34,6 +34,7 @@ class InProcessServer:
 
     def __init__(self, settings: Settings) -> None:
         """Start it and wait until it takes calls."""
+        self.settings = settings
         self._address: queue.Queue[str | BaseException] = queue.Queue()
         self._asked_to_stop = False
         self._process = app.Process(settings, on_serving=self._address.put)
@@ -77,12 +78,15 @@ class InProcessServer:
 class ServerProcess:
     """A server in a process of its own; its log is read as JSON."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        """Start it with these NEARSHORE_* variables; wait_for says when it has come how far."""
+    def __init__(self, environment: Mapping[str, str], *, prefix: Sequence[str] = ()) -> None:
+        """Start it with these NEARSHORE_* variables; wait_for says when it has come how far.
+
+        prefix: a command that runs the one behind it in its own place (env, unshare).
+        """
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARSHORE_")}
         path = os.pathsep.join((str(ROOT / "server"), str(ROOT / "indexer")))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE],
+            [*prefix, *SERVE],
             env={**inherited, "PYTHONPATH": path, "NEARSHORE_LOG__FORMAT": "json", **environment},
             stderr=subprocess.PIPE,
             text=True,
