@@ -19,12 +19,13 @@ from grpc import aio
 from nearshore import __version__, logs, threads
 from nearshore.assembly import Threads, make_parts, open_embedder, open_store, replica_options
 from nearshore.embedding import Embedder, usable_cores
-from nearshore.errors import DataFolderReadOnlyError, InvalidArgumentError, NearshoreError, StorageFullError
+from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
 from nearshore.replica import Replicas
 from nearshore.service.health import Health
 from nearshore.service.server import SERVICE_NAMES, add_services, bind, is_loopback, local_address
 from nearshore.settings import Settings
+from nearshore.store.errors import DataFolderReadOnlyError
 from nearshore.store.lock import FolderLock
 
 Opened = TypeVar("Opened")

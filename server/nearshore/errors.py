@@ -193,68 +193,6 @@ class PortInUseError(UnavailableError):
         )
 
 
-class DataFolderLockedError(UnavailableError):
-    """Another process has the data folder open."""
-
-    reason = "DATA_FOLDER_LOCKED"
-
-    def __init__(self, folder: str, pid: int, address: str) -> None:
-        """folder: the data folder; pid: who holds it, 0 if unknown; address: where it serves, empty if unknown."""
-        at = f", serving at {address}" if address else ""
-        super().__init__(
-            f"The data folder {folder} is in use by process {pid or 'unknown'}{at}.",
-            "Talk to that server, stop it first, or choose another data_dir.",
-            folder=folder,
-            pid=pid,
-            address=address,
-        )
-
-
-class DataFolderReadOnlyError(UnavailableError):
-    """The data folder cannot be written."""
-
-    reason = "DATA_FOLDER_READ_ONLY"
-
-    def __init__(self, folder: str, detail: str) -> None:
-        """folder: the data folder; detail: what the system said."""
-        super().__init__(
-            f"The data folder {folder} cannot be written: {detail}.",
-            "Make it writable for the user that runs nearshore, or choose another data_dir.",
-            folder=folder,
-        )
-
-
-class StoreUnavailableError(UnavailableError):
-    """The store does not answer right now, or is closed."""
-
-    reason = "STORE_UNAVAILABLE"
-
-
-class StoreCorruptError(CorruptionError):
-    """The store's file is damaged."""
-
-    reason = "STORE_CORRUPT"
-
-
-class StoreFormatError(UnavailableError):
-    """The store file is whole, but not one that this version reads."""
-
-    reason = "STORE_FORMAT"
-
-
-class StoreOverloadedError(OverloadedError):
-    """The store's queue of writes is full."""
-
-    reason = "STORE_OVERLOADED"
-
-    def __init__(self, max_queued_bytes: int) -> None:
-        """max_queued_bytes: the size of the queue."""
-        super().__init__(
-            f"More than {max_queued_bytes} bytes are waiting to be written.",
-            "Retry later with back-off, or raise store.max_queued_bytes if memory allows.",
-        )
-
-
 class WriteTokenExpiredError(PreconditionError):
     """A read_after older than what the store remembers."""
 
@@ -282,18 +220,6 @@ class RequestIdReusedError(InvalidArgumentError):
         )
 
 
-class InvalidFilterError(InvalidArgumentError):
-    """A filter that cannot be understood; metadata `column` counts characters from 1."""
-
-    reason = "INVALID_FILTER"
-
-
-class CorruptIndexError(CorruptionError):
-    """The saved files of an index do not fit together."""
-
-    reason = "INDEX_CORRUPT"
-
-
 class UnknownEnumError(InvalidArgumentError):
     """An enum number that this version does not know."""
 
@@ -305,50 +231,4 @@ class UnknownEnumError(InvalidArgumentError):
             f"{field} has the unknown value {number}.",
             "Use a value of the proto that this server serves, or leave the field out.",
             field=field,
-        )
-
-
-class TextTooLongError(InvalidArgumentError):
-    """A text that would have to be cut, where the caller forbids it."""
-
-    reason = "TEXT_TOO_LONG"
-
-    def __init__(self, index: int, tokens: int, max_tokens: int) -> None:
-        """index: of the text in the request; tokens: what it has, special tokens included."""
-        super().__init__(
-            f"Text {index} has {tokens} tokens; the model takes at most {max_tokens}, special tokens included.",
-            "Split the text, or allow its end to be cut (truncation CUT_END).",
-            index=index,
-            tokens=tokens,
-            max_tokens=max_tokens,
-        )
-
-
-class ModelRunError(UnavailableError):
-    """The model raised an error while it embedded."""
-
-    reason = "MODEL_RUN_FAILED"
-
-    def __init__(self, cause: Exception) -> None:
-        """cause: what it raised."""
-        super().__init__(
-            f"The model failed while it embedded the text ({type(cause).__name__}).",
-            "Retry once; if it fails again, the server's log has the cause (often a lack of memory).",
-        )
-
-
-class ModelMismatchError(ServiceError):
-    """A model gives other vectors on this machine than where it was exported."""
-
-    reason = "MODEL_MISMATCH"
-
-    def __init__(self, *, model: str, text: str, cosine: float, least_cosine: float, software: str) -> None:
-        """text: the golden text whose vector differs most; software: the libraries that computed it."""
-        super().__init__(
-            f"Model {model} does not give its golden vectors here: {text[:80]!r} has cosine {cosine:.7f} to its "
-            f"vector, at least {least_cosine} is required ({software}).",
-            "Nothing made here could be compared with what is stored. Install the library versions of the lock file "
-            f"and get the bundle again (nearshore model get {model}); if it still differs, use another type of CPU.",
-            model=model,
-            cosine=f"{cosine:.7f}",
         )

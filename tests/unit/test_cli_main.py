@@ -10,15 +10,9 @@ from nearshore.cli import failures, main
 from nearshore.cli.progress import duration
 from nearshore.cli.session import Session, begin
 from nearshore.documents.errors import ModelNotServedError
-from nearshore.errors import (
-    InvalidFilterError,
-    InvalidSettingsError,
-    NearshoreError,
-    OverloadedError,
-    PortInUseError,
-    StorageFullError,
-)
+from nearshore.errors import InvalidSettingsError, NearshoreError, OverloadedError, PortInUseError, StorageFullError
 from nearshore.exit_codes import ExitCode
+from nearshore.index.errors import InvalidFilterError
 
 Capture = pytest.CaptureFixture[str]
 

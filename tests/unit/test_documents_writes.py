@@ -32,18 +32,18 @@ from nearshore.documents.requests import (
     UpsertRequest,
 )
 from nearshore.embedding import Embedder, Embeddings, Truncation
+from nearshore.embedding.errors import TextTooLongError
 from nearshore.errors import (
     CallerError,
     CollectionNotFoundError,
     DeadlineError,
     OverloadedError,
     RequestIdReusedError,
-    StoreOverloadedError,
-    TextTooLongError,
     UnavailableError,
 )
 from nearshore.index.filters import parse
 from nearshore.records import Document, MetadataValue, Upsert, WriteToken
+from nearshore.store.errors import StoreOverloadedError
 from tests.engine import DIMENSIONS, Engine, packed, tiny_embedder, unpacked
 
 NAMES = (f"c{number}" for number in count())

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from nearshore.bundle import Bundle, CorruptBundleError, Pooling, SpecialTokens, write_golden
 from nearshore.embedding import Embedder, Truncation
-from nearshore.errors import ModelMismatchError, OverloadedError, TextTooLongError, UnavailableError
+from nearshore.embedding.errors import ModelMismatchError, TextTooLongError
+from nearshore.errors import OverloadedError, UnavailableError
 from tests.tiny_bert import WORDS, embed_golden, make_bundle
 
 MAX_TOKENS = 48

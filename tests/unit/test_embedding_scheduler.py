@@ -14,9 +14,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from nearshore.embedding.errors import ModelRunError
 from nearshore.embedding.request import TokenIds
 from nearshore.embedding.scheduler import Scheduler
-from nearshore.errors import DeadlineError, ModelRunError, OverloadedError, UnavailableError
+from nearshore.errors import DeadlineError, OverloadedError, UnavailableError
 from nearshore.records import F32
 
 MAX_RUN_TOKENS = 32

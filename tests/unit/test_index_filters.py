@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearshore.errors import InvalidFilterError
+from nearshore.index.errors import InvalidFilterError
 from nearshore.index.filters import MAX_DEPTH, Filter, parse
 from nearshore.records import Document
 from tests.unit.index_strategies import documents, render, trees

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nearshore.errors import CorruptIndexError, StorageFullError
+from nearshore.errors import StorageFullError
 from nearshore.index import IndexOptions, Segment, save
+from nearshore.index.errors import CorruptIndexError
 from nearshore.records import Document, IndexKind, Metric
 
 OPTIONS = IndexOptions(max_tail_rows=100)

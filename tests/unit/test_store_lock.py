@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nearshore.errors import DataFolderLockedError, DataFolderReadOnlyError
+from nearshore.store.errors import DataFolderLockedError, DataFolderReadOnlyError
 from nearshore.store.lock import FolderLock, Holder, read_holder
 
 HOLD = """

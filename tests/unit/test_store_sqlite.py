@@ -16,15 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from nearshore.errors import (
-    CorruptionError,
-    DataFolderReadOnlyError,
-    NearshoreError,
-    StoreFormatError,
-)
+from nearshore.errors import CorruptionError, NearshoreError
 from nearshore.records import Delete
 from nearshore.store import schema, writer
 from nearshore.store.base import Cursor
+from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError
 from nearshore.store.schema import FILE_NAME
 from nearshore.store.sqlite import SqliteStore
 from tests.stores import SPEC, SqliteFactory, upsert, walk

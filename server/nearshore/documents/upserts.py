@@ -19,7 +19,7 @@ from nearshore.documents.requests import UpsertRequest
 from nearshore.documents.validate import check_request_id, checked_documents
 from nearshore.documents.vectors import for_metric, sent_vectors
 from nearshore.embedding import Embedder, Embeddings, Truncation
-from nearshore.errors import TextTooLongError
+from nearshore.embedding.errors import TextTooLongError
 from nearshore.records import F32, Collection, Document, Upsert
 from nearshore.store.base import Store, WriteResult
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from nearshore.bundle import Bundle, SpecialTokens
 from nearshore.embedding.cores import usable_cores
+from nearshore.embedding.errors import TextTooLongError
 from nearshore.embedding.golden import check_golden
 from nearshore.embedding.scheduler import Scheduler
 from nearshore.embedding.session import Session
 from nearshore.embedding.tokenizer import Tokenizer, Tokens
-from nearshore.errors import TextTooLongError
 from nearshore.records import F32
 
 _LEAST_TOKENS = 2  # of an empty text: [CLS] and [SEP]

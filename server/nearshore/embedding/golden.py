@@ -7,9 +7,9 @@ import onnxruntime
 import tokenizers
 
 from nearshore.bundle import Bundle
+from nearshore.embedding.errors import ModelMismatchError
 from nearshore.embedding.session import Session
 from nearshore.embedding.tokenizer import Tokenizer
-from nearshore.errors import ModelMismatchError
 from nearshore.records import F32
 
 LEAST_COSINE = 0.99999  # float32 on another processor rounds differently, by some 1e-6

@@ -15,8 +15,9 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from nearshore.embedding.backlog import Backlog, Ticket
+from nearshore.embedding.errors import ModelRunError
 from nearshore.embedding.request import Request, TokenIds
-from nearshore.errors import DeadlineError, ModelRunError, OverloadedError, UnavailableError
+from nearshore.errors import DeadlineError, OverloadedError, UnavailableError
 from nearshore.records import F32
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nearshore.errors import CorruptIndexError, StorageFullError
+from nearshore.errors import StorageFullError
+from nearshore.index.errors import CorruptIndexError
 from nearshore.records import F32
 
 _GROWTH_BYTES = 256 << 10

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nearshore.errors import CorruptIndexError, StorageFullError
+from nearshore.errors import StorageFullError
 from nearshore.index.columns import Columns
+from nearshore.index.errors import CorruptIndexError
 from nearshore.index.parts import ValueType
 from nearshore.index.scan import Bools
 from nearshore.index.sealed import Sealed

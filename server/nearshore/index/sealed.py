@@ -15,7 +15,7 @@ import faiss as typed_faiss
 import numpy as np
 import numpy.typing as npt
 
-from nearshore.errors import CorruptIndexError
+from nearshore.index.errors import CorruptIndexError
 from nearshore.records import F32, Metric
 
 I64 = npt.NDArray[np.int64]

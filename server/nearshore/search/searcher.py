@@ -16,7 +16,7 @@ from nearshore.documents.validate import check_batch_size
 from nearshore.documents.vectors import for_metric
 from nearshore.documents.waiting import check_deadline, in_thread, result_of
 from nearshore.embedding import Truncation
-from nearshore.errors import TextTooLongError
+from nearshore.embedding.errors import TextTooLongError
 from nearshore.records import F32
 from nearshore.replica import Replica, Replicas
 from nearshore.search.answering import QueryVector, answer_queries

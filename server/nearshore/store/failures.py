@@ -8,13 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nearshore.errors import (
-    DataFolderReadOnlyError,
-    NearshoreError,
-    StorageFullError,
-    StoreCorruptError,
-    StoreUnavailableError,
-)
+from nearshore.errors import NearshoreError, StorageFullError
+from nearshore.store.errors import DataFolderReadOnlyError, StoreCorruptError, StoreUnavailableError
 
 # Below this much free space an I/O error is taken for a full disk: SQLite reports a full disk as an I/O error
 # when it cannot grow its shared-memory file.

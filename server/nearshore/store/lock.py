@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nearshore.errors import DataFolderLockedError, DataFolderReadOnlyError, StorageFullError
+from nearshore.errors import StorageFullError
+from nearshore.store.errors import DataFolderLockedError, DataFolderReadOnlyError
 from nearshore.store.schema import make_folder
 
 _FILE_NAME = "lock"

@@ -7,7 +7,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from nearshore.errors import DataFolderReadOnlyError, StorageFullError, StoreFormatError
+from nearshore.errors import StorageFullError
+from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError
 from nearshore.store.failures import translated
 
 FILE_NAME = "store.sqlite"

@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 import structlog
 
-from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError, StoreOverloadedError
+from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError
 from nearshore.store import commits, housekeeping, schema
 from nearshore.store.base import WriteResult
+from nearshore.store.errors import StoreOverloadedError
 from nearshore.store.failures import closed, translate
 
 _log = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ import re
 
 from lark import Lark, Token
 
-from nearshore.errors import InvalidFilterError
+from nearshore.index.errors import InvalidFilterError
 
 # A MEMBER is one token because "a.b" is one flat key, and so that 3.5 stays one number.
 _GRAMMAR = r"""

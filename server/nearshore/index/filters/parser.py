@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from lark import Token, Tree, UnexpectedInput
 
-from nearshore.errors import InvalidFilterError
+from nearshore.index.errors import InvalidFilterError
 from nearshore.index.filters.grammar import PARSER, QUOTED_OR_PARENTHESIS, column, has_wildcard, is_quoted, member_parts
 from nearshore.index.filters.instant import parse_instant_us
 from nearshore.index.filters.tree import (

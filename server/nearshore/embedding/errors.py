@@ -1,0 +1,51 @@
+"""What can go wrong when text is embedded."""
+
+from __future__ import annotations
+
+from nearshore.errors import InvalidArgumentError, ServiceError, UnavailableError
+
+
+class TextTooLongError(InvalidArgumentError):
+    """A text that would have to be cut, where the caller forbids it."""
+
+    reason = "TEXT_TOO_LONG"
+
+    def __init__(self, index: int, tokens: int, max_tokens: int) -> None:
+        """index: of the text in the request; tokens: what it has, special tokens included."""
+        super().__init__(
+            f"Text {index} has {tokens} tokens; the model takes at most {max_tokens}, special tokens included.",
+            "Split the text, or allow its end to be cut (truncation CUT_END).",
+            index=index,
+            tokens=tokens,
+            max_tokens=max_tokens,
+        )
+
+
+class ModelRunError(UnavailableError):
+    """The model raised an error while it embedded."""
+
+    reason = "MODEL_RUN_FAILED"
+
+    def __init__(self, cause: Exception) -> None:
+        """cause: what it raised."""
+        super().__init__(
+            f"The model failed while it embedded the text ({type(cause).__name__}).",
+            "Retry once; if it fails again, the server's log has the cause (often a lack of memory).",
+        )
+
+
+class ModelMismatchError(ServiceError):
+    """A model gives other vectors on this machine than where it was exported."""
+
+    reason = "MODEL_MISMATCH"
+
+    def __init__(self, *, model: str, text: str, cosine: float, least_cosine: float, software: str) -> None:
+        """text: the golden text whose vector differs most; software: the libraries that computed it."""
+        super().__init__(
+            f"Model {model} does not give its golden vectors here: {text[:80]!r} has cosine {cosine:.7f} to its "
+            f"vector, at least {least_cosine} is required ({software}).",
+            "Nothing made here could be compared with what is stored. Install the library versions of the lock file "
+            f"and get the bundle again (nearshore model get {model}); if it still differs, use another type of CPU.",
+            model=model,
+            cosine=f"{cosine:.7f}",
+        )

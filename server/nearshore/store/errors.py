@@ -1,0 +1,67 @@
+"""What can go wrong in the store and its folder."""
+
+from __future__ import annotations
+
+from nearshore.errors import CorruptionError, OverloadedError, UnavailableError
+
+
+class DataFolderLockedError(UnavailableError):
+    """Another process has the data folder open."""
+
+    reason = "DATA_FOLDER_LOCKED"
+
+    def __init__(self, folder: str, pid: int, address: str) -> None:
+        """folder: the data folder; pid: who holds it, 0 if unknown; address: where it serves, empty if unknown."""
+        at = f", serving at {address}" if address else ""
+        super().__init__(
+            f"The data folder {folder} is in use by process {pid or 'unknown'}{at}.",
+            "Talk to that server, stop it first, or choose another data_dir.",
+            folder=folder,
+            pid=pid,
+            address=address,
+        )
+
+
+class DataFolderReadOnlyError(UnavailableError):
+    """The data folder cannot be written."""
+
+    reason = "DATA_FOLDER_READ_ONLY"
+
+    def __init__(self, folder: str, detail: str) -> None:
+        """folder: the data folder; detail: what the system said."""
+        super().__init__(
+            f"The data folder {folder} cannot be written: {detail}.",
+            "Make it writable for the user that runs nearshore, or choose another data_dir.",
+            folder=folder,
+        )
+
+
+class StoreUnavailableError(UnavailableError):
+    """The store does not answer right now, or is closed."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
+class StoreCorruptError(CorruptionError):
+    """The store's file is damaged."""
+
+    reason = "STORE_CORRUPT"
+
+
+class StoreFormatError(UnavailableError):
+    """The store file is whole, but not one that this version reads."""
+
+    reason = "STORE_FORMAT"
+
+
+class StoreOverloadedError(OverloadedError):
+    """The store's queue of writes is full."""
+
+    reason = "STORE_OVERLOADED"
+
+    def __init__(self, max_queued_bytes: int) -> None:
+        """max_queued_bytes: the size of the queue."""
+        super().__init__(
+            f"More than {max_queued_bytes} bytes are waiting to be written.",
+            "Retry later with back-off, or raise store.max_queued_bytes if memory allows.",
+        )
