@@ -42,7 +42,9 @@ import sys
 from pathlib import Path
 from nearshore.errors import NearshoreError
 from tests.stores import SPEC, SqliteFactory, upsert, walk
+from nearshore.store import failures
 factory, flag = SqliteFactory(Path(sys.argv[1])), Path(sys.argv[2])
+failures.FULL_BELOW_BYTES = 1 << 62
 store = factory.open()
 id = store.create_collection(SPEC).id
 store.write(id, [upsert("before")]).result()
@@ -159,7 +161,10 @@ def test_strace_sees_the_same(tmp_path: Path) -> None:
     ("variable", "reason"), [("SHIM_FULL", "STORAGE_FULL"), ("SHIM_NO_SYNC", "COMMIT_OUTCOME_UNKNOWN")]
 )
 def test_a_failing_commit_is_told_and_outlived(tmp_path: Path, shim: Path, variable: str, reason: str) -> None:
-    """With a full disk or a failing sync writes are refused with the reason, reads go on, later writes hold."""
+    """With a full disk or a failing sync writes are refused with the reason, reads go on, later writes hold.
+
+    A failing sync is not taken for a full disk, however little space is free.
+    """
     flag = tmp_path / "flag"
     child = subprocess.run(
         [sys.executable, "-c", FAIL, tmp_path, flag],

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from nearshore.errors import CorruptionError, NearshoreError
+from nearshore.errors import CommitUnknownError, CorruptionError, NearshoreError
 from nearshore.records import Delete
-from nearshore.store import schema, writer
+from nearshore.store import failures, schema, writer
 from nearshore.store.base import Cursor
 from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError
 from nearshore.store.schema import FILE_NAME
@@ -181,6 +181,19 @@ def test_a_failing_disk_refuses_writes_but_not_reads(factory: SqliteFactory, fil
     store.close()
     store = factory.open()
     assert set(store.get_items(1, ["kept", "lost", "lost too", "after"])) == {"kept", "after"}
+    store.close()
+
+
+def test_an_io_error_at_commit_leaves_the_outcome_unknown(
+    factory: SqliteFactory, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With little space free, too: only SQLite's own word for a full disk says that nothing was written."""
+    monkeypatch.setattr(failures, "FULL_BELOW_BYTES", 1 << 62)
+    store = factory.open()
+    store.write(1, [upsert("kept")]).result()
+    beyond_bytes = file.with_name(f"{FILE_NAME}-wal").stat().st_size
+    with no_file_may_grow(beyond_bytes), pytest.raises(CommitUnknownError):
+        store.write(1, [upsert("unknown", "x" * 50_000)]).result()
     store.close()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nearshore.errors import NearshoreError, StorageFullError
+from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError
 from nearshore.store.errors import DataFolderReadOnlyError, StoreCorruptError, StoreUnavailableError
 
 # Below this much free space an I/O error is taken for a full disk: SQLite reports a full disk as an I/O error
@@ -43,6 +43,17 @@ def translate(error: sqlite3.Error, file: Path, doing: str) -> NearshoreError:
     else:
         translated = NearshoreError(f"The store made a mistake while {doing}: {error}.", "Please report this.")
     return translated
+
+
+def commit_failed(error: sqlite3.Error, file: Path, doing: str) -> NearshoreError:
+    """The error to raise for `error`, met at COMMIT; otherwise as translate.
+
+    Only SQLITE_FULL, a write that found no space, says that the commit is not in the log. After any other error, a
+    failed sync above all, the log may hold it, and a crash may bring it back.
+    """
+    if getattr(error, "sqlite_errorcode", -1) == sqlite3.SQLITE_FULL:
+        return translate(error, file, doing)
+    return CommitUnknownError(str(error))
 
 
 def closed() -> StoreUnavailableError:

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import structlog
 
-from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError
+from nearshore.errors import NearshoreError
 from nearshore.store import commits, housekeeping, schema
 from nearshore.store.base import WriteResult
 from nearshore.store.errors import StoreOverloadedError
-from nearshore.store.failures import closed, translate
+from nearshore.store.failures import closed, commit_failed, translate
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -206,10 +206,7 @@ class Writer:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            translated = translate(error, self._file, doing)
-            if committing and not isinstance(translated, StorageFullError):
-                raise CommitUnknownError(str(error)) from error
-            raise translated from error
+            raise (commit_failed if committing else translate)(error, self._file, doing) from error
         except BaseException:
             self._roll_back()
             raise
