@@ -83,7 +83,7 @@ class Upsert:
 
     document: Document
     vector: F32  # (dimensions,) already normalized where the metric is cosine
-    content_hash: bytes  # of what was embedded; equal hashes in one collection mean equal vectors
+    content_hash: bytes  # of what the collection's model embedded; empty: the vector is not known to be the model's
 
 
 @dataclass(frozen=True, slots=True)

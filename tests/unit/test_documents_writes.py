@@ -173,6 +173,17 @@ def test_unchanged_text_is_not_embedded_again(engine: Engine, texts: str) -> Non
     assert got.documents[0].metadata == {"k": 1}
 
 
+def test_a_vector_that_was_sent_is_not_kept_for_its_text(engine: Engine, texts: str, embedder: Embedder) -> None:
+    """A caller's vector may be another text's: upserting the text without vectors embeds it, and that one is kept."""
+    documents = [DocumentInput("a", "cat")]
+    wrong = packed(embedder.embed(["red dog"]).vectors, embedder.fingerprint())
+    engine.run(engine.documents.upsert(UpsertRequest(texts, documents, wrong)))
+    answer = engine.run(engine.documents.upsert(UpsertRequest(texts, documents)))
+    assert answer.embedded_count == 1
+    np.testing.assert_array_equal(vectors_of(engine, texts, ["a"], answer.write_token), embedder.embed(["cat"]).vectors)
+    assert engine.run(engine.documents.upsert(UpsertRequest(texts, documents))).embedded_count == 0
+
+
 def test_a_deleted_text_is_embedded_again(engine: Engine, texts: str) -> None:
     """A tombstone keeps nothing to reuse."""
     sent = UpsertRequest(texts, [DocumentInput("a", "cat")])

@@ -34,6 +34,7 @@ class UpsertPlan:
     documents: Sequence[Document]
     digest: bytes  # of the whole request, to recognise a retry
     vectors: list[F32 | None]  # one a document; None until it is embedded
+    sent: bool = False  # the caller brought the vectors
     pending: Sequence[int] = ()  # indexes of the documents being embedded
     embedding: Future[Embeddings] | None = None  # None when nothing is pending
     repeated: WriteResult | None = field(default=None)  # the first write with this request_id
@@ -52,9 +53,12 @@ class UpsertPlan:
         return tuple(index for index, tokens, used in lengths if used < tokens)
 
     def changes(self) -> list[Upsert]:
-        """What to write, once every document has its vector."""
+        """What to write, once every document has its vector.
+
+        A vector that was sent may be anything: without a hash, no later upsert takes it for the model's.
+        """
         return [
-            Upsert(document, vector, content_hash(document))
+            Upsert(document, vector, b"" if self.sent else content_hash(document))
             for document, vector in zip(self.documents, self.vectors, strict=True)
             if vector is not None
         ]
@@ -90,7 +94,7 @@ def plan_upsert(
         if repeated is not None:
             return UpsertPlan(collection, documents, digest, [], repeated=repeated)
     if vectors is not None:
-        return UpsertPlan(collection, documents, digest, list(vectors))
+        return UpsertPlan(collection, documents, digest, list(vectors), sent=True)
     return _plan_embedding(request, UpsertPlan(collection, documents, digest, []), store, models, deadline)
 
 
@@ -131,11 +135,11 @@ def _plan_embedding(
     except TextTooLongError as error:
         index, tokens = int(error.metadata["index"]), int(error.metadata["tokens"])
         raise TextTooLongError(pending[index], tokens, embedder.max_tokens) from None
-    return UpsertPlan(plan.collection, documents, plan.digest, vectors, pending, embedding)
+    return UpsertPlan(plan.collection, documents, plan.digest, vectors, pending=pending, embedding=embedding)
 
 
 def _unchanged(collection: Collection, documents: Sequence[Document], store: Store) -> list[F32 | None]:
-    """The stored vector of each document whose text is what was embedded for it; None for the others.
+    """The stored vector of each document whose text is what the model embedded for it; None for the others.
 
     Another writer may change a document before this upsert commits: what was read here still belongs to the text.
     """

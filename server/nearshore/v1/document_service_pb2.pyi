@@ -139,7 +139,9 @@ class UpsertDocumentsResponse(_message.Message):
     write_token: _builtins.str
     """Give it to a read as read_after, on any replica, to see this write. Good for store.retention_s."""
     embedded_count: _builtins.int
-    """How many documents were embedded; the others' text was unchanged and kept its vector. 0 for a repeated request_id."""
+    """How many documents were embedded; the others kept the vector of unchanged text, or brought their own. 0 for a
+    repeated request_id.
+    """
     @_builtins.property
     def truncated_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Indexes into the request of documents that were embedded now and whose text was cut at the model's maximum."""
