@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nearshore.documents.errors import WriteOutcomePendingError
 from nearshore.documents.limits import Limits
 from nearshore.documents.requests import (
     CollectionInput,
@@ -31,6 +32,7 @@ from nearshore.documents.requests import (
     Timestamp,
     UpsertRequest,
 )
+from nearshore.documents.waiting import outcome_of
 from nearshore.embedding import Embedder, Embeddings, Truncation
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.errors import (
@@ -386,6 +388,14 @@ def test_a_passed_deadline_writes_nothing(engine: Engine, texts: str, plain: str
     heads = engine.store.heads()
     ids = {engine.replicas.get(name.split("/")[1]).collection.id for name in (texts, plain)}
     assert all(heads[each].position == 0 for each in ids)
+
+
+def test_a_deadline_during_the_commit_has_a_reason_of_its_own() -> None:
+    """The write may yet take effect, so it must not look like a call that did nothing."""
+    write: Future[int] = Future()
+    with pytest.raises(WriteOutcomePendingError, match="may take effect"):
+        asyncio.run(outcome_of(write, time.monotonic() - 1))
+    assert not write.cancelled()
 
 
 def test_an_upsert_that_the_model_cannot_take_is_refused_as_overload(tmp_path: Path) -> None:

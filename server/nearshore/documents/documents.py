@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 
@@ -30,10 +30,10 @@ from nearshore.documents.requests import (
 )
 from nearshore.documents.upserts import UpsertPlan, plan_upsert
 from nearshore.documents.validate import check_ids, check_request_id, parsed_filter
-from nearshore.documents.waiting import check_deadline, in_thread, outcome_of, result_of
+from nearshore.documents.waiting import check_deadline, in_thread, outcome_of, result_of, turn_of
 from nearshore.errors import CollectionNotFoundError
 from nearshore.index.filters import Filter
-from nearshore.records import Delete, Document, WriteToken
+from nearshore.records import Change, Delete, Document, WriteToken
 from nearshore.replica import Replica, Replicas, ReplicaView
 from nearshore.store.base import Store, WriteResult
 
@@ -58,8 +58,8 @@ class Documents:
         """Write whole documents in one commit.
 
         Raises the errors of validation, CollectionNotFoundError, FingerprintMismatchError, OverloadedError,
-        DeadlineError, RequestIdReusedError and the store's; after all but CommitUnknownError and a deadline that
-        passed during the commit nothing was written.
+        DeadlineError, RequestIdReusedError and the store's; after all but CommitUnknownError and
+        WriteOutcomePendingError nothing was written.
         """
         replica = await self._replica(request.collection)
         planning = self._executor.submit(
@@ -77,12 +77,7 @@ class Documents:
             embeddings = await result_of(plan.embedding, deadline, "embedding")
             truncated = plan.truncated_indexes(embeddings)
             plan.complete(embeddings, self._models)
-        check_deadline(deadline, "the write began")
-        write = await in_thread(
-            self._executor,
-            lambda: self._store.write(replica.collection.id, plan.changes(), request.request_id, plan.digest),
-        )
-        result = await outcome_of(write, deadline)
+        result = await self._write(replica, plan.changes, request.request_id, plan.digest, deadline)
         return UpsertAnswer(result.commit.token.encode(), truncated, len(plan.pending))
 
     async def delete(self, request: DeleteRequest, *, deadline: float | None = None) -> DeleteAnswer:
@@ -200,12 +195,23 @@ class Documents:
     async def _write_deletes(
         self, replica: Replica, deletes: Sequence[Delete], request_id: str, deadline: float | None
     ) -> WriteResult:
-        check_deadline(deadline, "the delete began")
         ids = "\0".join(delete.id for delete in deletes)
         digest = hashlib.blake2b(ids.encode(), digest_size=16).digest() if request_id else b""
-        write = await in_thread(
-            self._executor, lambda: self._store.write(replica.collection.id, deletes, request_id, digest)
-        )
+        return await self._write(replica, lambda: deletes, request_id, digest, deadline)
+
+    async def _write(
+        self,
+        replica: Replica,
+        changes: Callable[[], Sequence[Change]],
+        request_id: str,
+        digest: bytes,
+        deadline: float | None,
+    ) -> WriteResult:
+        """One commit, as soon as the replica keeps up with the commits before it."""
+        await turn_of(replica.pace.turn(), deadline)
+        check_deadline(deadline, "the write began")
+        store, collection = self._store, replica.collection
+        write = await in_thread(self._executor, lambda: store.write(collection.id, changes(), request_id, digest))
         return await outcome_of(write, deadline)
 
 

@@ -210,3 +210,16 @@ class ReadAfterTimeoutError(DeadlineError):
     """The replica did not reach the write of read_after before the deadline."""
 
     reason = "READ_AFTER_TIMEOUT"
+
+
+class WriteOutcomePendingError(DeadlineError):
+    """The deadline passed while the write was being made durable: it may take effect or not."""
+
+    reason = "WRITE_OUTCOME_PENDING"
+
+    def __init__(self) -> None:
+        """The same for every write."""
+        super().__init__(
+            "The deadline passed while the write was being made durable: it may take effect or not.",
+            "Repeat it with the same request_id, which writes it at most once, and a longer deadline.",
+        )

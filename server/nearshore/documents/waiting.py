@@ -8,9 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
+from nearshore.documents.errors import WriteOutcomePendingError
 from nearshore.errors import DeadlineError
 
 T = TypeVar("T")
+_MAX_TURN_S = 5.0
 
 
 def check_deadline(deadline: float | None, doing: str) -> None:
@@ -33,18 +35,27 @@ async def result_of(future: Future[T], deadline: float | None, doing: str) -> T:
         raise _late(f"The deadline passed while {doing}.") from None
 
 
+async def turn_of(turn: Future[None], deadline: float | None) -> None:
+    """Await the turn of a write; go on anyhow after some seconds or half of the time left, which the write needs too."""
+    if turn.done():
+        return
+    left_s = _MAX_TURN_S if deadline is None else min(_MAX_TURN_S, (deadline - time.monotonic()) / 2)
+    try:
+        async with asyncio.timeout(left_s):
+            await asyncio.wrap_future(turn)  # cancelled with its caller, or when the time is over
+    except TimeoutError:
+        return
+
+
 async def outcome_of(future: Future[T], deadline: float | None) -> T:
-    """Await a write that goes on whether its caller stays or not. Raises DeadlineError when the deadline passes."""
+    """Await a write that goes on whether its caller stays or not. Raises WriteOutcomePendingError."""
     waiting: asyncio.Future[T] = asyncio.wrap_future(future)
     waiting.add_done_callback(_look_at)
     try:
         async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
             return await asyncio.shield(waiting)
     except TimeoutError:
-        raise DeadlineError(
-            "The deadline passed while the write was being made durable: it may take effect or not.",
-            "Repeat it with the same request_id, which writes it at most once, and a longer deadline.",
-        ) from None
+        raise WriteOutcomePendingError from None
 
 
 async def in_thread(executor: Executor, call: Callable[[], T]) -> T:

@@ -100,7 +100,8 @@ class UpsertDocumentsRequest(_message.Message):
     """Makes a retry safe: a second call with the same id answers with the first one's write_token and writes nothing;
     with another content it is refused (REQUEST_ID_REUSED). Empty or 1 to 128 printable ASCII characters, unlikely to
     be used again (a UUID). One space of ids a collection; remembered for store.retention_s (default a day). A call
-    that ends with COMMIT_OUTCOME_UNKNOWN may be retried only with one.
+    that ends with COMMIT_OUTCOME_UNKNOWN or WRITE_OUTCOME_PENDING, or whose answer is lost (the connection broke, the
+    client's own deadline passed first), may have written: retry it only with the request_id that it had.
     """
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
