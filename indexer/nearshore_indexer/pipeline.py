@@ -7,7 +7,6 @@ thousand documents are under way at once. What waits is bounded, and a sink that
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import re
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from nearshore.errors import InvalidArgumentError, NearshoreError
+from nearshore.index.filters import quoted
 from nearshore.records import Document
 from nearshore_indexer.batches import Batch
 from nearshore_indexer.entries import Rejection
@@ -190,7 +190,7 @@ async def remove_stale(sink: Sink, passage_counts: Mapping[str, int]) -> int:
     """
     removed = 0
     for parent, count in passage_counts.items():
-        found = await sink.ids(f"_parent_id = {json.dumps(parent, ensure_ascii=False)}")
+        found = await sink.ids(f"_parent_id = {quoted(parent)}")
         stale = [found_id for found_id in found if _number(found_id, parent) > count]
         for start in range(0, len(stale), _DELETE_AT_ONCE):
             await sink.delete(stale[start : start + _DELETE_AT_ONCE])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearshore.index.errors import InvalidFilterError
-from nearshore.index.filters import MAX_DEPTH, Filter, parse
+from nearshore.index.filters import MAX_DEPTH, Comparison, Field, FieldKind, Filter, Operator, parse, quoted
 from nearshore.records import Document
 from tests.unit.index_strategies import documents, render, trees
 
@@ -183,6 +183,26 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
         column = 1
         assert condition.matches(DOCUMENT) in {True, False}
     assert 1 <= column <= len(text) + 1
+
+
+@given(st.text() | st.text(alphabet="\\\"*'\n\0u", max_size=8))
+def test_a_quoted_string_means_itself(text: str) -> None:
+    """Whatever characters a string has, quoted() makes a literal of it that equals that string alone."""
+    condition = parse(f"_parent_id = {quoted(text)}", 1 << 20)
+    assert condition.matches(Document("d", "", parent_id=text)) == bool(text)
+    assert not condition.matches(Document("d", "", parent_id=f"{text}x"))
+    assert parse(f"{quoted('k' + text)}:*", 1 << 20).matches(Document("d", "", metadata={"k" + text: 1}))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"), [(1, True, False), (0, False, False), (1, 1.0, True), (1, 2, False)]
+)
+def test_filters_are_equal_only_if_they_mean_the_same(one: int, other: float, equal: bool) -> None:
+    """A number never equals true or false, as Python would have it; a whole double equals its integer."""
+    field = Field(FieldKind.METADATA, "x")
+    filters = [Filter(Comparison(field, Operator.EQUAL, literal)) for literal in (one, other)]
+    assert (filters[0] == filters[1]) == equal
+    assert len(set(filters)) == 2 - equal
 
 
 @given(trees, documents)

@@ -208,6 +208,19 @@ def test_a_batch_answers_as_its_searches_alone_would(engine: Engine, data: st.Da
     assert len({each.read_state.token for each in batch.results}) == 1
 
 
+def test_a_batch_tells_numbers_from_true_and_false(engine: Engine) -> None:
+    """Filters that Python would call equal are answered each for itself; 1 and 1.0 find the same."""
+    collection = engine.create(next(NAMES))
+    values: list[RawValue] = [1, True, 0, False]
+    metadata = [{"x": value} for value in values]
+    token = engine.put(collection, list("abcd"), np.ones((4, DIMENSIONS), np.float32), metadata)
+    query = packed(np.ones((1, DIMENSIONS), np.float32))
+    filters = ["x = 1", "x = true", "x = 1.0", "x = 0", "x = false"]
+    searches = [SearchRequest("", vector=query, filter=f"{each} AND x:*") for each in filters]
+    batch = engine.run(engine.searcher.batch(BatchSearchRequest(collection, searches, [token])))
+    assert [ids_of(each) for each in batch.results] == [["a"], ["b"], ["a"], ["c"], ["d"]]
+
+
 def comparable(answer: SearchAnswer) -> SearchAnswer:
     """An answer without its times."""
     return replace(answer, embedding_s=0, index_s=0, read_state=replace(answer.read_state, contact_age_s=0))

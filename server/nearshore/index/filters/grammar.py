@@ -32,11 +32,17 @@ _TEXT = r"""[^\s()<>=!:,."'\\-][^\s()<>=!:,."'\\]*"""
 _PART = re.compile(f"{_STRING}|{_TEXT}")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([\s\S]))")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "*": "*"}
+_MEANINGFUL = re.compile(r'[\\"*\x00-\x1f\x7f-\x9f]')
 
 QUOTED_OR_PARENTHESIS = re.compile(f"{_STRING}|[()]")
 PARSER = Lark(
     _GRAMMAR.replace("PART", f"{_STRING}|{_TEXT}"), start="expression", parser="lalr", maybe_placeholders=False
 )
+
+
+def quoted(text: str) -> str:
+    """The string literal that means `text`, whatever characters it has; for programs that compose filters."""
+    return f'"{_MEANINGFUL.sub(_escape, text)}"'
 
 
 def is_quoted(text: str) -> bool:
@@ -64,7 +70,12 @@ def column(token: Token) -> int:
     return (token.start_pos or 0) + 1
 
 
-def _unescape(quoted: str, token: Token) -> str:
+def _escape(match: re.Match[str]) -> str:
+    character = match.group()
+    return f"\\{character}" if character in '\\"*' else f"\\u{ord(character):04x}"
+
+
+def _unescape(literal: str, token: Token) -> str:
     def character(match: re.Match[str]) -> str:
         short, long, single = match.groups()
         code_point = int(short or long or "0", 16)
@@ -78,4 +89,4 @@ def _unescape(quoted: str, token: Token) -> str:
             column=column(token),
         )
 
-    return _ESCAPE.sub(character, quoted[1:-1])
+    return _ESCAPE.sub(character, literal[1:-1])

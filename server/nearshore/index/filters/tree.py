@@ -74,13 +74,24 @@ _COMPARE: dict[Operator, Callable[[Any, Any], bool]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
     """True where any value of the field compares so with the literal. Values of another type never do."""
 
     field: Field
     operator: Operator
     literal: Literal
+
+    def __eq__(self, other: object) -> bool:
+        """Equal comparisons mean the same: 1 is 1.0 but, unlike in Python, not true."""
+        return isinstance(other, Comparison) and self._meaning() == other._meaning()
+
+    def __hash__(self) -> int:
+        """As equality has it."""
+        return hash(self._meaning())
+
+    def _meaning(self) -> tuple[Field, Operator, bool, Literal]:
+        return self.field, self.operator, isinstance(self.literal, bool), self.literal
 
     def matches(self, document: Document) -> bool:
         """Whether the document matches."""
