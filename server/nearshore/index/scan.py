@@ -39,9 +39,13 @@ def score_rows(vectors: F32, query: F32, rows: I64, metric: Metric) -> F32:
 
 
 def best(rows: I64, scores: F32, k: int) -> tuple[I64, F32]:
-    """The k best of rows (m,), best first, equal scores by row."""
+    """The k best of rows (m,), best first, equal scores by row; so of equal scores the lowest rows are in."""
     if len(rows) > k:
         chosen = np.argpartition(-scores, k - 1)[:k]
+        least = scores[chosen[-1]]
+        better, tied = chosen[scores[chosen] != least], np.flatnonzero(scores == least)
+        lowest = tied[np.argsort(rows[tied])[: k - len(better)]]
+        chosen = np.append(better, lowest)
         rows, scores = rows[chosen], scores[chosen]
     order = np.lexsort((rows, -scores))
     return rows[order], scores[order]
