@@ -179,7 +179,7 @@ class CollectionStatus(_message.Message):
     dead_row_count: _builtins.int
     """Rows whose document was replaced or deleted, and that the next rebuild drops."""
     index_generation: _builtins.int
-    """Grows by one with every newly built index."""
+    """Grows by one with every newly built index; starts over when the replica rebuilds itself from the store."""
     building: _builtins.bool
     """An index is being built aside."""
     @_builtins.property

@@ -221,8 +221,8 @@ class GetDocumentsRequest(_message.Message):
     def parts(self) -> Global___DocumentParts: ...
     @_builtins.property
     def read_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At most 100 write tokens of this collection: the answer reflects those writes. The call waits for them until its
-        deadline, or limits.max_read_wait_s (default 30), then fails with READ_AFTER_TIMEOUT.
+        """At most limits.max_read_after (default 100) write tokens of this collection: the answer reflects those writes. The
+        call waits for them until its deadline, or limits.max_read_wait_s (default 30), then fails with READ_AFTER_TIMEOUT.
         """
 
     def __init__(
@@ -352,7 +352,7 @@ class ListDocumentsRequest(_message.Message):
     collection: _builtins.str
     """"collections/{collection}"."""
     filter: _builtins.str
-    """Only documents that match. Syntax: SearchRequest.filter."""
+    """Only documents that match; blank: all. Syntax: SearchRequest.filter."""
     page_size: _builtins.int
     """At most this many; default 100; above 1,000 it counts as 1,000. A page also ends at limits.max_page_bytes (default
     3.5 MiB, under gRPC's own default limit of 4 MiB for an answer).
@@ -427,7 +427,7 @@ class CountDocumentsRequest(_message.Message):
     collection: _builtins.str
     """"collections/{collection}"."""
     filter: _builtins.str
-    """Only documents that match. Syntax: SearchRequest.filter."""
+    """Only documents that match; blank: all. Syntax: SearchRequest.filter."""
     @_builtins.property
     def read_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """As in GetDocumentsRequest."""

@@ -83,16 +83,17 @@ class SearchRequest(_message.Message):
     score_threshold: _builtins.float
     """Only hits with at least this score."""
     filter: _builtins.str
-    """Only documents that match. AIP-160: comparisons (= != < <= > >=) of a metadata key with a string, number, true
-    or false; timestamps as RFC 3339 strings; one of several values as field = ("a" OR "b"); "has" as tags:"x", and
+    """Only documents that match; blank: all. AIP-160: comparisons (= != < <= > >=) of a metadata key with a string,
+    number, true or false; timestamps as RFC 3339 strings; one of several values as field = ("a" OR "b"); "has" as tags:"x", and
     field:* for any value; AND, OR (binds tighter than AND), NOT or -, parentheses. _id, _title and _parent_id name
     the document's own. At most limits.max_filter_bytes (default 8 KiB). docs/filters.md has the whole of it.
     """
     exact: _builtins.bool
     """Score every allowed row instead of trusting the approximate index."""
     ef_search: _builtins.int
-    """Per-query effort: how many candidates the graph search keeps (efSearch), 1 to 10,000. Default:
-    index.ef_search. The server widens by itself when too few of them are live and allowed.
+    """Per-query effort: how many candidates the graph search keeps at least (efSearch), 1 to 10,000. Default:
+    index.ef_search. The server takes no fewer than four for each of the offset + limit + 1 hits it looks for, more
+    with a filter, and widens when too few are live and allowed. SearchResponse.ef_search says what it came to.
     """
     truncation: _values_pb2.Truncation.ValueType
     """For a text query. Default: TRUNCATION_CUT_END."""
@@ -167,9 +168,13 @@ class SearchResponse(_message.Message):
     exact: _builtins.bool
     """Every allowed row was scored: no other document could have come before these."""
     rows_scanned: _builtins.int
-    """Rows whose distance was computed in float32 for this query."""
+    """Rows whose distance was computed in float32 in the pass over the index that gave these hits. Equal scores at the
+    end of the window take further passes, of which only the last is counted.
+    """
     ef_search: _builtins.int
-    """Candidates that the graph search kept for this query; 0 when no graph was searched."""
+    """Candidates that the graph search kept for this query; 0 when the hits come from a scan, be it that a graph was
+    searched first and found too few.
+    """
     fewer_reason: Global___FewerReason.ValueType
     index_generation: _builtins.int
     """CollectionStatus.index_generation of the index that answered."""
@@ -177,7 +182,9 @@ class SearchResponse(_message.Message):
     """For a text query: its tokens, and how many of them were embedded."""
     query_tokens_used: _builtins.int
     embedding_s: _builtins.float
-    """Seconds the server spent embedding the query, waiting included."""
+    """Seconds the server spent embedding the query, waiting included; in a batch, all its texts: they are embedded at
+    once, and each result that has a text carries the same figure.
+    """
     index_s: _builtins.float
     """Seconds the server spent in the index, filter included."""
     @_builtins.property

@@ -46,7 +46,9 @@ Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
 
 @_typing.final
 class Value(_message.Message):
-    """One metadata value; a value whose kind is not set is refused. google.protobuf.Struct is not used because it turns every integer into a double."""
+    """One metadata value; a value whose kind is not set is refused. google.protobuf.Struct is not used because it turns
+    every integer into a double.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
