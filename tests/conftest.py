@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 
-from nearshore import threads  # before all that loads numpy, FAISS and ONNX Runtime
+from nearshore import logs, threads  # before all that loads numpy, FAISS and ONNX Runtime
 from nearshore.client import Client
 from tests.servers import InProcessServer, ServerProcess, make_settings
 from tests.tiny_bert import make_bundle
 
 assert threads.THREADS_PER_LIBRARY == 1
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log() -> None:
+    """Logs go to standard error as in a server: structlog's default is standard output, where commands answer."""
+    logs.configure("info", "json")
 
 
 @pytest.fixture(scope="session")
