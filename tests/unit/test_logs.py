@@ -17,14 +17,14 @@ from nearshore import logs
 
 def full() -> TextIO:
     """A device that has no room, buffered as standard error is."""
-    return open("/dev/full", "w", buffering=1, encoding="utf-8")
+    return Path("/dev/full").open("w", buffering=1, encoding="utf-8")
 
 
 def left_pipe() -> TextIO:
     """A pipe whose reader has gone."""
     reading, writing = os.pipe()
     os.close(reading)
-    return open(writing, "w", buffering=1, encoding="utf-8")
+    return os.fdopen(writing, "w", buffering=1, encoding="utf-8")
 
 
 def closed() -> TextIO:
