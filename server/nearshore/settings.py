@@ -122,7 +122,7 @@ class StoreSettings(_Section):
     max_queued_bytes: int = Field(
         default=256 << 20,
         ge=1 << 20,
-        description="Bytes waiting to be written at most; more are refused with OVERLOADED.",
+        description="Bytes waiting to be written at most; more are refused with STORE_OVERLOADED.",
     )
     retention_s: float = Field(
         default=86_400.0, ge=60, description="How long tombstones, commits and request ids are remembered."

@@ -84,9 +84,10 @@ class SearchRequest(_message.Message):
     """Only hits with at least this score."""
     filter: _builtins.str
     """Only documents that match; blank: all. AIP-160: comparisons (= != < <= > >=) of a metadata key with a string,
-    number, true or false; timestamps as RFC 3339 strings; one of several values as field = ("a" OR "b"); "has" as tags:"x", and
-    field:* for any value; AND, OR (binds tighter than AND), NOT or -, parentheses. _id, _title and _parent_id name
-    the document's own. At most limits.max_filter_bytes (default 8 KiB). docs/filters.md has the whole of it.
+    number, true or false; timestamps as RFC 3339 strings; one of several values as field = ("a" OR "b"); "has" as
+    tags:"x", and field:* for any value; AND, OR (binds tighter than AND), NOT or -, parentheses. _id, _title and
+    _parent_id name the document's own. At most limits.max_filter_bytes (default 8 KiB). docs/filters.md has the whole
+    of it.
     """
     exact: _builtins.bool
     """Score every allowed row instead of trusting the approximate index."""
