@@ -115,6 +115,7 @@ class World:
     expected: dict[int, dict[str, Document]] = field(default_factory=lambda: {0: {}})
     builder: HandBuilder = field(default_factory=HandBuilder)
     last: Commit | None = None
+    now: float = 0.0  # the replica's clock, seconds
 
     def __post_init__(self) -> None:
         self.restart()
@@ -126,7 +127,7 @@ class World:
         scratch.mkdir(parents=True)
         self.builder = HandBuilder()
         around = Surroundings(self.store.store, scratch, self.folder / "snapshots", self.options, self.builder)
-        self.replica = Replica(self.collection, lambda: None)
+        self.replica = Replica(self.collection, lambda: None, lambda: self.now)
         self.follower = Follower(self.replica, around, lambda: None)
 
     def write(self, changes: Sequence[Change]) -> Commit:

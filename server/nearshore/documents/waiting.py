@@ -36,7 +36,7 @@ async def result_of(future: Future[T], deadline: float | None, doing: str) -> T:
 
 
 async def turn_of(turn: Future[None], deadline: float | None) -> None:
-    """Await the turn of a write; go on anyhow after some seconds or half of the time left, which the write needs too."""
+    """Await the turn of a write; go on anyhow after some seconds, or half the time left, for the write needs some."""
     if turn.done():
         return
     left_s = _MAX_TURN_S if deadline is None else min(_MAX_TURN_S, (deadline - time.monotonic()) / 2)

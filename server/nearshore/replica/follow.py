@@ -83,6 +83,18 @@ class Follower:
         Raises UnavailableError (the store cannot be reached), CollectionNotFoundError (deleted), StorageFullError or
         OSError (disk full); the step can be repeated after each.
         """
+        try:
+            more = self._step()
+        except BaseException:
+            self.replica.pace.resting()
+            raise
+        if self._served is self._mirror and self._mirror is not None and self._mirror.walk is not None:
+            self.replica.pace.walking()
+        else:
+            self.replica.pace.resting()
+        return more
+
+    def _step(self) -> bool:
         mirror = self._mirror or self._open()
         if mirror.walk is None:
             self._adopt(mirror)
@@ -238,6 +250,7 @@ class Follower:
     def close(self, error: NearshoreError) -> None:
         """Drop the working files and fail who still waits with `error`."""
         self.replica.waiters.fail(error)
+        self.replica.pace.resting()
         for mirror in {self._mirror, self._served}:
             if mirror is not None:
                 mirror.close()

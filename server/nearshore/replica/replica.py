@@ -16,6 +16,7 @@ from nearshore.errors import UnavailableError
 from nearshore.index.filters import Filter
 from nearshore.records import Collection, WriteToken
 from nearshore.replica.mirror import Mirror
+from nearshore.replica.pace import Pace
 from nearshore.replica.view import LoadProgress, ReadState, ReplicaView, Status
 from nearshore.replica.waiters import Waiters, other_history
 from nearshore.store.base import Cursor
@@ -41,11 +42,14 @@ class IndexLoadingError(UnavailableError):
 class Replica:
     """One collection, readable from any thread."""
 
-    def __init__(self, collection: Collection, wake: Callable[[], None]) -> None:
-        """wake: makes the follower look at this collection soon."""
+    def __init__(
+        self, collection: Collection, wake: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """wake: makes the follower look at this collection soon; clock: seconds."""
         self.collection = collection
         self.lock = threading.Lock()  # view and directory belong together
         self.waiters = Waiters()
+        self.pace = Pace(clock)  # what writers keep to
         self.ready = threading.Event()
         self._wake = wake
         self._mirror: Mirror | None = None

@@ -52,7 +52,7 @@ class Replicas:
         self._deleted: set[int] = set()  # by this process; ids are never reused
         self._woken: set[int] = set()
         self._wake = threading.Event()
-        self._creating = threading.Lock()  # a poll must not take a collection that is just being created for a stranger
+        self._creating = threading.Lock()  # nobody else may take a collection that is just being created for a stranger
         self._stopping = False
         self._next_poll = 0.0
         self._backoff_s = 0.0
@@ -112,7 +112,9 @@ class Replicas:
         replica = self.known(name)
         if replica is not None:
             return replica
-        follower = self._register(self._around.store.get_collection(name))
+        collection = self._around.store.get_collection(name)
+        with self._creating:
+            follower = self._register(collection)
         if follower is None:
             raise CollectionNotFoundError(name)
         return follower.replica
@@ -188,8 +190,8 @@ class Replicas:
                 if not self._round():
                     self._wake.wait(max(0.0, self._next_poll - time.monotonic()))
         except BaseException as error:  # whatever it was, the process must not go on with a view that stands still
+            self._on_death(error)  # first, for logging may be what failed
             log.exception("follower thread died")
-            self._on_death(error)
 
     def _round(self) -> bool:
         """Poll when it is time, step everything that has something to do. Returns whether there is more at once."""
