@@ -124,6 +124,29 @@ def test_an_overfull_call_is_refused(bundle: Bundle) -> None:
         assert len(embedder.embed(["cat"] * 30).vectors) == 30
 
 
+def test_a_large_overfull_call_is_refused_before_it_is_tokenized_whole(bundle: Bundle) -> None:
+    """Of a call that cannot fit, only as much text is looked at as shows it, and tokens come as they are taken."""
+    given = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal given
+        for _ in range(400):
+            given += 1
+            yield "cat " * 1_000
+
+    class Call(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            return texts()
+
+    with Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1024) as embedder:
+        with pytest.raises(OverloadedError, match="tokens or more"):
+            embedder.embed(Call([""] * 400))
+        assert 0 < given < 100
+        given = 0
+        assert len(next(embedder.tokenize(texts())).ids) == 1_002
+        assert 0 < given < 100
+
+
 def test_a_closed_engine_is_unavailable(bundle: Bundle) -> None:
     """After close a call fails instead of waiting for workers that are gone."""
     embedder = Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1000)

@@ -65,7 +65,8 @@ class Models:
         """
         wordless = self._wordless.get(spec.fingerprint)
         if wordless is None:
-            wordless = len(self.of_collection(spec).tokenize([""])[0].ids)
+            (empty,) = self.of_collection(spec).tokenize([""])
+            wordless = len(empty.ids)
             self._wordless[spec.fingerprint] = wordless
         for tokens, field in zip(token_counts, fields, strict=True):
             if tokens <= wordless:

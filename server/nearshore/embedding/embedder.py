@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -95,8 +95,8 @@ class Embedder:
         """What a vector made in this special-token mode means; None: the bundle's mode."""
         return self._fingerprints[self._mode(special)]
 
-    def tokenize(self, texts: Sequence[str], special: SpecialTokens | None = None) -> list[Tokens]:
-        """Cut texts into tokens, in this thread: a third of a second for 1 MiB, so not on an event loop."""
+    def tokenize(self, texts: Iterable[str], special: SpecialTokens | None = None) -> Iterator[Tokens]:
+        """Cut texts into tokens as the caller takes them, in this thread: a third of a second for 1 MiB."""
         return self._tokenizers[self._mode(special)].encode(texts)
 
     def spell(self, ids: Sequence[int]) -> list[str]:
@@ -124,14 +124,10 @@ class Embedder:
             nothing: Future[Embeddings] = Future()
             nothing.set_result(Embeddings(np.empty((0, self.dimensions), np.float32), [], [], fingerprint))
             return nothing
-        self._scheduler.check_room(_LEAST_TOKENS * len(texts))  # an overloaded server has no time to tokenize in vain
-        every = self.tokenize(texts, special)
-        if truncation is Truncation.REFUSE:
-            self._refuse_long(every)
-        tokens = [len(one.ids) for one in every]
-        tokens_used = [one.tokens_used for one in every]
+        ids, tokens = self._used_ids(texts, special, truncation)
+        tokens_used = [len(each) for each in ids]
         return self._scheduler.submit(
-            [one.used_ids for one in every],
+            ids,
             answer=lambda vectors: Embeddings(vectors, tokens, tokens_used, fingerprint),
             bulk=bulk,
             deadline=deadline,
@@ -166,7 +162,23 @@ class Embedder:
     def _mode(self, special: SpecialTokens | None) -> SpecialTokens:
         return self.bundle.manifest.special_tokens if special is None else special
 
-    def _refuse_long(self, every: Sequence[Tokens]) -> None:
-        for index, tokens in enumerate(every):
-            if len(tokens.ids) > self.max_tokens:
-                raise TextTooLongError(index, len(tokens.ids), self.max_tokens)
+    def _used_ids(
+        self, texts: Sequence[str], special: SpecialTokens | None, truncation: Truncation
+    ) -> tuple[list[list[int]], list[int]]:
+        """Of each text the ids that are embedded, and how many there are before truncation.
+
+        Gives up as soon as the call cannot fit: an overloaded server has no time and no memory to tokenize in vain.
+        """
+        used_ids: list[list[int]] = []
+        counts: list[int] = []
+        least = _LEAST_TOKENS * len(texts)  # of the whole call, as far as it is known
+        self._scheduler.check_room(least)
+        for index, tokens in enumerate(self.tokenize(texts, special)):
+            count = len(tokens.ids)
+            if truncation is Truncation.REFUSE and count > self.max_tokens:
+                raise TextTooLongError(index, count, self.max_tokens)
+            used_ids.append(tokens.used_ids)
+            counts.append(count)
+            least += tokens.tokens_used - _LEAST_TOKENS
+            self._scheduler.check_room(least)
+        return used_ids, counts

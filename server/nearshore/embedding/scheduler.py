@@ -156,7 +156,7 @@ class Scheduler:
             return None
         if tokens > most:
             message, remedy = (
-                f"The call has {tokens} tokens; at most {most} may wait at once.",
+                f"The call has {tokens} tokens or more; at most {most} may wait at once.",
                 "Send fewer texts a call",
             )
         else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
 
 from nearshore.bundle import CorruptBundleError, SpecialTokens
+
+_SLICE_CHARACTERS = 1 << 18  # of text given to the library at once: what it makes of a character takes some 40 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,32 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = special is SpecialTokens.TEXT
         self._max_tokens = max_tokens
 
-    def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokenize in this thread; 1 MiB takes a third of a second, so long texts do not belong on an event loop.
+    def encode(self, texts: Iterable[str]) -> Iterator[Tokens]:
+        """Tokenize in this thread, some texts ahead of the caller, who decides what of each is kept in memory.
 
-        Other threads run meanwhile: encode_batch_fast, unlike encode, releases the GIL, and is three times as fast
-        because it keeps no offsets. How the library truncates is not used, for it hides the full count.
+        1 MiB takes a third of a second, so long texts do not belong on an event loop. Other threads run meanwhile:
+        encode_batch_fast, unlike encode, releases the GIL, and is three times as fast because it keeps no offsets.
+        How the library truncates is not used, for it hides the full count.
         """
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        every_ids: list[list[int]] = [encoding.ids for encoding in encodings]
-        return [Tokens(ids, min(len(ids), self._max_tokens)) for ids in every_ids]
+        for together in _slices(texts):
+            for encoding in self._tokenizer.encode_batch_fast(together):
+                ids: list[int] = encoding.ids
+                yield Tokens(ids, min(len(ids), self._max_tokens))
 
     def spell(self, ids: Sequence[int]) -> list[str]:
         """The tokens as the vocabulary spells them; an id outside the vocabulary is empty."""
         return [self._tokenizer.id_to_token(token_id) or "" for token_id in ids]
+
+
+def _slices(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in lists that end once they have _SLICE_CHARACTERS."""
+    together: list[str] = []
+    characters = 0
+    for text in texts:
+        together.append(text)
+        characters += len(text)
+        if characters >= _SLICE_CHARACTERS:
+            yield together
+            together, characters = [], 0
+    if together:
+        yield together
