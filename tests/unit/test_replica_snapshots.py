@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -142,6 +144,70 @@ def test_a_snapshot_of_another_kind_is_refused(world: World, field: str, value: 
         manifest = json.loads((folder / MANIFEST).read_text())
         (folder / MANIFEST).write_text(json.dumps({**manifest, field: value}))
     assert restarted_rows(world) >= 31
+
+
+@pytest.mark.parametrize("refusal", ["nearshore.replica.snapshots.shutil.rmtree", "pathlib.Path.rename"])
+def test_a_refused_snapshot_that_cannot_be_moved_is_passed_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    """When the folder of snapshots lets nothing be renamed or removed, a start still goes on to the older snapshot."""
+    newest, older = candidates(world.snapshots)
+    flip(newest / "payload.bin")
+    newest.with_suffix(".refused").mkdir()
+    (newest.with_suffix(".refused") / "inspected").touch()
+
+    def fail(*_: object, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    world.restart()
+    with monkeypatch.context() as patched:
+        patched.setattr(refusal, fail)
+        world.apply()
+    world.check()
+    assert newest.exists()
+    assert older.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize(
+    "call", ["nearshore.replica.loading.np.load", "nearshore.index.saved.np.load", "pathlib.Path.mkdir"]
+)
+def test_trouble_with_working_files_refuses_no_snapshot(
+    world: World, monkeypatch: pytest.MonkeyPatch, code: int, call: str
+) -> None:
+    """A working file that cannot be written or read is told to who retries; the snapshots stay and serve later."""
+    before = candidates(world.snapshots)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, "a test")
+
+    world.restart()
+    with monkeypatch.context() as patched:
+        patched.setattr(call, fail)
+        with pytest.raises(OSError, match="a test"):
+            world.follower.step()
+    assert candidates(world.snapshots) == before
+    assert restarted_rows(world) == 0
+
+
+@pytest.mark.parametrize("file", [MANIFEST, "payload.bin"])
+def test_want_of_file_handles_refuses_no_snapshot(world: World, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    """A snapshot that cannot be opened for want of file handles is tried again, not set aside."""
+    before, opened = candidates(world.snapshots), Path.open
+
+    def fail(path: Path, mode: str = "r", *rest: Any) -> Any:
+        if path.name == file and mode == "rb":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, mode, *rest)
+
+    world.restart()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", fail)
+        with pytest.raises(OSError, match="Too many"):
+            world.follower.step()
+    assert candidates(world.snapshots) == before
+    assert restarted_rows(world) == 0
 
 
 def test_a_killed_save_leaves_nothing_that_is_used(world: World) -> None:

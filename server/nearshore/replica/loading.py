@@ -16,9 +16,9 @@ from nearshore.records import Collection
 from nearshore.replica.directory import Directory
 from nearshore.replica.mirror import Mirror
 from nearshore.replica.payload import OpenFile, Payload
-from nearshore.replica.snapshots import IDS, PAYLOAD, PLACES, Manifest, SnapshotError, copy_verified
+from nearshore.replica.snapshots import IDS, OUT_OF_HANDLES, PAYLOAD, PLACES, Manifest, SnapshotError, copy_verified
 
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+PASSING = OUT_OF_HANDLES | {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}  # time or the operator mends it
 
 
 def load_snapshot(
@@ -26,19 +26,20 @@ def load_snapshot(
 ) -> Mirror:
     """Copy the snapshot in `source` to the working folder `folder` and open it there.
 
-    Raises SnapshotError or another CorruptionError when it does not verify, OSError when the disk is full; then
-    `folder` is gone again.
+    Raises SnapshotError or another CorruptionError when it does not verify, OSError when the working files cannot be
+    written or read, which says nothing about the snapshot; then `folder` is gone again.
     """
     folder.mkdir(parents=True)
     try:
         copy_verified(source, manifest, folder)
         return _open(source, manifest, collection, folder, options, lock)
-    except OSError as error:
+    except CorruptionError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if error.errno in DISK_FULL:
-            raise
-        raise SnapshotError(source, str(error.filename), f"cannot be used: {error.strerror}") from error
-    except CorruptionError:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in PASSING and not isinstance(error, SnapshotError):
+            raise cause from None  # in reading the copy, which had verified
+        raise
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -15,7 +15,7 @@ from nearshore.errors import CollectionNotFoundError, ServiceError, UnavailableE
 from nearshore.records import Collection, CollectionSpec
 from nearshore.replica.builder import Builder
 from nearshore.replica.follow import Follower, Surroundings
-from nearshore.replica.loading import DISK_FULL
+from nearshore.replica.loading import PASSING
 from nearshore.replica.options import ReplicaOptions
 from nearshore.replica.replica import Replica
 from nearshore.replica.view import LoadProgress
@@ -223,7 +223,7 @@ class Replicas:
         except ServiceError as error:
             return error
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if error.errno not in PASSING:
                 raise
             return error
         return None

@@ -66,8 +66,7 @@ class Saver:
 
         Raises UnavailableError (the store cannot be asked) and OSError (no room for working files).
         """
-        snapshots.tidy(self.root)
-        for folder in snapshots.candidates(self.root):
+        for folder in self._candidates():
             started = time.monotonic()
             try:
                 manifest = snapshots.read_manifest(folder, self._replica.collection)
@@ -77,13 +76,31 @@ class Saver:
                 self._log("snapshot of another history removed", folder, error)
                 shutil.rmtree(folder, ignore_errors=True)
             except CorruptionError as error:
-                aside = snapshots.set_aside(folder)
-                self._log("snapshot refused and set aside", aside, error)
+                self._set_aside(folder, error)
             else:
                 seconds = round(time.monotonic() - started, 3)
                 log.info("snapshot loaded", folder=str(folder), rows=manifest.live_rows, seconds=seconds)
                 return mirror
         return None
+
+    def _candidates(self) -> list[Path]:
+        """The snapshots to try, newest first; none, when their folder cannot be read."""
+        try:
+            snapshots.tidy(self.root)
+            return snapshots.candidates(self.root)
+        except PermissionError as error:
+            self._log("snapshots cannot be read", self.root, error)
+            return []
+
+    def _set_aside(self, folder: Path, error: CorruptionError) -> None:
+        """Keep a refused snapshot from being tried again, where that can be done: it would only cost time."""
+        try:
+            aside = snapshots.set_aside(folder)
+        except OSError as failure:
+            log.warning("refused snapshot stays in its place, every start tries it again", detail=str(failure))
+            self._log("snapshot refused", folder, error)
+        else:
+            self._log("snapshot refused and set aside", aside, error)
 
     def _log(self, event: str, folder: Path, error: Exception) -> None:
         name = self._replica.collection.spec.name

@@ -10,6 +10,7 @@ A folder is written once. The two newest of a collection are kept.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ from nearshore.store.base import Cursor
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PAYLOAD, PLACES, IDS = "payload.bin", "payload.npy", "ids.jsonl"
+OUT_OF_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing about the file
 _KEPT = 2
 _CHUNK_BYTES = 1 << 20
 _IDS_A_LINE = 1_000
@@ -183,7 +185,9 @@ def read_manifest(folder: Path, collection: Collection) -> Manifest:
         if version != FORMAT_VERSION:
             raise SnapshotError(folder, MANIFEST, f"format version {version}, this program reads {FORMAT_VERSION}")
         manifest = Manifest.model_validate(fields)
-    except (OSError, KeyError, TypeError, ValueError, ValidationError) as error:
+    except OSError as error:
+        raise _unreadable(folder, MANIFEST, error) from error
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise SnapshotError(folder, MANIFEST, f"cannot be read: {error}") from error
     if manifest.sealed().digest != manifest.digest:
         raise SnapshotError(folder, MANIFEST, "its digest does not fit: the file was changed or damaged")
@@ -205,7 +209,7 @@ def copy_verified(folder: Path, manifest: Manifest, destination: Path) -> None:
         try:
             source = (folder / name).open("rb")
         except OSError as error:
-            raise SnapshotError(folder, name, f"cannot be opened: {error.strerror}") from error
+            raise _unreadable(folder, name, error) from error
         digest, size = hashlib.blake2b(digest_size=32), 0
         with source, (destination / name).open("wb") as copy:
             while chunk := _read(source, folder, name):
@@ -222,7 +226,12 @@ def _read(source: BinaryIO, folder: Path, name: str) -> bytes:
     try:
         return source.read(_CHUNK_BYTES)
     except OSError as error:
-        raise SnapshotError(folder, name, f"cannot be read: {error.strerror}") from error
+        raise _unreadable(folder, name, error) from error
+
+
+def _unreadable(folder: Path, name: str, error: OSError) -> Exception:
+    """What to raise when a snapshot's file cannot be read: the snapshot's fault, or want of something for a while."""
+    return error if error.errno in OUT_OF_HANDLES else SnapshotError(folder, name, f"cannot be read: {error.strerror}")
 
 
 def set_aside(folder: Path) -> Path:
