@@ -40,6 +40,15 @@ class IndexKind(enum.StrEnum):
     HNSW = "hnsw"
 
 
+class FewerReason(enum.StrEnum):
+    """Why fewer hits came back than the limit; where several hold, the last."""
+
+    NONE = "none"  # limit hits came back
+    COLLECTION = "collection"  # the collection holds no more documents
+    FILTER = "filter"  # no more documents match the filter
+    SCORE_THRESHOLD = "score_threshold"  # no more documents reach the threshold
+
+
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What a caller decides about a collection; immutable once created."""
@@ -138,6 +147,18 @@ class WriteToken:
         if version != 1 or collection_id < 1 or position < 1:
             raise InvalidWriteTokenError(text)
         return cls(collection_id, position, tag)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadState:
+    """How far the replica had followed the collection when it answered."""
+
+    position: int
+    commit_at: datetime | None  # None at position 0
+    contact_age_s: float
+    token: str  # send it as read_after to see at least this state; empty at position 0
+    head: int  # the newest position of the store that the replica knows of
+    history_changed: bool  # the store no longer has the history that the answer comes from
 
 
 @dataclass(frozen=True, slots=True)

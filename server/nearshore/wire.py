@@ -15,6 +15,8 @@ from nearshore.errors import InvalidMetadataError
 from nearshore.records import F32, Document, IndexKind, MetadataValue, Metric, Scalar
 from nearshore.v1 import collection_service_pb2, document_service_pb2, values_pb2
 
+ERROR_DOMAIN = "nearshore"  # of every google.rpc.ErrorInfo
+DETAILS_KEY = "grpc-status-details-bin"  # where gRPC carries a google.rpc.Status
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INT64_LIMIT = 1 << 63
 

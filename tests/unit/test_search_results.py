@@ -18,8 +18,8 @@ from nearshore.documents.requests import DeleteRequest, DocumentInput, Parts, Ra
 from nearshore.embedding import Embedder
 from nearshore.errors import DeadlineError, NearshoreError, OverloadedError
 from nearshore.index.filters import parse
-from nearshore.records import F32, Document, Metric
-from nearshore.search.requests import BatchSearchRequest, FewerReason, SearchAnswer, SearchRequest
+from nearshore.records import F32, Document, FewerReason, Metric
+from nearshore.search.requests import BatchSearchRequest, SearchAnswer, SearchRequest
 from tests.engine import DIMENSIONS, Engine, packed, tiny_embedder, unpacked
 
 NAMES = (f"c{number}" for number in count())

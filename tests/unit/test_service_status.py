@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nearshore import errors
 from nearshore.client.failures import error_of
-from nearshore.service.status import DETAILS_KEY, bug_status, code_of, status_of
+from nearshore.service.status import bug_status, code_of, status_of
+from nearshore.wire import DETAILS_KEY
 
 HEADER_BYTES = 8 << 10  # what gRPC takes by default
 

@@ -8,12 +8,10 @@ from nearshore.client.messages import (
     Deleted,
     Embedded,
     Fetched,
-    FewerReason,
     Hit,
     Page,
     Parts,
     Query,
-    ReadState,
     SearchResult,
     SpecialTokens,
     Tokenized,
@@ -22,7 +20,7 @@ from nearshore.client.messages import (
     Upserted,
 )
 from nearshore.client.sync import Client
-from nearshore.records import Document, IndexKind, Metric
+from nearshore.records import Document, FewerReason, IndexKind, Metric, ReadState
 
 __all__ = [
     "AsyncClient",

@@ -7,12 +7,10 @@ from typing import Any
 from nearshore.client.messages import (
     CollectionInfo,
     CollectionStatus,
-    FewerReason,
     Hit,
-    ReadState,
     SearchResult,
 )
-from nearshore.records import F32
+from nearshore.records import F32, FewerReason, ReadState
 from nearshore.v1 import collection_service_pb2, search_service_pb2, values_pb2
 from nearshore.wire import INDEX_KINDS, METRICS, document, moment, vectors_array
 

@@ -12,9 +12,7 @@ from grpc import StatusCode
 
 from nearshore import errors
 from nearshore.errors import NearshoreError
-
-DOMAIN = "nearshore"
-DETAILS_KEY = "grpc-status-details-bin"
+from nearshore.wire import DETAILS_KEY, ERROR_DOMAIN
 
 BRANCHES: dict[StatusCode, type[NearshoreError]] = {
     StatusCode.INVALID_ARGUMENT: errors.InvalidArgumentError,
@@ -66,7 +64,7 @@ def _error_info(trailing: Iterable[Any] | None) -> ErrorInfo | None:
             continue
         for detail in Status.FromString(value).details:
             info = ErrorInfo()
-            if detail.Unpack(info) and info.domain == DOMAIN:
+            if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
                 return info
     return None
 

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from nearshore.records import F32, Document, IndexKind, Metric
+from nearshore.records import F32, Document, FewerReason, IndexKind, Metric, ReadState
 
 Truncation = Literal["cut_end", "refuse"]
 """What to do with a text longer than the model's maximum."""
 SpecialTokens = Literal["bundle", "text", "parse"]
 """How text that spells a special token is read: as the bundle says, as text, or as that token."""
-
-
-class FewerReason(enum.StrEnum):
-    """Why fewer hits came back than the limit."""
-
-    NONE = "none"  # limit hits came back
-    COLLECTION = "collection"  # the collection holds no more documents
-    FILTER = "filter"  # no more documents match the filter
-    SCORE_THRESHOLD = "score_threshold"  # no more documents reach the threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +40,6 @@ class Query:
     ef_search: int | None = None
     parts: Parts = Parts()
     truncation: Truncation = "cut_end"
-
-
-@dataclass(frozen=True, slots=True)
-class ReadState:
-    """How far the replica that answered had followed the collection."""
-
-    position: int
-    commit_at: datetime | None  # None at position 0
-    contact_age_s: float
-    token: str  # give it to a read as read_after to see at least this state
-    head: int  # the newest position of the store that the replica knows of
-    history_changed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,9 @@ from nearshore.documents.requests import (
     CollectionStatus,
     ListCollectionsAnswer,
     ListCollectionsRequest,
-    ReadState,
 )
 from nearshore.documents.waiting import in_thread
-from nearshore.records import CollectionSpec
+from nearshore.records import CollectionSpec, ReadState
 from nearshore.replica import IndexLoadingError, Replica, Replicas
 
 _SCOPE = "collections"

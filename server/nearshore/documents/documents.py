@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from functools import partial
 
 import numpy as np
@@ -30,7 +29,7 @@ from nearshore.documents.requests import (
 )
 from nearshore.documents.upserts import UpsertPlan, plan_upsert
 from nearshore.documents.validate import check_ids, check_request_id, parsed_filter
-from nearshore.documents.waiting import check_deadline, in_thread, outcome_of, result_of, turn_of
+from nearshore.documents.waiting import begun_in_thread, check_deadline, in_thread, outcome_of, result_of, turn_of
 from nearshore.errors import CollectionNotFoundError
 from nearshore.index.filters import Filter
 from nearshore.records import Change, Delete, Document, WriteToken
@@ -62,14 +61,11 @@ class Documents:
         WriteOutcomePendingError nothing was written.
         """
         replica = await self._replica(request.collection)
-        planning = self._executor.submit(
-            plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline
+        plan = await begun_in_thread(
+            self._executor,
+            partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
+            UpsertPlan.give_up,
         )
-        try:
-            plan = await asyncio.wrap_future(planning)
-        except asyncio.CancelledError:
-            planning.add_done_callback(_give_up)
-            raise
         if plan.repeated is not None:
             return UpsertAnswer(plan.repeated.commit.token.encode(), (), 0)
         truncated: tuple[int, ...] = ()
@@ -213,15 +209,6 @@ class Documents:
         store, collection = self._store, replica.collection
         write = await in_thread(self._executor, lambda: store.write(collection.id, changes(), request_id, digest))
         return await outcome_of(write, deadline)
-
-
-def _give_up(planning: Future[UpsertPlan]) -> None:
-    """Stop embedding for a caller that left while its upsert was being planned."""
-    if planning.cancelled() or planning.exception() is not None:
-        return
-    embedding = planning.result().embedding
-    if embedding is not None:
-        embedding.cancel()
 
 
 def _matching_deletes(replica: Replica, wanted: Filter) -> list[Delete]:

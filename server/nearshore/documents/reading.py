@@ -11,11 +11,11 @@ from functools import partial
 from nearshore.documents.errors import AnswerTooLargeError, BatchSizeError, ReadAfterTimeoutError
 from nearshore.documents.limits import Limits
 from nearshore.documents.names import collection_id
-from nearshore.documents.requests import Parts, ReadState
+from nearshore.documents.requests import Parts
 from nearshore.documents.sizes import size_bytes
 from nearshore.documents.waiting import in_thread, result_of
 from nearshore.errors import DeadlineError
-from nearshore.records import Document, WriteToken, metadata_size_bytes
+from nearshore.records import Document, ReadState, WriteToken, metadata_size_bytes
 from nearshore.replica import Replica, Replicas, ReplicaView
 
 _ANSWER_MARGIN_S = 0.05  # before the caller's deadline, so that the answer says why and still arrives

@@ -13,7 +13,7 @@ from datetime import datetime
 import numpy as np
 
 from nearshore.embedding import Truncation
-from nearshore.records import F32, Document, IndexKind, Metric
+from nearshore.records import F32, Document, IndexKind, Metric, ReadState
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,6 @@ class Vectors:
         """Pack a (rows, dimensions) matrix."""
         rows, dimensions = matrix.shape
         return cls(np.ascontiguousarray(matrix, dtype="<f4").tobytes(), rows, dimensions, fingerprint)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadState:
-    """How far the replica had followed the collection when it answered."""
-
-    position: int
-    commit_at: datetime | None  # None at position 0
-    contact_age_s: float
-    token: str  # send it as read_after to see at least this state; empty at position 0
-    head: int  # the newest position of the store that the replica knows of
-    history_changed: bool  # the store no longer has the history that the answer comes from
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from nearshore.documents.models import Models
 from nearshore.documents.names import model_name
 from nearshore.documents.sizes import size_bytes
 from nearshore.documents.validate import check_batch_size
-from nearshore.documents.waiting import in_thread, result_of
+from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
 from nearshore.embedding import Embedder, Embeddings, Truncation
 
 # Below this many characters in all, tokenizing takes less time than handing it to a thread and back would.
@@ -68,13 +67,23 @@ class Texts:
         if sum(map(len, texts)) <= _SHORT_CHARACTERS:
             pending = submit()
         else:
-            pending = await _outcome_or_cancel(self._executor.submit(submit))
+            pending = await begun_in_thread(self._executor, submit, Future.cancel)
         return EmbedAnswer(model_name(bare), await result_of(pending, deadline, "embedding"))
 
     async def tokenize(self, texts: Sequence[str], *, model: str, special: SpecialTokens | None) -> TokenizeAnswer:
-        """Cut texts into tokens as embed would. Raises BatchSizeError, TextTooLargeError, ModelNotServedError."""
+        """Cut texts into tokens as embed would. Together they may be as long as one alone: every token is answered.
+
+        Raises BatchSizeError, TextTooLargeError, ModelNotServedError.
+        """
         bare, embedder = self._models.get(model)
         self._check(texts)
+        together_bytes = sum(map(size_bytes, texts))
+        if together_bytes > self._max_text_bytes:
+            raise TextTooLargeError(
+                f"texts have {together_bytes:,} bytes together.",
+                f"One Tokenize call takes at most {self._max_text_bytes:,}: send fewer texts a call.",
+                field="texts",
+            )
         ids, spelled = await in_thread(self._executor, partial(_tokenize, embedder, texts, special))
         return TokenizeAnswer(model_name(bare), embedder.max_tokens, ids, spelled)
 
@@ -94,17 +103,3 @@ def _tokenize(
 ) -> tuple[list[list[int]], list[list[str]]]:
     ids = [list(tokens.ids) for tokens in embedder.tokenize(texts, special)]
     return ids, [embedder.spell(each) for each in ids]
-
-
-async def _outcome_or_cancel(submission: Future[Future[Embeddings]]) -> Future[Embeddings]:
-    """Await a submission from a thread; if the caller leaves meanwhile, what it will have submitted is cancelled."""
-    try:
-        return await asyncio.wrap_future(submission)
-    except asyncio.CancelledError:
-        submission.add_done_callback(_cancel_result)
-        raise
-
-
-def _cancel_result(submission: Future[Future[Embeddings]]) -> None:
-    if not submission.cancelled() and submission.exception() is None:
-        submission.result().cancel()

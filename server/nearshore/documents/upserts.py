@@ -52,6 +52,11 @@ class UpsertPlan:
         lengths = zip(self.pending, embeddings.tokens, embeddings.tokens_used, strict=True)
         return tuple(index for index, tokens, used in lengths if used < tokens)
 
+    def give_up(self) -> None:
+        """Stop embedding: the caller left."""
+        if self.embedding is not None:
+            self.embedding.cancel()
+
     def changes(self) -> list[Upsert]:
         """What to write, once every document has its vector.
 

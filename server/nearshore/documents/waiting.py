@@ -63,6 +63,21 @@ async def in_thread(executor: Executor, call: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
+async def begun_in_thread(executor: Executor, begin: Callable[[], T], abandon: Callable[[T], object]) -> T:
+    """Run blocking work that leaves something under way; if the caller goes meanwhile, abandon gets what it left."""
+    beginning = executor.submit(begin)
+    try:
+        return await asyncio.wrap_future(beginning)
+    except asyncio.CancelledError:
+        beginning.add_done_callback(lambda done: _abandon(done, abandon))
+        raise
+
+
+def _abandon(done: Future[T], abandon: Callable[[T], object]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        abandon(done.result())
+
+
 def _late(message: str) -> DeadlineError:
     return DeadlineError(message, "Nothing was done. Retry with a longer deadline, or with less in one call.")
 

@@ -11,9 +11,9 @@ import numpy as np
 from nearshore.documents.errors import DocumentNotFoundError
 from nearshore.documents.limits import Limits
 from nearshore.documents.reading import answer_bytes, check_answer_bytes, may_overflow, read_state, with_parts
-from nearshore.documents.requests import ReadState, Vectors
+from nearshore.documents.requests import Vectors
 from nearshore.index.filters import Filter
-from nearshore.records import F32
+from nearshore.records import F32, ReadState
 from nearshore.replica import Replica, ReplicaView
 from nearshore.search.queries import Query
 from nearshore.search.ranking import Mask, Ranked, rank

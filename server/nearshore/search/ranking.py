@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nearshore.index import Found
-from nearshore.records import F32
+from nearshore.records import F32, FewerReason
 from nearshore.replica import ReplicaView
 from nearshore.search.queries import Query
-from nearshore.search.requests import FewerReason
 
 _MAX_TIES = 1_000
 """Documents looked at behind the window to put equal scores into the order of their ids. Where more are equal (a text

@@ -5,22 +5,12 @@ A request holds what came over the wire, not yet validated; a field unset on the
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nearshore.documents.requests import DEFAULT_PARTS, Parts, ReadState, Vectors
+from nearshore.documents.requests import DEFAULT_PARTS, Parts, Vectors
 from nearshore.embedding import Truncation
-from nearshore.records import Document
-
-
-class FewerReason(enum.StrEnum):
-    """Why fewer hits came back than limit; where several hold, the last."""
-
-    NONE = "none"
-    COLLECTION = "collection"
-    FILTER = "filter"
-    SCORE_THRESHOLD = "score_threshold"
+from nearshore.records import Document, FewerReason, ReadState
 
 
 @dataclass(frozen=True, slots=True)

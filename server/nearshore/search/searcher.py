@@ -6,7 +6,7 @@ import threading
 import time
 from asyncio import CancelledError
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from functools import partial
 
 from nearshore.documents.limits import Limits
@@ -14,7 +14,7 @@ from nearshore.documents.models import Models
 from nearshore.documents.reading import find_replica, reach
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.vectors import for_metric
-from nearshore.documents.waiting import check_deadline, in_thread, result_of
+from nearshore.documents.waiting import begun_in_thread, check_deadline, in_thread, result_of
 from nearshore.embedding import Truncation
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.records import F32
@@ -96,7 +96,7 @@ class Searcher:
         if sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS:
             future = submit()
         else:
-            future = await in_thread(self._executor, submit)
+            future = await begun_in_thread(self._executor, submit, Future.cancel)
         embeddings = await result_of(future, deadline, "embedding the query")
         embedding_s = time.perf_counter() - started
         spec = replica.collection.spec

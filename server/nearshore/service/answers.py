@@ -7,11 +7,11 @@ from nearshore.documents.requests import (
     CollectionStatus,
     GetAnswer,
     ListAnswer,
-    ReadState,
     Vectors,
 )
 from nearshore.documents.texts import EmbedAnswer, TokenizeAnswer
-from nearshore.search.requests import FewerReason, SearchAnswer
+from nearshore.records import FewerReason, ReadState
+from nearshore.search.requests import SearchAnswer
 from nearshore.v1 import (
     collection_service_pb2,
     document_service_pb2,

@@ -19,7 +19,8 @@ from grpc import StatusCode, aio
 
 from nearshore.documents.errors import AnswerTooLargeError
 from nearshore.errors import NearshoreError, OverloadedError, ServiceError
-from nearshore.service.status import DETAILS_KEY, REQUEST_ID_KEY, bug_status, status_of
+from nearshore.service.status import REQUEST_ID_KEY, bug_status, status_of
+from nearshore.wire import DETAILS_KEY
 
 SLOW_S = 1.0
 SERVICES = "/nearshore.v1."

@@ -10,9 +10,8 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from nearshore import errors
+from nearshore.wire import ERROR_DOMAIN
 
-DOMAIN = "nearshore"
-DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_KEY = "x-request-id"
 RETRY_AFTER_S = 1
 # A status travels in HTTP/2 headers, of which gRPC takes 8 KiB; escaped, the message takes up to three times its size,
@@ -45,7 +44,7 @@ def status_of(error: errors.NearshoreError, request_id: str) -> tuple[StatusCode
     """The code and the google.rpc.Status, with ErrorInfo, and RetryInfo where trying again can help."""
     metadata = {key: _cut(value, MAX_METADATA_BYTES) for key, value in error.metadata.items()}
     details: list[Message] = [
-        ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={**metadata, "request_id": request_id})
+        ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata={**metadata, "request_id": request_id})
     ]
     if isinstance(error, RETRYABLE) and not isinstance(error, errors.CommitUnknownError):
         details.append(RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)))
@@ -56,7 +55,7 @@ def status_of(error: errors.NearshoreError, request_id: str) -> tuple[StatusCode
 def bug_status(request_id: str) -> tuple[StatusCode, Status]:
     """What a caller learns of a bug: that there was one, and the id under which the log has its traceback."""
     message = f"The server made a mistake. Its log has the cause under request id {request_id}."
-    info = ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"request_id": request_id})
+    info = ErrorInfo(reason="INTERNAL", domain=ERROR_DOMAIN, metadata={"request_id": request_id})
     return StatusCode.INTERNAL, _status(StatusCode.INTERNAL, message, [info])
 
 
