@@ -21,7 +21,7 @@ from nearshore.assembly import Threads, make_parts, open_embedder, open_store, r
 from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
-from nearshore.replica import Replicas
+from nearshore.replica import IndexLoadingError, Replicas
 from nearshore.service.health import Health
 from nearshore.service.server import SERVICE_NAMES, add_services, bind, is_loopback, local_address
 from nearshore.settings import Settings
@@ -102,11 +102,11 @@ class Process:
             max_message_bytes=settings.server.max_message_bytes,
             max_calls=settings.server.max_concurrent_calls,
         )
-        store = await self._open(lambda: open_store(settings))
+        on_death = self._teller_of_death()
+        store = await self._open(lambda: open_store(settings, on_death))
         self._opened.push_async_callback(asyncio.to_thread, store.close)
         embedder = await self._open(lambda: open_embedder(settings))
         self._opened.push_async_callback(asyncio.to_thread, embedder.close)
-        on_death = self._teller_of_death()
         options = replica_options(settings)
         replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
         self._opened.push_async_callback(asyncio.to_thread, replicas.close)
@@ -147,8 +147,11 @@ class Process:
                 next_report += PROGRESS_INTERVAL_S
                 self._report_progress()
         await self._health.set_ready()
-        statuses = [replica.status() for replica in self._replicas.list()]
-        log.info("Ready", collections=len(statuses), documents=sum(status.documents for status in statuses))
+        collections, documents = self._replicas.list(), 0
+        for replica in collections:
+            with contextlib.suppress(IndexLoadingError):  # another process has created it just now
+                documents += replica.status().documents
+        log.info("Ready", collections=len(collections), documents=documents)
 
     def _report_progress(self) -> None:
         for progress in self._replicas.progress():

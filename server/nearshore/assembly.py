@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -20,14 +21,18 @@ from nearshore.settings import Settings
 from nearshore.store.sqlite import SqliteStore
 
 
-def open_store(settings: Settings) -> SqliteStore:
-    """Open the store in the data folder, which the caller has locked. Raises what SqliteStore.open does."""
+def open_store(settings: Settings, on_death: Callable[[BaseException], None]) -> SqliteStore:
+    """Open the store in the data folder, which the caller has locked.
+
+    on_death is told when its writing thread dies; the process has to end then. Raises what SqliteStore.open does.
+    """
     limits = settings.store
     return SqliteStore.open(
         settings.data_dir,
         max_transaction_rows=limits.max_transaction_rows,
         max_transaction_bytes=limits.max_transaction_bytes,
         max_queued_bytes=limits.max_queued_bytes,
+        on_death=on_death,
     )
 
 

@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_written_is_refused(server_process: Start, tmp_p
 def test_a_full_disk_is_refused(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOSPC from any part at the start is STORAGE_FULL, and nothing stays open."""
 
-    def full(_: object) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     settings = make_settings(tmp_path / "data", model_dir)

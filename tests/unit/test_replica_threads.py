@@ -20,7 +20,7 @@ from nearshore.errors import (
     UnavailableError,
     WriteTokenExpiredError,
 )
-from nearshore.records import IndexKind, WriteToken, new_tag
+from nearshore.records import Collection, CollectionSpec, IndexKind, WriteToken, new_tag
 from nearshore.replica import Replica, ReplicaClosedError, Replicas
 from nearshore.store.sqlite import SqliteStore
 from tests.replica_world import (
@@ -74,6 +74,26 @@ def test_a_new_collection_serves_at_once(running: Running) -> None:
     assert replica.ready.is_set()
     with pytest.raises(CollectionExistsError):
         running.replicas.create(spec("new"))
+
+
+def test_who_asks_for_a_collection_that_is_being_created_can_read_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its commit and its first view a new collection is nobody's but its creator's."""
+    counts: list[int] = []
+    reader = threading.Thread(target=lambda: counts.append(running.replicas.get("new").count()[1]))
+    create = running.inner.create_collection
+
+    def create_slowly(spec: CollectionSpec) -> Collection:
+        collection = create(spec)
+        reader.start()
+        reader.join(0.1)
+        return collection
+
+    monkeypatch.setattr(running.inner, "create_collection", create_slowly)
+    running.replicas.create(spec("new"))
+    reader.join()
+    assert counts == [0]
 
 
 def test_a_write_is_seen_by_who_carries_its_token(running: Running) -> None:
@@ -237,19 +257,21 @@ class BrokenStore(SwitchableStore):
         raise ZeroDivisionError
 
 
-def test_a_dead_follower_thread_is_told(tmp_path: Path) -> None:
-    """An error that nobody foresaw in the follower thread reaches on_death, which ends the process."""
+def test_a_dead_follower_thread_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw in the follower thread reaches on_death, which ends the process, before the log."""
     inner: SqliteStore = open_store(tmp_path)
     inner.create_collection(spec(kind=IndexKind.EXACT))
-    died, deaths = threading.Event(), list[BaseException]()
+    logged, deaths = threading.Event(), list[BaseException]()
 
-    def on_death(error: BaseException) -> None:
-        deaths.append(error)
-        died.set()
+    class Log:
+        def exception(self, event: str) -> None:
+            assert deaths
+            logged.set()
 
-    replicas = Replicas.open(BrokenStore(inner).store, tmp_path, SMALL, on_death)
+    monkeypatch.setattr("nearshore.replica.replicas.log", Log())
+    replicas = Replicas.open(BrokenStore(inner).store, tmp_path, SMALL, deaths.append)
     replicas.start()
-    assert died.wait(WAIT_S)
+    assert logged.wait(WAIT_S)
     assert isinstance(deaths[0], ZeroDivisionError)
     replicas.close()
     inner.close()

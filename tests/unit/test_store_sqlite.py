@@ -9,21 +9,25 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nearshore.errors import CommitUnknownError, CorruptionError, NearshoreError
 from nearshore.records import Delete
-from nearshore.store import failures, schema, writer
+from nearshore.store import failures, schema, sqlite, writer
 from nearshore.store.base import Cursor
-from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError
+from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError, StoreUnavailableError
 from nearshore.store.schema import FILE_NAME
 from nearshore.store.sqlite import SqliteStore
 from tests.stores import SPEC, SqliteFactory, upsert, walk
+
+WAIT_S = 20.0  # only a bug reaches it
 
 
 @pytest.fixture
@@ -41,8 +45,14 @@ def file(factory: SqliteFactory) -> Path:
     return factory.folder / FILE_NAME
 
 
-def open_at(folder: Path) -> SqliteStore:
-    return SqliteStore.open(folder, max_transaction_rows=1_000, max_transaction_bytes=1 << 20, max_queued_bytes=1 << 20)
+def open_at(folder: Path, on_death: Callable[[BaseException], None] = lambda _: None) -> SqliteStore:
+    return SqliteStore.open(
+        folder,
+        max_transaction_rows=1_000,
+        max_transaction_bytes=1 << 20,
+        max_queued_bytes=1 << 20,
+        on_death=on_death,
+    )
 
 
 # Opening
@@ -194,6 +204,90 @@ def test_an_io_error_at_commit_leaves_the_outcome_unknown(
     beyond_bytes = file.with_name(f"{FILE_NAME}-wal").stat().st_size
     with no_file_may_grow(beyond_bytes), pytest.raises(CommitUnknownError):
         store.write(1, [upsert("unknown", "x" * 50_000)]).result()
+    store.close()
+
+
+class Told:
+    """A connection that keeps what it was told to do, and whose checkpoints fail."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.statements: list[str] = []
+        self._connection = connection
+
+    def execute(self, statement: str, *arguments: Any) -> Any:
+        self.statements.append(statement)
+        if "wal_checkpoint" in statement:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(statement, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_a_failed_checkpoint_leaves_the_writer_as_patient_as_before(
+    factory: SqliteFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint waits less for others than a write does; when it fails, writes wait as long as ever."""
+    opened: list[Told] = []
+
+    def open_told(file: Path) -> Any:
+        opened.append(Told(schema.open_for_writing(file)))
+        return opened[-1]
+
+    monkeypatch.setattr(writer, "MAX_WAL_BYTES", 1)
+    monkeypatch.setattr(sqlite, "open_for_writing", open_told)
+    store = factory.open()
+    store.create_collection(SPEC)
+    store.close()
+    (told,) = opened
+    assert any("wal_checkpoint" in statement for statement in told.statements)
+    patience = [statement for statement in told.statements if "busy_timeout" in statement]
+    assert patience[-1] == f"PRAGMA busy_timeout = {schema.BUSY_TIMEOUT_MS}"
+
+
+class Unwritable:
+    """A log that cannot be written."""
+
+    def exception(self, *_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    def error(self, *_: object, **__: object) -> None:
+        """The last one, after everybody was told."""
+
+
+@pytest.mark.parametrize("cause", [SystemExit, BrokenPipeError])
+def test_a_dead_writer_is_told_and_nobody_waits_for_it(
+    factory: SqliteFactory, cause: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends the writing thread reaches on_death, and what was queued or comes later is refused, not kept."""
+    monkeypatch.setattr(writer, "_log", Unwritable())
+    entered, leave, died, deaths = threading.Event(), threading.Event(), threading.Event(), list[BaseException]()
+
+    def on_death(error: BaseException) -> None:
+        deaths.append(error)
+        died.set()
+
+    def fail(_: int) -> None:
+        entered.set()
+        leave.wait()
+        raise cause
+
+    store = open_at(factory.folder, on_death)
+    collection_id = store.create_collection(SPEC).id
+    store.watch(fail)
+    assert store.write(collection_id, [upsert("kept")]).result().commit.position == 1
+    assert entered.wait(WAIT_S)
+    queued = store.write(collection_id, [upsert("queued")])
+    leave.set()
+    assert died.wait(WAIT_S)
+    assert isinstance(deaths[0], cause)
+    later = store.write(collection_id, [upsert("later")])
+    for write in (queued, later):
+        with pytest.raises(StoreUnavailableError, match="died"):
+            write.result(WAIT_S)
+    with pytest.raises(StoreUnavailableError, match="died"):
+        store.delete_collection(collection_id)
+    assert set(store.get_items(collection_id, ["kept", "queued", "later"])) == {"kept"}
     store.close()
 
 

@@ -41,7 +41,7 @@ class Engine:
         self._death: BaseException | None = None
         with contextlib.ExitStack() as opened:
             opened.callback(FolderLock.acquire(settings.data_dir).release)
-            store = open_store(settings)
+            store = open_store(settings, self._die)
             opened.callback(store.close)
             self.embedder = open_embedder(settings)
             opened.callback(self.embedder.close)

@@ -63,6 +63,18 @@ def closed() -> StoreUnavailableError:
     )
 
 
+def dead() -> StoreUnavailableError:
+    """The thread that writes has ended by a bug, and the process is about to."""
+    return StoreUnavailableError(
+        "The store's writer has died.", "The server is ending: retry after its restart; its log tells why."
+    )
+
+
+def mistaken() -> NearshoreError:
+    """A bug left a caller without an answer."""
+    return NearshoreError("The store made a mistake.", "Please report this.")
+
+
 @contextmanager
 def translated(file: Path, doing: str) -> Iterator[None]:
     """Raise NearshoreErrors in place of sqlite3's within the block."""

@@ -34,16 +34,23 @@ class SqliteStore:
 
     @classmethod
     def open(
-        cls, folder: Path, *, max_transaction_rows: int, max_transaction_bytes: int, max_queued_bytes: int
+        cls,
+        folder: Path,
+        *,
+        max_transaction_rows: int,
+        max_transaction_bytes: int,
+        max_queued_bytes: int,
+        on_death: Callable[[BaseException], None] = lambda _: None,
     ) -> SqliteStore:
         """Open the store in folder, creating both as needed.
 
         One group of writes takes at most max_transaction_rows rows and max_transaction_bytes bytes; writes beyond
-        max_queued_bytes waiting bytes are refused. Raises what schema.open_for_writing does.
+        max_queued_bytes waiting bytes are refused. on_death is told when the writing thread dies; the process has to
+        end then, for no write succeeds any more. Raises what schema.open_for_writing does.
         """
         file = folder / FILE_NAME
         limits = Limits(max_transaction_rows, max_transaction_bytes, max_queued_bytes)
-        return cls(Writer(open_for_writing(file), file, limits), Readers(file, _MAX_READERS))
+        return cls(Writer(open_for_writing(file), file, limits, on_death), Readers(file, _MAX_READERS))
 
     def create_collection(self, spec: CollectionSpec) -> Collection:
         """See Store."""

@@ -6,11 +6,12 @@ of deleted collections, a few at a time, so that it is always about to be free.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +21,8 @@ import structlog
 from nearshore.errors import NearshoreError
 from nearshore.store import commits, housekeeping, schema
 from nearshore.store.base import WriteResult
-from nearshore.store.errors import StoreOverloadedError
-from nearshore.store.failures import closed, commit_failed, translate
+from nearshore.store.errors import StoreOverloadedError, StoreUnavailableError
+from nearshore.store.failures import closed, commit_failed, dead, mistaken, translate
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -62,15 +63,18 @@ class _Job:
 class Writer:
     """Owns the writing connection and its thread."""
 
-    def __init__(self, connection: sqlite3.Connection, file: Path, limits: Limits) -> None:
-        """Takes over connection and starts the thread."""
+    def __init__(
+        self, connection: sqlite3.Connection, file: Path, limits: Limits, on_death: Callable[[BaseException], None]
+    ) -> None:
+        """Takes over connection and starts the thread. on_death: told the error that ended it."""
         self._connection: sqlite3.Connection | None = connection
         self._file = file
         self._limits = limits
+        self._on_death = on_death
         self._changed = threading.Condition()
         self._queue: deque[_Call | _Job] = deque()
         self._queued_bytes = 0
-        self._closing = False
+        self._refusal: Callable[[], StoreUnavailableError] | None = None  # why nothing more is taken
         self._tidying = True
         self._checkpoint_at_bytes = MAX_WAL_BYTES
         self._watchers: list[Callable[[int], None]] = []
@@ -86,8 +90,8 @@ class Writer:
         future: Future[WriteResult] = Future()
         size_bytes = write.rows.size_bytes
         with self._changed:
-            if self._closing:
-                future.set_exception(closed())
+            if self._refusal is not None:
+                future.set_exception(self._refusal())
             elif self._queued_bytes and self._queued_bytes + size_bytes > self._limits.max_queued_bytes:
                 future.set_exception(StoreOverloadedError(self._limits.max_queued_bytes))
             else:
@@ -100,8 +104,8 @@ class Writer:
         """Run job in a transaction of its own, in turn with the writes; returns or raises what it does."""
         future: Future[_T] = Future()
         with self._changed:
-            if self._closing:
-                raise closed()
+            if self._refusal is not None:
+                raise self._refusal()
             self._queue.append(_Job(job, future, doing))
             self._changed.notify()
         return future.result()
@@ -115,27 +119,39 @@ class Writer:
     def close(self) -> None:
         """Write what is queued, then stop the thread and close the connection."""
         with self._changed:
-            self._closing = True
+            self._refusal = self._refusal or closed
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        while (group := self._next_group()) is not None:
-            try:
-                self._serve(group)
-                self._checkpoint()
-            except Exception:  # the thread must outlive any mistake: every later write depends on it
-                _log.exception("store writer met a mistake")
-            finally:
-                self._answer_rest(group)
+        try:
+            while (group := self._next_group()) is not None:
+                try:
+                    self._serve(group)
+                    self._checkpoint()
+                except Exception:  # the thread must outlive any mistake: every later write depends on it
+                    _log.exception("store writer met a mistake")
+                finally:
+                    _refuse(group, mistaken)
+        except BaseException as error:  # whatever it was, nobody may wait for a thread that is gone
+            self._die(error)
         if self._connection is not None:
             self._connection.close()  # as the last connection it checkpoints and removes the WAL
+
+    def _die(self, error: BaseException) -> None:
+        """Answer everybody, tell who can end the process, and only then log: logging may be what failed."""
+        with self._changed:
+            self._refusal = dead
+            left, self._queue = self._queue, deque()
+        _refuse(left, dead)
+        self._on_death(error)
+        _log.error("store writer died", exc_info=error)
 
     def _next_group(self) -> Sequence[_Call | _Job] | None:
         """The next tasks for one transaction; empty when it is time to tidy, None when it is time to stop."""
         with self._changed:
             while not self._queue:
-                if self._closing:
+                if self._refusal is not None:
                     return None
                 if self._tidying:
                     return ()
@@ -248,17 +264,19 @@ class Writer:
                 return
             connection = self._open()
             connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
-            connection.execute(f"PRAGMA busy_timeout = {schema.BUSY_TIMEOUT_MS}")
+            try:
+                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {schema.BUSY_TIMEOUT_MS}")
             size_bytes = wal.stat().st_size
         except (sqlite3.Error, OSError) as error:
             _log.warning("store checkpoint failed", error=str(error))
             busy, size_bytes = 1, self._checkpoint_at_bytes
         self._checkpoint_at_bytes = size_bytes + CHECKPOINT_RETRY_BYTES if busy else MAX_WAL_BYTES
 
-    @staticmethod
-    def _answer_rest(group: Sequence[_Call | _Job]) -> None:
-        """A caller that a mistake left without an answer gets one."""
-        for task in group:
-            if not task.future.done():
-                task.future.set_exception(NearshoreError("The store made a mistake.", "Please report this."))
+
+def _refuse(tasks: Iterable[_Call | _Job], error: Callable[[], NearshoreError]) -> None:
+    """Fail those that have no answer yet."""
+    for task in tasks:
+        with contextlib.suppress(InvalidStateError):  # it has its answer, or its caller has left
+            task.future.set_exception(error())
