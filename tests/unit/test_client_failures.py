@@ -1,0 +1,90 @@
+"""What a failed call becomes in the client: the server's error by its reason, else one of the code's branch."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from nearshore import errors
+from nearshore.client.failures import ServerUnreachableError, error_of
+from nearshore.wire import DETAILS_KEY, ERROR_DOMAIN
+
+
+def trailing(reason: str, domain: str = ERROR_DOMAIN, **metadata: str) -> list[tuple[str, str | bytes]]:
+    """Trailing metadata with this reason behind another detail, among other keys."""
+    packed = []
+    for detail in (RetryInfo(), ErrorInfo(reason=reason, domain=domain, metadata=metadata)):
+        packed.append(Any())
+        packed[-1].Pack(detail)
+    return [("x-request-id", "id"), (DETAILS_KEY, Status(details=packed).SerializeToString())]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "kind"),
+    [
+        (StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND", errors.CollectionNotFoundError),
+        (StatusCode.FAILED_PRECONDITION, "WRITE_TOKEN_EXPIRED", errors.WriteTokenExpiredError),
+        (StatusCode.UNAVAILABLE, "COMMIT_OUTCOME_UNKNOWN", errors.CommitUnknownError),
+        (StatusCode.UNAVAILABLE, "UNAVAILABLE", errors.UnavailableError),
+        (StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL", errors.StorageFullError),
+        (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", errors.OverloadedError),
+        (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", errors.DeadlineError),
+        (StatusCode.INTERNAL, "INTERNAL", errors.NearshoreError),
+    ],
+)
+def test_a_reason_names_its_class(code: StatusCode, reason: str, kind: type[errors.NearshoreError]) -> None:
+    """The reason decides, not the code: one code has several, and not all of them may be retried."""
+    error = error_of(code, "Message. Remedy.", trailing(reason, field="ids"), "target")
+    assert type(error) is kind
+    assert error.reason == reason
+    assert str(error) == "Message. Remedy."
+    assert error.metadata == {"field": "ids"}
+
+
+@pytest.mark.parametrize(
+    ("code", "branch"),
+    [
+        (StatusCode.INVALID_ARGUMENT, errors.InvalidArgumentError),
+        (StatusCode.NOT_FOUND, errors.NotFoundError),
+        (StatusCode.ALREADY_EXISTS, errors.AlreadyExistsError),
+        (StatusCode.FAILED_PRECONDITION, errors.PreconditionError),
+        (StatusCode.ABORTED, errors.HistoryChangedError),
+        (StatusCode.RESOURCE_EXHAUSTED, errors.OverloadedError),
+        (StatusCode.DEADLINE_EXCEEDED, errors.DeadlineError),
+        (StatusCode.DATA_LOSS, errors.CorruptionError),
+        (StatusCode.CANCELLED, errors.NearshoreError),
+        (StatusCode.UNIMPLEMENTED, errors.NearshoreError),
+    ],
+)
+def test_a_bare_code_becomes_its_branch(code: StatusCode, branch: type[errors.NearshoreError]) -> None:
+    """What gRPC refuses by itself is caught by branch; its reason says that it is gRPC's, not the server's word."""
+    error = error_of(code, "too large", None, "target")
+    assert isinstance(error, branch)
+    assert error.reason == f"GRPC_{code.name}"
+    assert (error.message, error.metadata) == ("too large", {})
+
+
+def test_no_server_is_told_by_its_address() -> None:
+    """UNAVAILABLE without a reason is a connection that failed: the message names where to, and what to do."""
+    error = error_of(StatusCode.UNAVAILABLE, "connection refused", [], "host:1")
+    assert isinstance(error, ServerUnreachableError)
+    assert error.metadata == {"target": "host:1"}
+    assert "host:1" in str(error)
+    assert "connection refused" in str(error)
+    assert "nearshore serve" in str(error)
+
+
+def test_a_reason_of_another_service_is_not_ours() -> None:
+    """A proxy's ErrorInfo has a domain of its own; the same word there means something else."""
+    error = error_of(StatusCode.NOT_FOUND, "x", trailing("COLLECTION_NOT_FOUND", domain="proxy.example"), "target")
+    assert type(error) is not errors.CollectionNotFoundError
+    assert isinstance(error, errors.NotFoundError)
+    assert error.reason == "GRPC_NOT_FOUND"
+
+
+def test_a_call_without_details_says_its_code() -> None:
+    """There is always a message."""
+    assert str(error_of(StatusCode.ABORTED, None, None, "target")) == "ABORTED"
