@@ -6,6 +6,6 @@ from nearshore.replica.replica import Replica as Replica
 from nearshore.replica.replicas import ReplicaClosedError as ReplicaClosedError
 from nearshore.replica.replicas import Replicas as Replicas
 from nearshore.replica.view import LoadProgress as LoadProgress
-from nearshore.replica.view import ReadState as ReadState
+from nearshore.replica.view import ReplicaState as ReplicaState
 from nearshore.replica.view import ReplicaView as ReplicaView
 from nearshore.replica.view import Status as Status

@@ -17,7 +17,7 @@ from nearshore.index.filters import Filter
 from nearshore.records import Collection, WriteToken
 from nearshore.replica.mirror import Mirror
 from nearshore.replica.pace import Pace
-from nearshore.replica.view import LoadProgress, ReadState, ReplicaView, Status
+from nearshore.replica.view import LoadProgress, ReplicaState, ReplicaView, Status
 from nearshore.replica.waiters import Waiters, other_history
 from nearshore.store.base import Cursor
 
@@ -69,10 +69,10 @@ class Replica:
             raise IndexLoadingError(self.collection.spec.name)
         return view
 
-    def state(self, view: ReplicaView | None = None) -> ReadState:
+    def state(self, view: ReplicaView | None = None) -> ReplicaState:
         """How true an answer from `view` (or from the newest) is."""
         view = view or self.view()
-        return ReadState(
+        return ReplicaState(
             position=view.position,
             tag=view.tag,
             commit_at=view.commit_at,

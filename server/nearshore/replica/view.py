@@ -42,7 +42,7 @@ class ReplicaView:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadState:
+class ReplicaState:
     """How true an answer is: what every search and read reports beside its result."""
 
     position: int
@@ -63,7 +63,7 @@ class ReadState:
 class Status:
     """What an operator wants to know about one collection on this replica."""
 
-    state: ReadState
+    state: ReplicaState
     documents: int
     sealed_rows: int  # in the graph, dead ones included
     tail_rows: int  # beside it, scanned exactly
