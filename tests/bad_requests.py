@@ -290,6 +290,12 @@ TABLE = [
     Bad("no texts", embed(), "BATCH_SIZE_OUT_OF_RANGE", "Send 1 to 8"),
     Bad("nine texts", embed(*"abcdefghi"), "BATCH_SIZE_OUT_OF_RANGE", "Send 1 to 8"),
     Bad("no texts to tokenize", embedding.TokenizeRequest(), "BATCH_SIZE_OUT_OF_RANGE", "Send 1 to 8"),
+    Bad(
+        "9 kB to tokenize in all",
+        embedding.TokenizeRequest(texts=["x" * 4_500] * 2),
+        "TEXT_TOO_LARGE",
+        "send fewer texts a call",
+    ),
     Bad("text to embed too long", embed("a", LONG, truncation=TRUNCATION_REFUSE), "TEXT_TOO_LONG", "Text 1"),
     Bad("text to embed of 9 kB", embed("x" * 9_000), "TEXT_TOO_LARGE", "split it"),
     Bad("model not served", embed("a", model="models/other"), "MODEL_NOT_SERVED", "models/tiny", MISSING),

@@ -138,7 +138,9 @@ class LimitSettings(_Section):
     max_limit: int = Field(default=1_000, ge=1, description="Hits that one search returns at most.")
     max_window: int = Field(default=10_000, ge=1, description="offset + limit of one search at most.")
     max_text_bytes: int = Field(
-        default=1 << 20, ge=1, description="Bytes of UTF-8 in one document's title and text, or query."
+        default=1 << 20,
+        ge=1,
+        description="Bytes of UTF-8 in one text, in title and text of a document, or in a Tokenize call.",
     )
     max_metadata_keys: int = Field(default=64, ge=0, description="Metadata keys of one document.")
     max_metadata_bytes: int = Field(default=64 << 10, ge=0, description="Bytes of one document's metadata.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from nearshore_indexer.sinks import ServerSink
 from nearshore_indexer.sources import Format, Reader, check_sources
 
 BATCH_DOCUMENTS = 500
+_CALL_CHARACTERS = 1 << 18  # of one Tokenize call: at most 1 MiB, the default of limits.max_text_bytes
 BATCH_BYTES = 16 << 20
 CALL_TIMEOUT_S = 600.0  # a thousand long texts wait behind eleven thousand others
 SHOWN_REJECTIONS = 20
@@ -161,7 +163,8 @@ def count_through(client: Client, texts: Sequence[str]) -> list[int]:
     """Tokens of each text as the server's model counts them, without the special tokens around it."""
     counts: list[int] = []
     (around,) = (len(each.ids) for each in client.tokenize([""]).texts)
-    for start in range(0, len(texts), BATCH_DOCUMENTS):
-        tokenized = client.tokenize(texts[start : start + BATCH_DOCUMENTS])
-        counts += [len(each.ids) - around for each in tokenized.texts]
+    while len(counts) < len(texts):
+        waiting = texts[len(counts) : len(counts) + BATCH_DOCUMENTS]
+        fitting = sum(characters <= _CALL_CHARACTERS for characters in itertools.accumulate(map(len, waiting)))
+        counts += [len(each.ids) - around for each in client.tokenize(waiting[: fitting or 1]).texts]
     return counts

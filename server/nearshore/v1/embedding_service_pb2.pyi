@@ -151,7 +151,7 @@ class TokenizeRequest(_message.Message):
     """Default: the bundle's own mode."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to limits.max_texts texts."""
+        """1 to limits.max_texts texts, limits.max_text_bytes (default 1 MiB) in all."""
 
     def __init__(
         self,

@@ -190,7 +190,9 @@ class SearchResponse(_message.Message):
     """Seconds the server spent in the index, filter included."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """Closest first; equal scores in the order of their ids."""
+        """Closest first; equal scores in the order of their ids. Of equal scores at the end of the window up to 1,000 more
+        are looked at for that; where still more tie, which of them come in is the index's choice.
+        """
 
     @_builtins.property
     def vectors(self) -> _values_pb2.Vectors:
