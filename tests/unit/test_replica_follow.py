@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
 from collections.abc import Iterator
@@ -199,6 +200,57 @@ def test_a_full_disk_holds_the_feed_up(world: World, monkeypatch: pytest.MonkeyP
     world.settle()
     assert world.replica.view().position == 2
     world.check()
+
+
+def open_files(folder: Path) -> list[str]:
+    """The files under `folder` that this process holds open."""
+    gc.collect()
+    links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return sorted(link.removesuffix(" (deleted)") for link in links if link.startswith(str(folder)))
+
+
+def working_files(world: World) -> list[Path]:
+    return sorted(path for path in (world.folder / "scratch").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("full", ["nearshore.index.rows.Rows.reserve", "nearshore.replica.payload.Payload.caught_up"])
+def test_a_rebuild_that_does_not_fit_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    """When the disk fills up as a rebuild is put to use, its files go and the feed is followed on."""
+    for version in range(4):
+        world.write([upsert(key, version) for key in range(40)])
+        world.settle() if version < 3 else world.apply()
+    held, named = open_files(world.folder), working_files(world)
+    world.builder.run_one()
+    assert world.replica.status().dead_rows > 100
+
+    def fail(*_: object) -> None:
+        raise StorageFullError("a test")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(full, fail)
+        world.follower.step()
+    assert not world.replica.status().building
+    assert (open_files(world.folder), working_files(world)) == (held, named)
+    world.write([upsert(50, 9), delete(3)])
+    world.apply()
+    assert world.replica.view().position == max(world.expected)
+    world.check()
+
+
+@pytest.mark.parametrize("ends", ["before", "after"])
+def test_a_build_that_nobody_adopts_keeps_no_file(world: World, ends: str) -> None:
+    """A build that ends shortly before its collection goes, or after that, leaves no file behind, open or on disk."""
+    for version in range(4):
+        world.write([upsert(key, version) for key in range(40)])
+        world.settle() if version < 3 else world.apply()
+    held = open_files(world.folder)
+    if ends == "before":
+        world.builder.run_one()
+        assert len(open_files(world.folder)) > len(held)
+    world.follower.drop()
+    world.builder.run_one()
+    assert not working_files(world)
+    assert set(open_files(world.folder)) <= set(held), "the last view may be read to its end"
 
 
 def test_an_absent_store_leaves_the_view_in_place(world: World) -> None:

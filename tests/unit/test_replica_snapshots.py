@@ -237,6 +237,38 @@ def test_a_save_that_fails_keeps_the_older_snapshot(world: World, monkeypatch: p
     assert candidates(world.snapshots)[0] not in before
 
 
+@pytest.mark.parametrize("when", ["queued", "running"])
+def test_a_deleted_collection_leaves_no_snapshot(world: World, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """A snapshot that was due before its collection was deleted leaves nothing, even when it is written after that."""
+    world.restart()
+    world.write([upsert(7, 7)])
+    world.apply()
+    assert world.builder.tasks, "a snapshot is due"
+    if when == "queued":
+        world.follower.drop()
+    else:
+        made = Path.mkdir
+
+        def drop_first(path: Path, *arguments: Any, **named: Any) -> None:
+            if path.parent == world.snapshots:
+                world.follower.drop()
+            made(path, *arguments, **named)
+
+        monkeypatch.setattr(Path, "mkdir", drop_first)
+    world.builder.run_one()
+    assert not world.snapshots.exists()
+
+
+def test_a_snapshot_that_the_builder_never_came_to_is_written_at_the_end(world: World) -> None:
+    """At a clean end the rows of a save that was still queued are saved."""
+    world.restart()
+    world.write([upsert(7, 7)])
+    world.apply()
+    assert world.builder.tasks, "a snapshot is due"
+    assert world.follower.save_last(1 << 30) > 0
+    assert restarted_rows(world) == 0
+
+
 def restore(world: World, backup: Path) -> None:
     """Put an older copy of the database in place, as an operator would, under the running follower."""
     world.store.inner.close()

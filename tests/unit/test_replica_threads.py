@@ -22,6 +22,7 @@ from nearshore.errors import (
 )
 from nearshore.records import Collection, CollectionSpec, IndexKind, WriteToken, new_tag
 from nearshore.replica import Replica, ReplicaClosedError, Replicas
+from nearshore.replica.builder import Builder
 from nearshore.store.sqlite import SqliteStore
 from tests.replica_world import (
     SMALL,
@@ -288,6 +289,32 @@ def test_a_dead_builder_thread_is_told(running: Running, monkeypatch: pytest.Mon
     monkeypatch.setattr(running.replicas._around.builder, "_on_death", lambda error: dead.set())
     running.write(*range(30))
     assert dead.wait(WAIT_S)
+
+
+class Gate:
+    """A task that tells when it runs, and ends when it is let through."""
+
+    def __init__(self) -> None:
+        self.running, self.open = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        self.running.set()
+        self.open.wait(WAIT_S)
+
+
+def test_closing_the_builder_waits_for_the_present_task_only() -> None:
+    """Tasks that still queue when the builder is closed are not run."""
+    deaths: list[BaseException] = []
+    builder, present, later = Builder(deaths.append), Gate(), Gate()
+    builder.start()
+    builder.submit(present, lambda: None)
+    assert present.running.wait(WAIT_S)
+    builder.submit(later, lambda: None)
+    assert not builder.close(0.0)
+    present.open.set()
+    assert builder.close(WAIT_S)
+    assert not later.running.is_set()
+    assert deaths == _HEALTHY
 
 
 def test_delete_takes_effect_in_every_way_of_reading(running: Running) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -33,9 +34,15 @@ class Builder:
         self._tasks.put((task, on_done))
 
     def close(self, grace_s: float) -> bool:
-        """Stop after the present task; wait for that at most grace_s. Returns whether the thread has ended."""
+        """Stop after the present task; wait for that at most grace_s. Returns whether the thread has ended.
+
+        Tasks that still queue are never run.
+        """
         if not self._thread.is_alive():
             return True
+        while not self._tasks.empty():
+            with contextlib.suppress(queue.Empty):  # the thread took it first
+                self._tasks.get_nowait()
         self._tasks.put(None)
         self._thread.join(grace_s)
         return not self._thread.is_alive()

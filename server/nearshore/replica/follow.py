@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from nearshore.errors import CollectionNotFoundError, HistoryChangedError, NearshoreError
+from nearshore.errors import CollectionNotFoundError, HistoryChangedError, NearshoreError, StorageFullError
 from nearshore.index import BuildCancelled
 from nearshore.replica import snapshots
 from nearshore.replica.builder import Builder
@@ -213,11 +212,16 @@ class Follower:
         task = mirror.building
         if task is None or not task.finished:
             return
+        first = mirror.sealed_rows == 0
+        rows = None
+        try:
+            if task.error is None:
+                rows = mirror.adopt(task)
+        except (StorageFullError, OSError) as error:  # what was written meanwhile does not fit beside the old files
+            task.error = error
         if task.error is not None:
             self._give_up(mirror, task)
             return
-        first = mirror.sealed_rows == 0
-        rows = mirror.adopt(task)
         self._publish(mirror, rows)
         if first or rows is not None:
             self._saver.hurry()
@@ -236,7 +240,7 @@ class Follower:
     def drop(self) -> None:
         """The collection was deleted: fail who waits, remove the files."""
         self.close(CollectionNotFoundError(self.replica.collection.spec.name))
-        shutil.rmtree(self._saver.root, ignore_errors=True)
+        self._saver.delete()
 
     def save_last(self, budget_bytes: int) -> int:
         """At a clean end, write a snapshot if that is worth it and fits. Returns the bytes it took."""

@@ -57,8 +57,9 @@ class Mirror:
         """An empty mirror at position 0 with its working files in `folder`."""
         folder.mkdir(parents=True)
         spec = collection.spec
+        payload = Payload(OpenFile(payload_path(folder)))  # first: closed by itself should the segment fail
         segment = Segment(folder, dimensions=spec.dimensions, metric=spec.metric, kind=spec.index_kind, options=options)
-        return cls(segment, Payload(OpenFile(payload_path(folder))), folder, lock)
+        return cls(segment, payload, folder, lock)
 
     def restore(self, row_ids: list[str], directory: Directory, cursor: Cursor, commit_at: datetime | None) -> None:
         """Stand where a snapshot stood: ids by row, dead ones too, and the feed position."""
@@ -140,7 +141,7 @@ class Mirror:
     def adopt(self, task: BuildTask) -> dict[str, int] | None:
         """Take in a build that ended well. Returns the renumbered directory to publish with it, or None: rows stay.
 
-        Raises StorageFullError or OSError, changing nothing; then it can be tried again.
+        Raises StorageFullError or OSError, changing nothing; then abandon it.
         """
         if task.built is None:
             raise RuntimeError("only a build that ended well can be adopted") from task.error
@@ -162,14 +163,16 @@ class Mirror:
         return self.directory.renumbered(old_to_new.tolist())
 
     def abandon_build(self) -> None:
-        """Forget the build that is out; it may be planned again."""
+        """Forget the build that is out, and its files; it may be planned again."""
+        if self.building is not None:
+            self.building.discard()
         self.building = None
         self._segment.abandon()
 
     def close(self) -> None:
         """Drop the working files; views that are still held stay good."""
         if self.building is not None:
-            self.building.plan.cancel()
+            self.building.discard()
         self._segment.close()
         self._payload.discard()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -188,6 +191,8 @@ class BuildTask:
         self.finished = False
         self.seconds = 0.0
         self._payload = payload
+        self._lock = threading.Lock()
+        self._discarded = False
 
     def run(self) -> None:
         """Build; touches nothing that the follower writes. A want of memory or disk is left in `error`."""
@@ -199,4 +204,22 @@ class BuildTask:
         except (BuildCancelled, StorageFullError, OSError, MemoryError) as error:
             self.error = error
         self.seconds = time.monotonic() - started
-        self.finished = True
+        with self._lock:
+            self.finished = True
+            if self._discarded:
+                self._remove()
+
+    def discard(self) -> None:
+        """Nobody will adopt this: end soon, and leave no file, open or on disk."""
+        self.plan.cancel()
+        with self._lock:
+            self._discarded = True
+            if self.finished:
+                self._remove()
+
+    def _remove(self) -> None:
+        if self.built is not None and self.built.compacted is not None:
+            self.built.compacted.rows.remove()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        self.built = self.compacted = None

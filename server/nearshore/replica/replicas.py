@@ -88,10 +88,11 @@ class Replicas:
         followers = self._all()
         for follower in followers:
             follower.cancel_build()
-        self._around.builder.close(_BUILD_GRACE_S)
+        ended = self._around.builder.close(_BUILD_GRACE_S)
         budget = self._around.options.close_snapshot_bytes
         for follower in followers:
-            budget -= follower.save_last(budget)
+            if ended:  # else it may be writing to the same folder
+                budget -= follower.save_last(budget)
             follower.close(ReplicaClosedError())
         with self._lock:
             self._followers, self._names = {}, {}
@@ -160,7 +161,7 @@ class Replicas:
                 wake = partial(self._woken_by, collection.id)
                 follower = Follower(Replica(collection, wake), self._around, wake)
                 if empty:
-                    follower.begin_empty()
+                    self._attempt(follower.begin_empty)  # it exists: what fails now, the follower thread tries again
                 self._followers[collection.id] = follower
             self._names[collection.spec.name] = collection.id
         self._woken_by(collection.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,22 +32,35 @@ class SaveTask:
         self.changed_rows = changed_rows
         self.failed = False
         self.finished = False
+        self._deleted = threading.Event()
         self._view = view
         self._collection = collection
         self._root = root
 
+    def delete(self) -> None:
+        """The collection was deleted: leave nothing on disk, whether this has run, runs, or is still to run."""
+        self._deleted.set()
+        shutil.rmtree(self._root, ignore_errors=True)
+
     def run(self) -> None:
         """Write it."""
+        if not self._deleted.is_set():
+            self._write()
+        if self._deleted.is_set():
+            shutil.rmtree(self._root, ignore_errors=True)
+        self.finished = True
+
+    def _write(self) -> None:
         started, bound = time.monotonic(), log.bind(collection=self._collection.spec.name)
         try:
             folder = snapshots.write(self._view, self._collection, self._root)
         except (StorageFullError, OSError) as error:
             self.failed = True
-            bound.error("snapshot not written, the older one stays", error=str(error))
+            if not self._deleted.is_set():
+                bound.error("snapshot not written, the older one stays", error=str(error))
         else:
             seconds = round(time.monotonic() - started, 3)
             bound.info("snapshot written", folder=str(folder), position=self._view.position, seconds=seconds)
-        self.finished = True
 
 
 class Saver:
@@ -116,9 +130,14 @@ class Saver:
         if self._task is not None:
             if not self._task.finished:
                 return False
-            mirror.changed_rows += self._task.changed_rows if self._task.failed else 0
-            self._task = None
+            self._count_again(mirror)
         return self._worth_it(mirror) and (self._hurry or now - self._saved_at >= self._options.snapshot_interval_s)
+
+    def _count_again(self, mirror: Mirror) -> None:
+        """Forget the task that is out; the rows that it did not save are still to be saved."""
+        task, self._task = self._task, None
+        if task is not None and (task.failed or not task.finished):
+            mirror.changed_rows += task.changed_rows
 
     def take(self, mirror: Mirror, now: float) -> SaveTask:
         """The snapshot to write now; the next one counts from here."""
@@ -132,10 +151,20 @@ class Saver:
         return view.position > 0 and mirror.changed_rows >= least
 
     def save_last(self, mirror: Mirror, budget_bytes: int) -> int:
-        """Write a snapshot in this thread if it is worth it and not too large. Returns the bytes it took."""
+        """Write a snapshot in this thread if it is worth it and not too large. Returns the bytes it took.
+
+        The builder thread has ended: a task that it did not come to will never run.
+        """
+        self._count_again(mirror)
         view = self._replica.view()
         size = snapshots.size_bytes(view)
         if not self._worth_it(mirror) or size > budget_bytes:
             return 0
         SaveTask(view, self._replica.collection, self.root, mirror.changed_rows).run()
         return size
+
+    def delete(self) -> None:
+        """Remove all snapshots of a deleted collection, also one that is being written."""
+        if self._task is not None:
+            self._task.delete()
+        shutil.rmtree(self.root, ignore_errors=True)
