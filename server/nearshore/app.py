@@ -17,7 +17,7 @@ import structlog
 from grpc import aio
 
 from nearshore import __version__, logs, threads
-from nearshore.assembly import Threads, make_parts, open_embedder, open_store, replica_options
+from nearshore.assembly import Threads, allow_open_files, make_parts, open_embedder, open_store, replica_options
 from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
@@ -43,6 +43,7 @@ def run(settings: Settings) -> ExitCode:
     """Serve until a signal or a failure ends it. What can go wrong at the start is one logged line, no traceback."""
     logs.configure(settings.log.level, settings.log.format)
     faulthandler.enable()
+    allow_open_files(settings)
     try:
         return asyncio.run(_serve_until_signalled(Process(settings)))
     except NearshoreError as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+
+import structlog
 
 from nearshore.bundle import load_bundle
 from nearshore.documents.collections import Collections
@@ -19,6 +23,27 @@ from nearshore.search.searcher import Searcher
 from nearshore.service.server import Parts
 from nearshore.settings import Settings
 from nearshore.store.sqlite import SqliteStore
+
+FILES_PER_COLLECTION = 4  # rows and payload, twice while the index is rebuilt
+FILES_BESIDE = 256  # connections of callers and of the store, libraries
+
+log = structlog.get_logger(__name__)
+
+
+def allow_open_files(settings: Settings) -> None:
+    """Let this process open as many files as the system lets it; log where that is few for limits.max_collections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems say "unlimited" and then refuse it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    wanted = FILES_BESIDE + FILES_PER_COLLECTION * settings.limits.max_collections
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        log.warning(
+            "The system lets this process open few files for limits.max_collections",
+            open_files=soft,
+            wanted=wanted,
+            remedy="Raise the hard limit of open files (ulimit -Hn, LimitNOFILE), or lower limits.max_collections.",
+        )
 
 
 def open_store(settings: Settings, on_death: Callable[[BaseException], None]) -> SqliteStore:

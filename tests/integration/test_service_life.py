@@ -1,7 +1,9 @@
 """How a server process begins and ends: order, exit codes, and one clear line where it cannot start."""
 
 import asyncio
+import contextlib
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nearshore import app
@@ -179,6 +182,36 @@ def test_a_dead_follower_ends_the_process(tmp_path: Path, model_dir: Path, monke
     settings = make_settings(tmp_path / "data", model_dir)
     process = app.Process(settings, on_serving=lambda _: told[0](RuntimeError("the follower died")))
     assert asyncio.run(process.serve()) is ExitCode.CRASHED
+
+
+def test_it_takes_all_file_handles_that_it_may_have(server_process: Start) -> None:
+    """The usual soft limit is too low for a thousand collections, and raising it needs nobody's permission."""
+    process = server_process(prefix=["sh", "-c", 'ulimit -Sn 128 && exec "$@"', "sh"])
+    process.address()
+    soft, hard = resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard > 128
+
+
+def test_out_of_file_handles_it_goes_on(server_process: Start) -> None:
+    """The log warns at the start; what needs a handle is refused or late, never the end, and comes with room again."""
+    process = server_process(prefix=["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"])
+    warning = process.wait_for("The system lets this process open few files for limits.max_collections")
+    assert (warning["open_files"], warning["wanted"]) == (128, 4_256)
+    with Client(process.address()) as client:
+        client.wait_ready()
+        for n in range(80):
+            with contextlib.suppress(NearshoreError):
+                client.create_collection(f"c{n}", dimensions=2)
+        assert "Too many open files" in process.wait_for("following is held up, serving what is loaded")["detail"]
+        existing = [each.name for each in client.list_collections()]
+        for name in existing[1:]:
+            client.delete_collection(name)
+        client.create_collection("after", dimensions=2)
+        client.upsert("after", [Document("a", "cat")], vectors=np.ones((1, 2), np.float32))
+        assert client.count("after") == 1
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait() == ExitCode.OK
+    assert not any("Traceback" in line for line in process.lines)
 
 
 @pytest.mark.parametrize("entry", ["nearshore.app", "nearshore.cli.main"])

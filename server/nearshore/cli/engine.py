@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from nearshore.assembly import Threads, make_parts, open_embedder, open_store, replica_options
+from nearshore.assembly import Threads, allow_open_files, make_parts, open_embedder, open_store, replica_options
 from nearshore.embedding import usable_cores
 from nearshore.errors import ServiceError
 from nearshore.replica import Replicas
@@ -39,6 +39,7 @@ class Engine:
         """Open everything; a with block closes it. Raises DataFolderLockedError and what the parts raise."""
         self.died = threading.Event()
         self._death: BaseException | None = None
+        allow_open_files(settings)
         with contextlib.ExitStack() as opened:
             opened.callback(FolderLock.acquire(settings.data_dir).release)
             store = open_store(settings, self._die)
