@@ -6,12 +6,15 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from nearshore.embedding import Embedder, Embeddings
-from nearshore.search.requests import SearchRequest
-from tests.engine import Engine, tiny_embedder
+from nearshore.search import ranking
+from nearshore.search.requests import BatchSearchRequest, SearchRequest
+from tests.engine import DIMENSIONS, Engine, packed, tiny_embedder
 
 WAIT_S = 30.0
 
@@ -43,3 +46,35 @@ def test_a_caller_that_leaves_while_its_query_is_tokenized_stops_the_work(
     with tiny_embedder(tmp_path / "models") as embedder, Engine(tmp_path / "data", {"tiny": embedder}) as engine:
         engine.run(leave(engine, engine.create("c", model="models/tiny")))
         assert cancelled.wait(WAIT_S)
+
+
+def test_a_batch_lets_other_searches_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that comes after batches which occupy every thread is answered before they are."""
+    rank = ranking.rank
+    answered: list[str] = []
+
+    async def ask(engine: Engine, collection: str) -> None:
+        loop = asyncio.get_running_loop()
+        begun = asyncio.Event()
+
+        def watched(*arguments: Any) -> ranking.Ranked:
+            loop.call_soon_threadsafe(begun.set)
+            return rank(*arguments)
+
+        monkeypatch.setattr("nearshore.search.answering.rank", watched)
+        search = SearchRequest(collection, vector=packed(np.ones((1, DIMENSIONS), np.float32)))
+        batch = BatchSearchRequest(collection, [search] * 256)
+        tasks: list[asyncio.Task[Any]] = [
+            asyncio.create_task(engine.searcher.batch(batch), name="batch") for _ in range(8)
+        ]
+        await begun.wait()
+        tasks.append(asyncio.create_task(engine.searcher.search(search), name="single"))
+        for task in tasks:
+            task.add_done_callback(lambda done: answered.append(done.get_name()))
+        await asyncio.gather(*tasks)
+
+    with Engine(tmp_path) as engine:
+        collection = engine.create("c")
+        engine.put(collection, ["a"], np.ones((1, DIMENSIONS), np.float32))
+        engine.run(ask(engine, collection))
+    assert answered[0] == "single"

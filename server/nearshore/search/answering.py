@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from nearshore.documents.errors import DocumentNotFoundError
 from nearshore.documents.limits import Limits
 from nearshore.documents.reading import answer_bytes, check_answer_bytes, may_overflow, read_state, with_parts
 from nearshore.documents.requests import Vectors
+from nearshore.documents.waiting import check_deadline
 from nearshore.index.filters import Filter
 from nearshore.records import F32, ReadState
 from nearshore.replica import Replica, ReplicaView
@@ -35,21 +36,20 @@ def answer_queries(
     queries: Sequence[Query],
     embedded: Sequence[QueryVector | None],
     limits: Limits,
-    proceed: Callable[[], None],
-) -> list[SearchAnswer]:
-    """One answer a query, all from one view. embedded: one entry a query, None unless it is text.
+    deadline: float | None,
+) -> Iterator[SearchAnswer]:
+    """One answer a query, each computed when it is asked for, all from one view that is taken with the first.
 
-    proceed is called between queries and raises when nobody waits any more. Raises DocumentNotFoundError and
-    AnswerTooLargeError.
+    embedded: one entry a query, None unless it is text. Raises DocumentNotFoundError, AnswerTooLargeError and
+    DeadlineError.
     """
     view, self_rows = _view_and_rows(replica, queries)
     state = read_state(replica, view)
     masks: dict[Filter, Mask | None] = {}
-    answers: list[SearchAnswer] = []
     dimensions, size = replica.collection.spec.dimensions, 0
     count_bytes = may_overflow(sum(query.limit for query in queries), dimensions, limits)
     for query, made, self_row in zip(queries, embedded, self_rows, strict=True):
-        proceed()
+        check_deadline(deadline, "the search was done")
         started = time.perf_counter()
         ranked = rank(view, query, _vector(view, query, made, self_row), _mask(view, query, masks), self_row)
         index_s = time.perf_counter() - started
@@ -60,8 +60,7 @@ def answer_queries(
         if count_bytes:
             size += sum(answer_bytes(hit.document, query.parts, dimensions) for hit in answer.hits)
             check_answer_bytes(size, limits)
-        answers.append(answer)
-    return answers
+        yield answer
 
 
 def _answer(
