@@ -565,3 +565,40 @@ def test_a_collection_that_is_being_loaded_can_be_described(tmp_path: Path) -> N
         with pytest.raises(UnavailableError) as caught:
             engine.run(engine.documents.count(CountRequest(collection)))
         assert caught.value.reason == "INDEX_LOADING"
+
+
+def test_collections_are_listed_before_the_first_look_at_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server just started lists what the store holds, and does not say that there is nothing when it cannot ask."""
+    with Engine(tmp_path) as engine:
+        collection = engine.create("c")
+    with Engine(tmp_path, following=False) as engine:
+
+        def away(_: object) -> None:
+            raise UnavailableError("The store is away.")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("nearshore.store.sqlite.SqliteStore.list_collections", away)
+            with pytest.raises(UnavailableError):
+                engine.run(engine.collections.list(ListCollectionsRequest()))
+        (listed,) = engine.run(engine.collections.list(ListCollectionsRequest())).collections
+        assert (listed.name, listed.status.building) == (collection, True)
+
+
+def test_a_write_that_meets_the_deletion_of_its_collection_names_it(tmp_path: Path, embedder: Embedder) -> None:
+    """The store knows a collection by number; the caller is told the name that it sent."""
+    with Engine(tmp_path, {"tiny": embedder}, following=False) as engine:
+        for name, model in (("plain", ""), ("texts", "models/tiny")):
+            collection = engine.create(name, model=model)
+            engine.store.delete_collection(engine.replicas.get(name).collection.id)
+            one = None if model else packed(np.ones((1, DIMENSIONS), np.float32))
+            calls = [
+                engine.documents.upsert(UpsertRequest(collection, [DocumentInput("a", "cat")], one)),
+                engine.documents.delete(DeleteRequest(collection, ids=["a"])),
+                engine.collections.delete(collection),
+            ]
+            for call in calls:
+                with pytest.raises(CollectionNotFoundError) as caught:
+                    engine.run(call)
+                assert caught.value.metadata["collection"] == name

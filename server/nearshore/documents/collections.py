@@ -55,12 +55,12 @@ class Collections:
         return await in_thread(self._executor, lambda: _described(self._replicas.get(bare)))
 
     async def list(self, request: ListCollectionsRequest) -> ListCollectionsAnswer:
-        """One page of collections by name. Raises PageSizeError, InvalidPageTokenError."""
+        """One page of collections by name. Raises PageSizeError, InvalidPageTokenError and the store's errors."""
         after = page_start(_SCOPE, request.page_token)
         size = page_size(request.page_size)
 
         def page() -> ListCollectionsAnswer:
-            following = [each for each in self._replicas.list() if each.collection.spec.name > after]
+            following = [each for each in self._replicas.complete_list() if each.collection.spec.name > after]
             shown = [_described(each) for each in following[:size]]
             last = following[size - 1].collection.spec.name if len(following) > size else ""
             return ListCollectionsAnswer(shown, page_token(_SCOPE, last) if last else "")
@@ -75,7 +75,7 @@ class Collections:
     def _create(self, spec: CollectionSpec) -> Replica:
         with self._creating:
             exists = self._replicas.known(spec.name) is not None  # then the store says so, be there room or not
-            if not exists and len(self._replicas.list()) >= self._limits.max_collections:
+            if not exists and len(self._replicas.complete_list()) >= self._limits.max_collections:
                 raise TooManyCollectionsError(
                     f"There are {self._limits.max_collections:,} collections, as many as the server allows.",
                     "Delete one, tell tenants apart by metadata and filters, or raise limits.max_collections.",

@@ -13,7 +13,15 @@ from nearshore.documents.errors import FieldNotAllowedError, IdsOrFilterError
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.page_tokens import page_size, page_start, page_token
-from nearshore.documents.reading import answer_bytes, check_answer_bytes, find_replica, reach, read_state, with_parts
+from nearshore.documents.reading import (
+    answer_bytes,
+    check_answer_bytes,
+    find_replica,
+    naming,
+    reach,
+    read_state,
+    with_parts,
+)
 from nearshore.documents.requests import (
     CountAnswer,
     CountRequest,
@@ -61,11 +69,12 @@ class Documents:
         WriteOutcomePendingError nothing was written.
         """
         replica = await self._replica(request.collection)
-        plan = await begun_in_thread(
-            self._executor,
-            partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
-            UpsertPlan.give_up,
-        )
+        with naming(replica):
+            plan = await begun_in_thread(
+                self._executor,
+                partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
+                UpsertPlan.give_up,
+            )
         if plan.repeated is not None:
             return UpsertAnswer(plan.repeated.commit.token.encode(), (), 0)
         truncated: tuple[int, ...] = ()
@@ -207,8 +216,9 @@ class Documents:
         await turn_of(replica.pace.turn(), deadline)
         check_deadline(deadline, "the write began")
         store, collection = self._store, replica.collection
-        write = await in_thread(self._executor, lambda: store.write(collection.id, changes(), request_id, digest))
-        return await outcome_of(write, deadline)
+        with naming(replica):
+            write = await in_thread(self._executor, lambda: store.write(collection.id, changes(), request_id, digest))
+            return await outcome_of(write, deadline)
 
 
 def _matching_deletes(replica: Replica, wanted: Filter) -> list[Delete]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +15,7 @@ from nearshore.documents.names import collection_id
 from nearshore.documents.requests import Parts
 from nearshore.documents.sizes import size_bytes
 from nearshore.documents.waiting import in_thread, result_of
-from nearshore.errors import DeadlineError
+from nearshore.errors import CollectionNotFoundError, DeadlineError
 from nearshore.records import Document, ReadState, WriteToken, metadata_size_bytes
 from nearshore.replica import Replica, Replicas, ReplicaView
 
@@ -30,6 +31,15 @@ async def find_replica(replicas: Replicas, name: str, field: str, executor: Exec
     bare = collection_id(name, field)
     replica = replicas.known(bare)
     return await in_thread(executor, partial(replicas.get, bare)) if replica is None else replica
+
+
+@contextmanager
+def naming(replica: Replica) -> Iterator[None]:
+    """Name the collection when the store, which knows it by number, says that it is gone."""
+    try:
+        yield
+    except CollectionNotFoundError:
+        raise CollectionNotFoundError(replica.collection.spec.name) from None
 
 
 async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, deadline: float | None) -> None:

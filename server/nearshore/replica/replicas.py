@@ -120,8 +120,14 @@ class Replicas:
             raise CollectionNotFoundError(name)
         return follower.replica
 
+    def complete_list(self) -> list[Replica]:
+        """All replicas, by name. Before the first poll has succeeded the store is asked. Raises UnavailableError."""
+        if self._initial is None:
+            self._register_all()
+        return self.list()
+
     def list(self) -> list[Replica]:
-        """All replicas, by name."""
+        """All replicas known so far, by name, from memory."""
         with self._lock:
             return [self._followers[self._names[name]].replica for name in sorted(self._names)]
 
@@ -136,7 +142,10 @@ class Replicas:
     def delete(self, name: str) -> None:
         """Delete a collection in the store; it is gone at once. Raises CollectionNotFoundError."""
         collection_id = self._around.store.get_collection(name).id
-        self._around.store.delete_collection(collection_id)
+        try:
+            self._around.store.delete_collection(collection_id)
+        except CollectionNotFoundError:  # another call was faster
+            raise CollectionNotFoundError(name) from None
         with self._lock:
             self._deleted.add(collection_id)
             if self._names.get(name) == collection_id:
@@ -166,6 +175,11 @@ class Replicas:
             self._names[collection.spec.name] = collection.id
         self._woken_by(collection.id)
         return follower
+
+    def _register_all(self) -> None:
+        with self._creating:
+            for collection in self._around.store.list_collections():
+                self._register(collection)
 
     def _drop(self, follower: Follower) -> None:
         collection = follower.replica.collection
@@ -235,9 +249,7 @@ class Replicas:
         heads = self._around.store.heads()
         now = time.monotonic()
         if heads.keys() - known.keys() - self._deleted:
-            with self._creating:
-                for collection in self._around.store.list_collections():
-                    self._register(collection)
+            self._register_all()
         for collection_id, follower in known.items():
             head = heads.get(collection_id)
             if head is None:
