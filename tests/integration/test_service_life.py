@@ -1,17 +1,17 @@
-"""How a server process begins and ends: order, exit codes, and one clear line where it cannot start."""
+"""How a server process begins, lives and ends: order, exit codes, and what ends it.
+
+test_bad_surroundings.py shows what keeps one from starting.
+"""
 
 import asyncio
 import contextlib
 import json
 import resource
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,62 +87,6 @@ def test_sigterm_among_writes_loses_no_acknowledged_one(server_process: Start) -
         ids = sorted(acknowledged)
         missing = [each for n in range(0, len(ids), 500) for each in client.get("docs", ids[n : n + 500]).missing_ids]
     assert missing == []
-
-
-def test_a_second_server_on_one_folder_is_told_who_has_it(server_process: Start) -> None:
-    """It names the process and the address, before it has loaded a model."""
-    first = server_process()
-    address = first.address()
-    second = server_process(NEARSHORE_MODEL_DIR="/nowhere")
-    assert second.wait() == ExitCode.UNAVAILABLE
-    assert last_entry(second)["reason"] == "DATA_FOLDER_LOCKED"
-    assert str(first.process.pid) in last_entry(second)["event"]
-    assert address in last_entry(second)["event"]
-
-
-def test_a_port_in_use_is_refused(server_process: Start, tmp_path: Path) -> None:
-    """Two servers never share a port in silence."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = str(taken.getsockname()[1])
-        process = server_process(NEARSHORE_SERVER__PORT=port)
-        assert process.wait() == ExitCode.UNAVAILABLE
-    first = server_process(NEARSHORE_DATA_DIR=str(tmp_path / "first"))
-    second = server_process(
-        NEARSHORE_DATA_DIR=str(tmp_path / "second"), NEARSHORE_SERVER__PORT=first.address().rpartition(":")[2]
-    )
-    assert second.wait() == ExitCode.UNAVAILABLE
-    for refused in (process, second):
-        assert last_entry(refused)["reason"] == "PORT_IN_USE"
-
-
-def test_a_missing_model_is_refused(server_process: Start, tmp_path: Path) -> None:
-    """The line says how to get it."""
-    process = server_process(NEARSHORE_MODEL_DIR=str(tmp_path))
-    assert process.wait() == ExitCode.UNAVAILABLE
-    assert last_entry(process)["reason"] == "MODEL_NOT_FOUND"
-    assert "nearshore model get" in last_entry(process)["remedy"]
-
-
-def test_a_bundle_with_a_changed_byte_is_refused(server_process: Start, model_dir: Path, tmp_path: Path) -> None:
-    """The line names the file."""
-    shutil.copytree(model_dir / "tiny", tmp_path / "models" / "tiny")
-    file = tmp_path / "models" / "tiny" / "model.onnx"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    process = server_process(NEARSHORE_MODEL_DIR=str(tmp_path / "models"))
-    assert process.wait() == ExitCode.UNAVAILABLE
-    assert last_entry(process)["reason"] == "BUNDLE_CORRUPT"
-    assert "model.onnx" in last_entry(process)["event"]
-
-
-def test_a_folder_that_cannot_be_written_is_refused(server_process: Start, tmp_path: Path) -> None:
-    """A file in place of a folder stands for all that the system will not let us write; it works for root, too."""
-    (tmp_path / "file").touch()
-    process = server_process(NEARSHORE_DATA_DIR=str(tmp_path / "file" / "data"))
-    assert process.wait() == ExitCode.UNAVAILABLE
-    assert last_entry(process)["reason"] == "DATA_FOLDER_READ_ONLY"
-    assert not any("Traceback" in line for line in process.lines)
 
 
 def test_a_full_disk_is_refused(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO, TextIOWrapper
 from typing import Any
 
 import grpc
@@ -137,18 +138,20 @@ def test_a_failing_model_fails_its_call_only(model: Model, start_server: Start) 
         assert client.embed(["a"]).vectors.shape == (1, 32)
 
 
-def test_a_bug_shows_nothing_of_itself(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception that nobody foresaw is INTERNAL with a fixed text and the request id, and the server lives."""
+@pytest.mark.parametrize("log", ["/dev/null", "/dev/full"])
+def test_a_bug_shows_nothing_of_itself(start_server: Start, monkeypatch: pytest.MonkeyPatch, log: str) -> None:
+    """An exception that nobody foresaw is INTERNAL with a fixed text and the request id, logged or not."""
     server = start_server()
 
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a secret of the server")
 
     with server.client() as client, grpc.insecure_channel(server.address) as channel:
-        monkeypatch.setattr(Embedder, "submit", broken)
-        with pytest.raises(grpc.RpcError) as failed:
-            EmbeddingServiceStub(channel).Embed(EmbedRequest(texts=["a"]), metadata=(("x-request-id", "abc"),))
-        monkeypatch.undo()
+        with monkeypatch.context() as patched, TextIOWrapper(FileIO(log, "w"), write_through=True) as stderr:
+            patched.setattr(Embedder, "submit", broken)
+            patched.setattr("sys.stderr", stderr)
+            with pytest.raises(grpc.RpcError) as failed:
+                EmbeddingServiceStub(channel).Embed(EmbedRequest(texts=["a"]), metadata=(("x-request-id", "abc"),))
         assert failed.value.code() is grpc.StatusCode.INTERNAL
         assert "secret" not in str(failed.value)
         assert "abc" in (failed.value.details() or "")
