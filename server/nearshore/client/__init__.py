@@ -1,7 +1,7 @@
 """A small client: numpy in and out, errors by type, write tokens carried by itself."""
 
 from nearshore.client.asynchronous import AsyncClient
-from nearshore.client.failures import ServerUnreachableError
+from nearshore.client.failures import ServerNotReadyError, ServerUnreachableError
 from nearshore.client.messages import (
     CollectionInfo,
     CollectionStatus,
@@ -40,6 +40,7 @@ __all__ = [
     "Query",
     "ReadState",
     "SearchResult",
+    "ServerNotReadyError",
     "ServerUnreachableError",
     "SpecialTokens",
     "Tokenized",

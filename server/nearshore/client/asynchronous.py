@@ -10,7 +10,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nearshore.client import channels, codec
-from nearshore.client.failures import ServerUnreachableError, error_of
+from nearshore.client.failures import error_of, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -76,16 +76,21 @@ class AsyncClient:
         return answer
 
     async def wait_ready(self, timeout_s: float = channels.DEFAULT_TIMEOUT_S) -> None:
-        """Wait until the server has loaded its model and its collections. Raises ServerUnreachableError."""
+        """Wait until the server has loaded its model and its collections.
+
+        Raises ServerNotReadyError when it answers but is not ready in time, ServerUnreachableError when nothing does.
+        """
         stub = health_pb2_grpc.HealthStub(self._channel)
         watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
+        answered = False
         try:
             async for response in watch:
+                answered = True
                 if channels.is_serving(response):
                     return
         except aio.AioRpcError as failure:
-            detail = f"not ready within {timeout_s:g} s: {failure.details()}"
-            raise ServerUnreachableError(self._target, detail) from failure
+            code, details = failure.code(), failure.details()
+            raise not_ready(self._target, timeout_s, code, details, answered=answered) from failure
         finally:
             watch.cancel()
 

@@ -41,6 +41,29 @@ class ServerUnreachableError(errors.UnavailableError):
         )
 
 
+class ServerNotReadyError(errors.UnavailableError):
+    """A server answers at the address, and takes no calls yet."""
+
+    reason = "SERVER_NOT_READY"
+
+    def __init__(self, target: str, timeout_s: float) -> None:
+        """timeout_s: how long it was waited for."""
+        super().__init__(
+            f"The nearshore server at {target} runs, but was not ready within {timeout_s:g} s.",
+            "It is loading its collections, or shutting down: its log says which, and how far it is. Wait longer.",
+            target=target,
+        )
+
+
+def not_ready(
+    target: str, timeout_s: float, code: StatusCode, details: str | None, *, answered: bool
+) -> errors.UnavailableError:
+    """Why waiting for a server ended with `code`; answered: whether it had said how it is."""
+    if answered and code is StatusCode.DEADLINE_EXCEEDED:
+        return ServerNotReadyError(target, timeout_s)
+    return ServerUnreachableError(target, f"not ready within {timeout_s:g} s: {details}")
+
+
 def error_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | None, target: str) -> NearshoreError:
     """The error behind a failed call to `target`, by the reason in its ErrorInfo, else by its code.
 
