@@ -22,6 +22,7 @@ from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
 from nearshore.replica import IndexLoadingError, Replicas
+from nearshore.service.admission import Admission
 from nearshore.service.health import Health
 from nearshore.service.server import SERVICE_NAMES, add_services, bind, is_loopback, local_address
 from nearshore.settings import Settings
@@ -100,8 +101,8 @@ class Process:
         server, port = bind(
             settings.server.host,
             settings.server.port,
+            Admission(max_calls=settings.server.max_concurrent_calls, max_bytes=settings.server.max_concurrent_bytes),
             max_message_bytes=settings.server.max_message_bytes,
-            max_calls=settings.server.max_concurrent_calls,
         )
         on_death = self._teller_of_death()
         store = await self._open(lambda: open_store(settings, on_death))

@@ -61,6 +61,9 @@ class ServerSettings(_Section):
     max_concurrent_calls: int = Field(
         default=512, ge=1, description="Calls worked on at once, each with its request in memory; more are refused."
     )
+    max_concurrent_bytes: int = Field(
+        default=512 << 20, ge=1 << 16, description="Bytes of the requests worked on at once; more are refused."
+    )
 
 
 class EmbeddingSettings(_Section):

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import structlog
@@ -18,7 +18,8 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode, aio
 
 from nearshore.documents.errors import AnswerTooLargeError
-from nearshore.errors import NearshoreError, OverloadedError, ServiceError
+from nearshore.errors import NearshoreError, ServiceError
+from nearshore.service.admission import Admission
 from nearshore.service.status import REQUEST_ID_KEY, bug_status, status_of
 from nearshore.wire import DETAILS_KEY
 
@@ -37,27 +38,20 @@ Behaviour = Callable[[Any, Any], Awaitable[Message]]
 log = structlog.get_logger(__name__)
 
 
-class TooManyCallsError(OverloadedError):
-    """The server works on as many calls as it may."""
+class Received(NamedTuple):
+    """A request and how large it was on the wire, which only its bytes tell without making them again."""
 
-    reason = "TOO_MANY_CALLS"
-
-    def __init__(self, max_calls: int) -> None:
-        """max_calls: the limit."""
-        super().__init__(
-            f"{max_calls} calls are being worked on, as many as server.max_concurrent_calls allows.",
-            "Retry with back-off; if memory allows, raise the limit, or add replicas.",
-        )
+    request: Message
+    size_bytes: int
 
 
 class CallInterceptor(aio.ServerInterceptor):
     """Wraps each method of nearshore.v1 once; health and reflection pass untouched."""
 
-    def __init__(self, *, max_message_bytes: int, max_calls: int) -> None:
-        """max_message_bytes: the largest answer that gRPC would send; max_calls: how many are worked on at once."""
+    def __init__(self, admission: Admission, *, max_message_bytes: int) -> None:
+        """max_message_bytes: the largest answer that gRPC would send."""
         self._max_message_bytes = max_message_bytes
-        self._max_calls = max_calls
-        self._calls = 0
+        self._admission = admission
         self._log = log.bind()  # made once: the lazy one is put together anew for every line
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -74,20 +68,22 @@ class CallInterceptor(aio.ServerInterceptor):
         if handler is None or handler.unary_unary is None or not method.startswith(SERVICES):
             return handler
         behaviour: Any = handler.unary_unary
+        deserialize: Any = handler.request_deserializer
         guarded: Any = self._guard(method.removeprefix(SERVICES), behaviour)
         self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
-            guarded, request_deserializer=handler.request_deserializer
+            guarded, request_deserializer=lambda data: Received(deserialize(data), len(data))
         )
         return self._wrapped[method]
 
-    def _guard(self, method: str, behaviour: Behaviour) -> Callable[[Message, Context], Awaitable[bytes]]:
-        async def guarded(request: Message, context: Context) -> bytes:
+    def _guard(self, method: str, behaviour: Behaviour) -> Callable[[Received, Context], Awaitable[bytes]]:
+        async def guarded(received: Received, context: Context) -> bytes:
             request_id = _request_id(context)
             structlog.contextvars.bind_contextvars(request_id=request_id)
             started = time.perf_counter()
             code, reason = StatusCode.CANCELLED, ""
             try:
-                answer = self._serialize(await self._admit(behaviour, request, context))
+                with self._admission.admit(received.size_bytes):
+                    answer = self._serialize(await behaviour(received.request, context))
                 code = StatusCode.OK
             except (asyncio.CancelledError, aio.AbortError):
                 raise
@@ -101,23 +97,13 @@ class CallInterceptor(aio.ServerInterceptor):
                 code, status = bug_status(request_id)
                 reason = NearshoreError.reason
             finally:
-                self._log_access(method, request, code, reason, time.perf_counter() - started)
+                self._log_access(method, received.request, code, reason, time.perf_counter() - started)
             if code is not StatusCode.OK:
                 await context.abort(code, status.message, _trailing(request_id, status))
             context.set_trailing_metadata(_trailing(request_id, None))
             return answer
 
         return guarded
-
-    async def _admit(self, behaviour: Behaviour, request: Message, context: Context) -> Message:
-        """Work on a call unless too many are being worked on: each holds its request and its answer in memory."""
-        if self._calls >= self._max_calls:
-            raise TooManyCallsError(self._max_calls)
-        self._calls += 1
-        try:
-            return await behaviour(request, context)
-        finally:
-            self._calls -= 1
 
     def _log_access(self, method: str, request: Message, code: StatusCode, reason: str, seconds: float) -> None:
         level = logging.INFO if code is not StatusCode.OK or seconds >= SLOW_S else logging.DEBUG

@@ -14,6 +14,7 @@ from nearshore.documents.documents import Documents
 from nearshore.documents.texts import Texts
 from nearshore.errors import PortInUseError
 from nearshore.search.searcher import Searcher
+from nearshore.service.admission import Admission
 from nearshore.service.calls import CallInterceptor
 from nearshore.service.health import Health
 from nearshore.service.servicers import CollectionServicer, DocumentServicer, EmbeddingServicer, SearchServicer
@@ -47,10 +48,10 @@ class Parts:
     searcher: Searcher
 
 
-def bind(host: str, port: int, *, max_message_bytes: int, max_calls: int) -> tuple[aio.Server, int]:
+def bind(host: str, port: int, admission: Admission, *, max_message_bytes: int) -> tuple[aio.Server, int]:
     """A server that holds its port (0: a free one) and answers nothing yet; also the port.
 
-    max_message_bytes: of a request or an answer; max_calls: worked on at once, more are refused.
+    max_message_bytes: of a request or an answer.
 
     Raises PortInUseError.
     """
@@ -65,7 +66,7 @@ def bind(host: str, port: int, *, max_message_bytes: int, max_calls: int) -> tup
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
     ]
-    interceptor = CallInterceptor(max_message_bytes=max_message_bytes, max_calls=max_calls)
+    interceptor = CallInterceptor(admission, max_message_bytes=max_message_bytes)
     server = aio.server(interceptors=[interceptor], options=options)
     address = address_of(host, port)
     try:
