@@ -19,8 +19,8 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def log() -> None:
-    """Logs go to standard error as in a server: structlog's default is standard output, where commands answer."""
+def log_to_standard_error() -> None:
+    """As in a server: structlog's default is standard output, where commands answer."""
     logs.configure("info", "json")
 
 

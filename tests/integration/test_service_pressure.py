@@ -138,8 +138,8 @@ def test_a_failing_model_fails_its_call_only(model: Model, start_server: Start) 
         assert client.embed(["a"]).vectors.shape == (1, 32)
 
 
-@pytest.mark.parametrize("log", ["/dev/null", "/dev/full"])
-def test_a_bug_shows_nothing_of_itself(start_server: Start, monkeypatch: pytest.MonkeyPatch, log: str) -> None:
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/full"])
+def test_a_bug_shows_nothing_of_itself(start_server: Start, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     """An exception that nobody foresaw is INTERNAL with a fixed text and the request id, logged or not."""
     server = start_server()
 
@@ -147,7 +147,7 @@ def test_a_bug_shows_nothing_of_itself(start_server: Start, monkeypatch: pytest.
         raise ValueError("a secret of the server")
 
     with server.client() as client, grpc.insecure_channel(server.address) as channel:
-        with monkeypatch.context() as patched, TextIOWrapper(FileIO(log, "w"), write_through=True) as stderr:
+        with monkeypatch.context() as patched, TextIOWrapper(FileIO(device, "w"), write_through=True) as stderr:
             patched.setattr(Embedder, "submit", broken)
             patched.setattr("sys.stderr", stderr)
             with pytest.raises(grpc.RpcError) as failed:
