@@ -112,4 +112,6 @@ def make_parts(
         collections=Collections(replicas, models, limits, threads.work),
         documents=Documents(store, replicas, models, limits, threads.work),
         searcher=Searcher(replicas, models, limits, threads.searches, ef_search=settings.index.ef_search),
+        work=threads.work,
+        searches=threads.searches,
     )

@@ -11,7 +11,7 @@ from nearshore.documents.requests import (
 )
 from nearshore.documents.texts import EmbedAnswer, TokenizeAnswer
 from nearshore.records import FewerReason, ReadState
-from nearshore.search.requests import SearchAnswer
+from nearshore.search.requests import BatchSearchAnswer, SearchAnswer
 from nearshore.v1 import (
     collection_service_pb2,
     document_service_pb2,
@@ -129,6 +129,11 @@ def search_message(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
         embedding_s=answer.embedding_s,
         index_s=answer.index_s,
     )
+
+
+def batch_search_message(answer: BatchSearchAnswer) -> search_service_pb2.BatchSearchResponse:
+    """The answers of several queries."""
+    return search_service_pb2.BatchSearchResponse(results=[search_message(each) for each in answer.results])
 
 
 def _vectors_message(vectors: Vectors | None) -> values_pb2.Vectors | None:

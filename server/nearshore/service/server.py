@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from grpc import aio
@@ -18,6 +19,7 @@ from nearshore.service.admission import Admission
 from nearshore.service.calls import CallInterceptor
 from nearshore.service.health import Health
 from nearshore.service.servicers import CollectionServicer, DocumentServicer, EmbeddingServicer, SearchServicer
+from nearshore.service.translator import Translator
 from nearshore.v1 import collection_service_pb2, document_service_pb2, embedding_service_pb2, search_service_pb2
 from nearshore.v1.collection_service_pb2_grpc import add_CollectionServiceServicer_to_server
 from nearshore.v1.document_service_pb2_grpc import add_DocumentServiceServicer_to_server
@@ -46,6 +48,8 @@ class Parts:
     collections: Collections
     documents: Documents
     searcher: Searcher
+    work: Executor  # beside the event loop, for everything but searches
+    searches: Executor
 
 
 def bind(host: str, port: int, admission: Admission, *, max_message_bytes: int) -> tuple[aio.Server, int]:
@@ -80,10 +84,11 @@ def bind(host: str, port: int, admission: Admission, *, max_message_bytes: int) 
 
 def add_services(server: aio.Server, parts: Parts, health: Health) -> None:
     """Register the four services, health and reflection."""
-    add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts), server)
+    work, searches = Translator(parts.work), Translator(parts.searches)
+    add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts, work), server)
     add_CollectionServiceServicer_to_server(CollectionServicer(parts.collections), server)
-    add_DocumentServiceServicer_to_server(DocumentServicer(parts.documents), server)
-    add_SearchServiceServicer_to_server(SearchServicer(parts.searcher), server)
+    add_DocumentServiceServicer_to_server(DocumentServicer(parts.documents, work), server)
+    add_SearchServiceServicer_to_server(SearchServicer(parts.searcher, searches), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     reflection.enable_server_reflection((*SERVICE_NAMES, health_name, reflection.SERVICE_NAME), server)

@@ -12,6 +12,7 @@ from nearshore.documents.documents import Documents
 from nearshore.documents.texts import Texts
 from nearshore.search.searcher import Searcher
 from nearshore.service import answers, translate
+from nearshore.service.translator import Translator
 from nearshore.v1 import collection_service_pb2 as collections_pb
 from nearshore.v1 import collection_service_pb2_grpc as collections_grpc
 from nearshore.v1 import document_service_pb2 as documents_pb
@@ -34,32 +35,34 @@ def deadline_of(context: Context) -> float | None:
 class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
     """EmbeddingService."""
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: Texts, translator: Translator) -> None:
         """Answer from these."""
         self._texts = texts
+        self._translator = translator
 
     async def Embed(  # noqa: N802 -- named by the proto
         self, request: embedding_pb.EmbedRequest, context: Context
     ) -> embedding_pb.EmbedResponse:
         """Turn texts into vectors."""
+        texts = await self._translator.read(translate.texts, request)
         answer = await self._texts.embed(
-            list(request.texts),
+            texts,
             model=request.model,
             truncation=translate.truncation(request.truncation),
             special=translate.special_tokens(request.special_tokens),
             deadline=deadline_of(context),
         )
-        return answers.embed_message(answer)
+        return await self._translator.build(answers.embed_message, answer, items=len(texts))
 
     async def Tokenize(  # noqa: N802
         self, request: embedding_pb.TokenizeRequest, context: Context
     ) -> embedding_pb.TokenizeResponse:
         """Show how texts are cut into tokens."""
         del context
+        texts = await self._translator.read(translate.texts, request)
         special = translate.special_tokens(request.special_tokens)
-        return answers.tokenize_message(
-            await self._texts.tokenize(list(request.texts), model=request.model, special=special)
-        )
+        answer = await self._texts.tokenize(texts, model=request.model, special=special)
+        return await self._translator.build(answers.tokenize_message, answer, items=sum(map(len, answer.ids)))
 
 
 class CollectionServicer(collections_grpc.CollectionServiceServicer):
@@ -108,15 +111,16 @@ class CollectionServicer(collections_grpc.CollectionServiceServicer):
 class DocumentServicer(documents_grpc.DocumentServiceServicer):
     """DocumentService."""
 
-    def __init__(self, documents: Documents) -> None:
+    def __init__(self, documents: Documents, translator: Translator) -> None:
         """Answer from these."""
         self._documents = documents
+        self._translator = translator
 
     async def UpsertDocuments(  # noqa: N802
         self, request: documents_pb.UpsertDocumentsRequest, context: Context
     ) -> documents_pb.UpsertDocumentsResponse:
         """Write whole documents."""
-        upsert = translate.upsert_request(request)
+        upsert = await self._translator.read(translate.upsert_request, request)
         answer = await self._documents.upsert(upsert, deadline=deadline_of(context))
         return documents_pb.UpsertDocumentsResponse(
             write_token=answer.write_token,
@@ -128,14 +132,15 @@ class DocumentServicer(documents_grpc.DocumentServiceServicer):
         self, request: documents_pb.GetDocumentsRequest, context: Context
     ) -> documents_pb.GetDocumentsResponse:
         """Read documents by id."""
-        get = translate.get_request(request)
-        return answers.get_message(await self._documents.get(get, deadline=deadline_of(context)))
+        get = await self._translator.read(translate.get_request, request)
+        answer = await self._documents.get(get, deadline=deadline_of(context))
+        return await self._translator.build(answers.get_message, answer, items=len(answer.documents))
 
     async def DeleteDocuments(  # noqa: N802
         self, request: documents_pb.DeleteDocumentsRequest, context: Context
     ) -> documents_pb.DeleteDocumentsResponse:
         """Delete documents by id or by filter."""
-        delete = translate.delete_request(request)
+        delete = await self._translator.read(translate.delete_request, request)
         answer = await self._documents.delete(delete, deadline=deadline_of(context))
         return documents_pb.DeleteDocumentsResponse(write_token=answer.write_token, deleted_count=answer.deleted_count)
 
@@ -143,14 +148,15 @@ class DocumentServicer(documents_grpc.DocumentServiceServicer):
         self, request: documents_pb.ListDocumentsRequest, context: Context
     ) -> documents_pb.ListDocumentsResponse:
         """List documents in the order of their ids."""
-        page = translate.list_request(request)
-        return answers.list_message(await self._documents.list(page, deadline=deadline_of(context)))
+        page = await self._translator.read(translate.list_request, request)
+        answer = await self._documents.list(page, deadline=deadline_of(context))
+        return await self._translator.build(answers.list_message, answer, items=len(answer.documents))
 
     async def CountDocuments(  # noqa: N802
         self, request: documents_pb.CountDocumentsRequest, context: Context
     ) -> documents_pb.CountDocumentsResponse:
         """Count documents."""
-        count = translate.count_request(request)
+        count = await self._translator.read(translate.count_request, request)
         answer = await self._documents.count(count, deadline=deadline_of(context))
         return documents_pb.CountDocumentsResponse(
             count=answer.count, read_state=answers.read_state_message(answer.read_state)
@@ -160,21 +166,24 @@ class DocumentServicer(documents_grpc.DocumentServiceServicer):
 class SearchServicer(search_grpc.SearchServiceServicer):
     """SearchService."""
 
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: Searcher, translator: Translator) -> None:
         """Answer from this."""
         self._searcher = searcher
+        self._translator = translator
 
     async def Search(  # noqa: N802
         self, request: search_pb.SearchRequest, context: Context
     ) -> search_pb.SearchResponse:
         """Answer one query."""
-        search = translate.search_request(request)
-        return answers.search_message(await self._searcher.search(search, deadline=deadline_of(context)))
+        search = await self._translator.read(translate.search_request, request)
+        answer = await self._searcher.search(search, deadline=deadline_of(context))
+        return await self._translator.build(answers.search_message, answer, items=len(answer.hits))
 
     async def BatchSearch(  # noqa: N802
         self, request: search_pb.BatchSearchRequest, context: Context
     ) -> search_pb.BatchSearchResponse:
         """Answer several queries over one state of one collection."""
-        batch = translate.batch_search_request(request)
+        batch = await self._translator.read(translate.batch_search_request, request)
         answer = await self._searcher.batch(batch, deadline=deadline_of(context))
-        return search_pb.BatchSearchResponse(results=[answers.search_message(each) for each in answer.results])
+        items = sum(len(each.hits) for each in answer.results)
+        return await self._translator.build(answers.batch_search_message, answer, items=items)

@@ -64,6 +64,11 @@ def _known(field: str, names: Mapping[Number, Known], number: Number, default: K
     return names[number]
 
 
+def texts(message: embedding_service_pb2.EmbedRequest | embedding_service_pb2.TokenizeRequest) -> list[str]:
+    """The texts that belong to no document."""
+    return list(message.texts)
+
+
 def collection_input(message: collection_service_pb2.CreateCollectionRequest) -> CollectionInput:
     """The collection to create. Raises UnknownEnumError."""
     wanted = message.collection
