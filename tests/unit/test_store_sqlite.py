@@ -207,6 +207,21 @@ def test_an_io_error_at_commit_leaves_the_outcome_unknown(
     store.close()
 
 
+def test_out_of_file_handles_the_store_says_so(factory: SqliteFactory) -> None:
+    """It is no read-only folder, and passes."""
+    store = factory.open()
+    store.create_collection(SPEC)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(StoreUnavailableError, match="too many open files"):
+            store.heads()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(store.heads()) == 1
+    store.close()
+
+
 class Told:
     """A connection that keeps what it was told to do, and whose checkpoints fail."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -27,6 +28,11 @@ def translate(error: sqlite3.Error, file: Path, doing: str) -> NearshoreError:
         translated: NearshoreError = StorageFullError(f"{doing} in {file}")
     elif primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         translated = StoreCorruptError(f"The store {file} is damaged: {error} while {doing}.", _RESTORE, file=file)
+    elif primary == sqlite3.SQLITE_CANTOPEN and _is_out_of_handles(file):
+        translated = StoreUnavailableError(
+            f"The store {file} cannot be opened while {doing}: this process or system has too many open files.",
+            "Retry; if it lasts, raise the limit of open files (ulimit -Hn, LimitNOFILE) or delete collections.",
+        )
     elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         translated = DataFolderReadOnlyError(str(file.parent), f"{error} while {doing}")
     elif primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -90,3 +96,11 @@ def _is_full(folder: Path) -> bool:
     except OSError:
         return False
     return stat.f_bavail * stat.f_frsize < FULL_BELOW_BYTES
+
+
+def _is_out_of_handles(file: Path) -> bool:
+    try:
+        os.close(os.open(file, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
