@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from nearshore.embedding.scheduler import Scheduler
 from nearshore.embedding.session import Session
 from nearshore.embedding.tokenizer import Tokenizer, Tokens
 from nearshore.records import F32
+
+T = TypeVar("T")
 
 _LEAST_TOKENS = 2  # of an empty text: [CLS] and [SEP]
 
@@ -119,16 +121,36 @@ class Embedder:
         Raises OverloadedError, TextTooLongError (with Truncation.REFUSE), UnavailableError (closed). The future can
         fail with DeadlineError, UnavailableError, ModelRunError.
         """
-        fingerprint = self.fingerprint(special)
         if not texts:
             nothing: Future[Embeddings] = Future()
-            nothing.set_result(Embeddings(np.empty((0, self.dimensions), np.float32), [], [], fingerprint))
+            vectors = np.empty((0, self.dimensions), np.float32)
+            nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(special)))
             return nothing
+        return self._submit(texts, _as_it_is, special=special, truncation=truncation, bulk=bulk, deadline=deadline)
+
+    def submit_query(self, text: str, then: Callable[[Embeddings], T], *, deadline: float | None = None) -> Future[T]:
+        """Like submit for one text; the future's result is then(embeddings), called in the worker that embedded it.
+
+        For short work that would otherwise wait for a change of threads. What `then` raises, the future fails with.
+        """
+        return self._submit([text], then, special=None, truncation=Truncation.CUT_END, bulk=False, deadline=deadline)
+
+    def _submit(
+        self,
+        texts: Sequence[str],
+        then: Callable[[Embeddings], T],
+        *,
+        special: SpecialTokens | None,
+        truncation: Truncation,
+        bulk: bool,
+        deadline: float | None,
+    ) -> Future[T]:
+        fingerprint = self.fingerprint(special)
         ids, tokens = self._used_ids(texts, special, truncation)
         tokens_used = [len(each) for each in ids]
         return self._scheduler.submit(
             ids,
-            answer=lambda vectors: Embeddings(vectors, tokens, tokens_used, fingerprint),
+            answer=lambda vectors: then(Embeddings(vectors, tokens, tokens_used, fingerprint)),
             bulk=bulk,
             deadline=deadline,
         )
@@ -182,3 +204,7 @@ class Embedder:
             least += tokens.tokens_used - _LEAST_TOKENS
             self._scheduler.check_room(least)
         return used_ids, counts
+
+
+def _as_it_is(embeddings: Embeddings) -> Embeddings:
+    return embeddings

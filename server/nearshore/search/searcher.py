@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
+from typing import TypeVar
 
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
@@ -13,13 +14,15 @@ from nearshore.documents.reading import find_replica, reach
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.vectors import for_metric
 from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
-from nearshore.embedding import Truncation
+from nearshore.embedding import Embeddings, Truncation
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.records import F32
 from nearshore.replica import Replica, Replicas
 from nearshore.search.answering import QueryVector, answer_queries
 from nearshore.search.queries import Query, check_inner, checked_query
 from nearshore.search.requests import BatchSearchAnswer, BatchSearchRequest, SearchAnswer, SearchRequest
+
+T = TypeVar("T")
 
 _MAX_LOOP_CHARACTERS = 4_000  # of text that is tokenized on the event loop: less work than changing threads
 _MAX_INTERACTIVE_QUERIES = 16
@@ -51,6 +54,8 @@ class Searcher:
         replica = await find_replica(self._replicas, request.collection, "collection", self._executor)
         query = checked_query(request, "", replica.collection.spec, self._limits, self._ef_search)
         await reach(replica, request.read_after, self._limits, deadline)
+        if query.text is not None:
+            return await self._answer_text(replica, query, query.text, deadline)
         return (await self._answer(replica, [query], deadline))[0]
 
     async def batch(self, request: BatchSearchRequest, *, deadline: float | None = None) -> BatchSearchAnswer:
@@ -73,6 +78,18 @@ class Searcher:
             answered += await in_thread(self._executor, partial(_turn, answers))
         return answered
 
+    async def _answer_text(self, replica: Replica, query: Query, text: str, deadline: float | None) -> SearchAnswer:
+        """Answer one text. The thread that embeds it goes on to search: changing threads costs as much as the graph."""
+        started = time.perf_counter()
+
+        def search(embeddings: Embeddings) -> SearchAnswer:
+            made = self._made(replica, [query], embeddings, time.perf_counter() - started)
+            return next(answer_queries(replica, [query], made, self._limits, deadline))
+
+        embedder = self._models.of_collection(replica.collection.spec)
+        future = await self._begun([text], partial(embedder.submit_query, text, search, deadline=deadline))
+        return await result_of(future, deadline, "searching")
+
     async def _embed(
         self, replica: Replica, queries: Sequence[Query], deadline: float | None
     ) -> Sequence[QueryVector | None]:
@@ -82,20 +99,28 @@ class Searcher:
             return [None] * len(queries)
         started = time.perf_counter()
         embedder = self._models.of_collection(replica.collection.spec)
-        submit = partial(embedder.submit, texts, bulk=len(texts) > _MAX_INTERACTIVE_QUERIES, deadline=deadline)
-        if sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS:
-            future = submit()
-        else:
-            future = await begun_in_thread(self._executor, submit, Future.cancel)
+        bulk = len(texts) > _MAX_INTERACTIVE_QUERIES
+        future = await self._begun(texts, partial(embedder.submit, texts, bulk=bulk, deadline=deadline))
         embeddings = await result_of(future, deadline, "embedding the query")
-        embedding_s = time.perf_counter() - started
+        return self._made(replica, queries, embeddings, time.perf_counter() - started)
+
+    async def _begun(self, texts: Sequence[str], submit: Callable[[], Future[T]]) -> Future[T]:
+        """Submit here what is tokenized in no time, long texts in a thread."""
+        if sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS:
+            return submit()
+        return await begun_in_thread(self._executor, submit, Future.cancel)
+
+    def _made(
+        self, replica: Replica, queries: Sequence[Query], embeddings: Embeddings, embedding_s: float
+    ) -> Sequence[QueryVector | None]:
+        """What became of the text queries; one entry a query. Raises EmptyTextError, TextTooLongError."""
         spec = replica.collection.spec
         fields = [f"{query.field}text" for query in queries if query.text is not None]
         self._models.check_words(spec, embeddings.tokens, fields)
         vectors = for_metric(embeddings.vectors, spec.metric, "query")
         made = iter(zip(vectors, embeddings.tokens, embeddings.tokens_used, strict=True))
         return [
-            None if query.text is None else _made(query, position, next(made), embedding_s)
+            None if query.text is None else _query_vector(query, position, next(made), embedding_s)
             for position, query in enumerate(queries)
         ]
 
@@ -111,7 +136,7 @@ def _turn(answers: Iterator[SearchAnswer]) -> list[SearchAnswer]:
     return answered
 
 
-def _made(query: Query, position: int, embedded: tuple[F32, int, int], embedding_s: float) -> QueryVector:
+def _query_vector(query: Query, position: int, embedded: tuple[F32, int, int], embedding_s: float) -> QueryVector:
     """Raises TextTooLongError where the caller forbids that its query is cut."""
     vector, tokens, tokens_used = embedded
     if tokens_used < tokens and query.truncation is Truncation.REFUSE:
