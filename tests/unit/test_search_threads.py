@@ -36,7 +36,7 @@ def test_a_caller_that_leaves_while_its_query_is_tokenized_stops_the_work(
             assert left.wait(WAIT_S)
             return embedding
 
-        monkeypatch.setattr(Embedder, "submit", slow)
+        monkeypatch.setattr(Embedder, "submit_query", slow)
         call = asyncio.create_task(engine.searcher.search(SearchRequest(collection, text="cat " * 2_000)))
         await begun.wait()
         call.cancel()
