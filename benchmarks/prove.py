@@ -3,8 +3,8 @@
     NEARSHORE_TEST_DATA=FOLDER make prove            every step
     NEARSHORE_TEST_DATA=FOLDER make prove STEPS="indexing filters"
 
-Results go to docs/results/STEP.json with commit, processor and flags. Work lies in .cache/prove. The filters step needs
-the collection that the indexing step leaves.
+Results go to docs/results/STEP.json with commit, processor and flags. Work lies in .cache/prove. The search and
+filters steps need the collection that the indexing step leaves.
 """
 
 import nearshore.threads  # noqa: F401  # first: it limits the threads of native libraries  # isort: skip
@@ -57,18 +57,16 @@ _EVAL_FILES = {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "q
 
 
 def prove_indexing() -> Figures:
-    """All passages: seconds alone, seconds until searchable, and what a text search costs afterwards."""
+    """All passages: seconds to embed them alone, and seconds until the last is searchable; memory; a restart."""
     count = sum(1 for _ in corpora.passages())
     data_dir = _fresh("passages")
     alone_s = indexing_speed.embed_alone_in_own_process(corpora.passages_path())
     with ServerProcess(data_dir) as server:
         indexed_s = indexing_speed.index_through(server, corpora.passages_path(), count)
         memory = server.resident_bytes()
-        texts = [row["text"][:60] for row in corpora.passages(step=1000)]
         with server.client() as client:
-            status = client.get_collection(indexing_speed.COLLECTION).status
-        _settle(server)
-        speed = indexing_speed.search_speed(server, texts)
+            while (status := client.get_collection(indexing_speed.COLLECTION).status).building:
+                time.sleep(0.5)
         server.terminate()
         began = time.perf_counter()
         server.start()
@@ -78,7 +76,6 @@ def prove_indexing() -> Figures:
         "embedding_alone_s": alone_s,
         "indexing_s": indexed_s,
         "ratio": indexed_s / alone_s,
-        "search": asdict(speed),
         "memory_bytes_after_indexing": memory,
         "restart_to_ready_s": restart_s,
         "sealed_rows": status.sealed_row_count,
@@ -86,11 +83,12 @@ def prove_indexing() -> Figures:
     }
 
 
-def _settle(server: ServerProcess) -> None:
-    """Wait until no index is being built."""
-    with server.client() as client:
-        while client.get_collection(indexing_speed.COLLECTION).status.building:
-            time.sleep(0.5)
+def prove_search() -> Figures:
+    """What a text search over the indexed passages costs beyond embedding and FAISS."""
+    texts = [row["text"][:60] for row in corpora.passages(step=1000)]
+    with ServerProcess(WORK / "passages") as server:
+        speed = indexing_speed.search_speed(server, texts)
+        return {**asdict(speed), "memory_bytes": server.resident_bytes()}
 
 
 def prove_filters() -> Figures:
@@ -126,6 +124,7 @@ STEPS: dict[str, Callable[[], Figures]] = {
     "reference": prove_reference,
     "retrieval": prove_retrieval,
     "indexing": prove_indexing,
+    "search": prove_search,
     "filters": prove_filters,
     "kills": prove_kills,
 }
