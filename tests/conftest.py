@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from tests.tiny_bert import make_bundle
 
 assert threads.THREADS_PER_LIBRARY == 1
 _numbers = itertools.count(1)
+# A job in the background may start with SIGINT ignored, and would hand that on to the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
