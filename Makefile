@@ -50,7 +50,7 @@ test: $(STAMP) ## The default tests: no network, no corpora, under five minutes
 	$(BIN)/python -m pytest
 
 test-slow: $(STAMP) $(MODEL) ## Kill -9 rounds, the real model, larger corpora: under forty minutes
-	$(BIN)/python -m pytest tests/slow --timeout 2400
+	$(BIN)/python -m pytest tests/slow --timeout 2400 -rP
 
 prove: $(STAMP) $(MODEL) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DATA names the data
 	$(BIN)/python -m benchmarks.prove $(STEPS)
