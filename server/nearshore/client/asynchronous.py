@@ -70,7 +70,7 @@ class AsyncClient:
         except aio.AioRpcError as failure:
             error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), self._target)
             self._tokens.learn_failure(call, error)
-            raise error from failure
+            raise error from None  # it says all that gRPC's error does
         answer = call.decode(message)
         self._tokens.learn(call, answer)
         return answer
@@ -90,7 +90,7 @@ class AsyncClient:
                     return
         except aio.AioRpcError as failure:
             code, details = failure.code(), failure.details()
-            raise not_ready(self._target, timeout_s, code, details, answered=answered) from failure
+            raise not_ready(self._target, timeout_s, code, details, answered=answered) from None
         finally:
             watch.cancel()
 

@@ -73,7 +73,7 @@ class Client:
         except grpc.RpcError as failure:
             error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), self._target)
             self._tokens.learn_failure(call, error)
-            raise error from failure
+            raise error from None  # it says all that gRPC's error does
         answer = call.decode(message)
         self._tokens.learn(call, answer)
         return answer
@@ -93,7 +93,7 @@ class Client:
                     return
         except grpc.RpcError as failure:
             code, details = failure.code(), failure.details()
-            raise not_ready(self._target, timeout_s, code, details, answered=answered) from failure
+            raise not_ready(self._target, timeout_s, code, details, answered=answered) from None
         finally:
             watch.cancel()
 
