@@ -14,7 +14,7 @@ import typer
 
 from nearshore.cli import output
 from nearshore.cli.connection import connect, target
-from nearshore.cli.evaluation import rank, read_judgements, read_queries
+from nearshore.cli.evaluation import EvaluationFileError, rank, read_judgements, read_queries
 from nearshore.cli.indexing import (
     Outcome,
     Rejects,
@@ -39,7 +39,7 @@ def evaluate(
     *,
     corpus: Annotated[str, typer.Option(help="JSON lines: id (or _id), title, text.", metavar="FILE")],
     queries: Annotated[Path, typer.Option(help="JSON lines: id (or _id), text.", metavar="FILE")],
-    qrels: Annotated[Path, typer.Option(help="Tab-separated: query, document, relevance.", metavar="FILE")],
+    qrels: Annotated[Path, typer.Option(help="Tab-separated query, document, relevance; or TREC's.", metavar="FILE")],
     exact: Annotated[bool, typer.Option("--exact", help="Search exactly, whatever the index.")] = False,
     k: Annotated[list[int] | None, typer.Option(help="Depth of recall; may be repeated. Default: 10 and 100.")] = None,
 ) -> None:
@@ -51,8 +51,7 @@ def evaluate(
     depths = sorted(set(k or DEPTHS))
     if depths[0] < 1:
         raise typer.BadParameter("k is at least 1")
-    asked, judged = read_queries(queries), read_judgements(qrels)
-    asked = {query_id: text for query_id, text in asked.items() if query_id in judged and text.strip()}
+    asked, judged, unknown = _judged_queries(queries, qrels)
     with _server() as client:
         collection = f"eval-{uuid.uuid4().hex[:12]}"
         prepare_collection(client, collection)
@@ -72,13 +71,28 @@ def evaluate(
             model = client.get_collection(collection).model
         finally:
             client.delete_collection(collection)
-    _report(average(rankings, judged, recall_at=depths), outcome, search_s, model, exact=exact)
+    _report(average(rankings, judged, recall_at=depths), outcome, search_s, model, exact=exact, unknown=unknown)
+
+
+def _judged_queries(queries: Path, qrels: Path) -> tuple[dict[str, str], dict[str, dict[str, int]], int]:
+    """Texts of the judged queries, all judgements, and how many judgements name no query."""
+    known = read_queries(queries)
+    judged = read_judgements(qrels, known)
+    unknown = sum(len(documents) for query_id, documents in judged.items() if query_id not in known)
+    asked = {query_id: text for query_id, text in known.items() if query_id in judged and text.strip()}
+    if not asked:
+        raise EvaluationFileError(
+            f"{qrels} judges no query of {queries} that has text.", "Query ids must be the same in both files."
+        )
+    if unknown:
+        output.warn(f"{unknown:,} judgements of {qrels} are of queries that {queries} does not have; they are ignored.")
+    return asked, judged, unknown
 
 
 @contextmanager
 def _server() -> Iterator[Client]:
     """The server that --server names, or one of our own over a temporary folder."""
-    if session().server:
+    if session().server is not None:
         with connect() as client:
             yield client
         return
@@ -96,7 +110,7 @@ def _index(corpus: str, collection: str) -> Outcome:
         return index_through_server(Run(json_lines_reader(corpus), rejects), target(), collection)
 
 
-def _report(figures: Figures, outcome: Outcome, search_s: float, model: str, *, exact: bool) -> None:
+def _report(figures: Figures, outcome: Outcome, search_s: float, model: str, *, exact: bool, unknown: int) -> None:
     documents = outcome.tally.documents
     if output.as_json():
         output.emit(
@@ -107,6 +121,7 @@ def _report(figures: Figures, outcome: Outcome, search_s: float, model: str, *, 
                 "rejected": outcome.rejected,
                 "truncated": outcome.tally.truncated,
                 "queries": figures.queries,
+                "judgements_of_unknown_queries": unknown,
                 "ndcg@10": figures.ndcg_at_10,
                 **{f"recall@{k}": value for k, value in figures.recall_at.items()},
                 "mrr@10": figures.mrr_at_10,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -42,20 +41,24 @@ def read_queries(path: Path) -> dict[str, str]:
     return queries
 
 
-def read_judgements(path: Path) -> dict[str, dict[str, int]]:
-    """Relevance by query id and document id, of tab-separated lines: query, document, relevance; a header is skipped.
+def read_judgements(path: Path, queries: Collection[str]) -> dict[str, dict[str, int]]:
+    """Relevance by query id and document id, of lines: query, document, relevance (tabs), or TREC's four columns.
 
+    queries: the known ids; a first line that names none of them and ends in no number is a header and skipped.
     Raises EvaluationFileError naming the line.
     """
     judged: dict[str, dict[str, int]] = {}
-    for number, row in enumerate(csv.reader(_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-        if not row or (number == 1 and not _is_integer(row[-1])):
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if not line.strip():
             continue
-        if len(row) != 3 or not _is_integer(row[2]):
+        cells = _judgement_cells(line)
+        if len(cells) == 3 and _is_integer(cells[2]):
+            judged.setdefault(cells[0], {})[cells[1]] = int(cells[2])
+        elif number > 1 or len(cells) != 3 or cells[0] in queries:
             raise EvaluationFileError(
-                f"{path}:{number} is no judgement.", "Each line is: query id, tab, document id, tab, whole number."
+                f"{path}:{number} is no judgement.",
+                "Each line is: query id, tab, document id, tab, whole number; or the four columns of TREC.",
             )
-        judged.setdefault(row[0], {})[row[1]] = int(row[2])
     return judged
 
 
@@ -87,6 +90,14 @@ def _chunks(queries: Mapping[str, str]) -> Iterator[list[tuple[str, str]]]:
     remaining = iter(queries.items())
     while chunk := list(islice(remaining, QUERIES_AT_ONCE)):
         yield chunk
+
+
+def _judgement_cells(line: str) -> list[str]:
+    """Query, document and relevance, if there are so many; TREC's second column, the iteration, is left out."""
+    cells = line.split("\t") if "\t" in line else line.split()
+    if len(cells) == 4:
+        return [cells[0], *cells[2:]]
+    return cells if "\t" in line else [line]
 
 
 def _text(path: Path) -> str:
