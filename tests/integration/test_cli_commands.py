@@ -67,6 +67,26 @@ def test_refused_lines_do_not_stop_the_others(run: Run, collection_id: str, tmp_
     assert next(each["source"] for each in told if each["line"] == 2) == "broken"
 
 
+@pytest.mark.parametrize("link", ["", "symbolic", "hard"])
+def test_an_input_is_never_overwritten_with_rejects(run: Run, collection_id: str, tmp_path: Path, link: str) -> None:
+    """Whatever it is called, it stays as it was; the run would read what it refuses without end."""
+    file = rejects = tmp_path / "a.jsonl"
+    file.write_text("broken\n")
+    if link:
+        rejects = tmp_path / "b.jsonl"
+        rejects.symlink_to(file) if link == "symbolic" else rejects.hardlink_to(file)
+    assert run("index", str(file), "-c", collection_id, "--rejects", str(rejects)) == (ExitCode.USAGE, [])
+    assert file.read_text() == "broken\n"
+
+
+def test_rejects_that_cannot_be_written_are_refused_at_once(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """Before anything is indexed or created."""
+    file = json_lines(tmp_path / "a.jsonl", {"id": "1", "text": "fine"})
+    rejects = str(tmp_path / "none" / "rejects.jsonl")
+    assert run("index", file, "-c", collection_id, "--rejects", rejects) == (ExitCode.USAGE, [])
+    assert run("collection", "show", collection_id)[0] == ExitCode.NOT_FOUND
+
+
 def test_a_shortened_text_leaves_no_stale_passages(run: Run, collection_id: str, tmp_path: Path) -> None:
     """Indexing it again removes the passages that it no longer has, and no others."""
     keep, file = tmp_path / "keep.txt", tmp_path / "a.txt"
@@ -111,10 +131,18 @@ def test_embed_gives_the_servers_bits(
     code, printed = run("embed", "red fish", "[SEP]")
     assert code == ExitCode.OK
     assert np.array_equal(np.array([each["vector"] for each in printed], np.float32), expected)
-    monkeypatch.setattr("sys.stdin", io.StringIO("red fish\n[SEP]\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"red fish\n[SEP]\n")))
     code, (told,) = run("embed", "--npy", str(tmp_path / "e.npy"))
     assert (code, told["rows"]) == (ExitCode.OK, 2)
     assert np.array_equal(np.load(tmp_path / "e.npy"), expected)
+
+
+def test_text_that_is_not_utf8_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argument or line of standard input: the caller's mistake, not a bug."""
+    for arguments in (["search", "caf\udce9"], ["search", "x", "--filter", "a = \udce9"], ["embed", "caf\udce9"]):
+        assert run(*arguments) == (ExitCode.USAGE, [])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"red fish\ncaf\xe9\n")))
+    assert run("embed") == (ExitCode.FAILED, [])
 
 
 def test_eval_scores_a_perfect_corpus_perfectly(run: Run, tmp_path: Path) -> None:

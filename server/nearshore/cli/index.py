@@ -99,8 +99,9 @@ def index(  # noqa: PLR0913 -- each is an option
     What did not change is not embedded again, so a run that was cut short is repeated by running it again.
     """
     job = Job(check_sources(files, file_format), collection, passage_tokens, overlap_tokens, frozenset(timestamp or ()))
+    told = Rejects(rejects, job.sources)
     address = serving_address()
-    with Rejects(rejects) as refused:
+    with told as refused:
         outcome = _through_server(job, refused, address) if address else _without_server(job, refused)
     _report(outcome, collection, address)
     if outcome.rejected:

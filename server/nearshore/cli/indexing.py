@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import stat
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TextIO
+
+import typer
 
 from nearshore.cli import output
 from nearshore.cli.connection import default_model
@@ -23,7 +28,7 @@ from nearshore_indexer.entries import Rejection
 from nearshore_indexer.jsonl import JsonLines
 from nearshore_indexer.pipeline import Pipeline, Sink, Tally, remove_stale
 from nearshore_indexer.sinks import ServerSink
-from nearshore_indexer.sources import Format, Reader, check_sources
+from nearshore_indexer.sources import STDIN, Format, Reader, Source, check_sources
 
 BATCH_DOCUMENTS = 500
 _CALL_CHARACTERS = 1 << 18  # of one Tokenize call: at most 1 MiB, the default of limits.max_text_bytes
@@ -48,10 +53,19 @@ class NoModelInCollectionError(PreconditionError):
 class Rejects:
     """Reports what was refused: the first few on standard error, all of it into a file if one is named."""
 
-    def __init__(self, path: Path | None) -> None:
-        """path: of the file of JSON lines, created at the first rejection. Use it in a with block."""
+    def __init__(self, path: Path | None, sources: Sequence[Source] = ()) -> None:
+        """path: of the file of JSON lines, which is none of the sources. Use it in a with block.
+
+        Raises typer.BadParameter if it is one: the run would read its own rejections without end.
+        """
         self.count = 0
         self._path = path
+        for source in sources:
+            if path is not None and _same_file(path, source.file):
+                raise typer.BadParameter(
+                    f"{path} is also an input ({source.file}) and would be overwritten: name another file",
+                    param_hint="--rejects",
+                )
         self._opened = ExitStack()
         self._file: TextIO | None = None
 
@@ -63,24 +77,39 @@ class Rejects:
         elif self.count == SHOWN_REJECTIONS + 1:
             hint = f"all of them go to {self._path}" if self._path else "--rejects FILE collects all of them"
             output.warn(f"more is refused; {hint}")
-        if self._path is not None:
-            self._write(self._path, rejection)
+        if self._file is not None:
+            self._write(self._file, rejection)
 
     def __enter__(self) -> Self:
-        """The reporter itself."""
+        """Create the file, or empty it. Raises typer.BadParameter where that cannot be done."""
+        if self._path is not None:
+            try:
+                self._file = self._opened.enter_context(self._path.open("w", encoding="utf-8"))
+            except OSError as error:
+                problem = f"{self._path} cannot be written: {error.strerror or error}"
+                raise typer.BadParameter(problem, param_hint="--rejects") from error
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._opened.close()
 
-    def _write(self, path: Path, rejection: Rejection) -> None:
-        if self._file is None:
-            self._file = self._opened.enter_context(path.open("w", encoding="utf-8"))
+    @staticmethod
+    def _write(file: TextIO, rejection: Rejection) -> None:
         place = rejection.place
         record = {"file": place.file, "line": place.line, "problem": rejection.problem, "id": rejection.id}
-        self._file.write(json.dumps({**record, "source": rejection.source}) + "\n")
-        self._file.flush()
+        file.write(json.dumps({**record, "source": rejection.source}) + "\n")
+        file.flush()
+
+
+def _same_file(path: Path, source: str) -> bool:
+    """Whether both are one file, through links too; devices do not count: a terminal may well be both."""
+    try:
+        status = path.stat()
+        read = Path(source).stat() if source != STDIN else os.fstat(sys.stdin.fileno())
+    except OSError:
+        return False
+    return os.path.samestat(status, read) and not stat.S_ISCHR(status.st_mode)
 
 
 @dataclass(frozen=True, slots=True)
