@@ -143,7 +143,7 @@ class CollectionNotFoundError(NotFoundError):
     def __init__(self, name: str) -> None:
         """name: the bare collection id."""
         super().__init__(
-            f"There is no collection {name!r}.", "ListCollections names those that exist.", collection=name
+            f"There is no collection {name!r}.", "List the collections to see those that exist.", collection=name
         )
 
 
@@ -177,6 +177,20 @@ class InvalidSettingsError(InvalidArgumentError):
     """Settings that name something unknown or hold an impossible value."""
 
     reason = "INVALID_SETTINGS"
+
+
+class InvalidAddressError(InvalidArgumentError):
+    """A client was given a server's address that is not HOST:PORT."""
+
+    reason = "INVALID_ADDRESS"
+
+    def __init__(self, target: str) -> None:
+        """target: as received."""
+        super().__init__(
+            f"{target[:200]!r} is not the address of a server: HOST:PORT, with a port from 1 to 65535.",
+            "Write it as localhost:50051, 192.0.2.1:50051, [::1]:50051, or as a gRPC name such as dns:///host:50051.",
+            target=target,
+        )
 
 
 class PortInUseError(UnavailableError):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from nearshore.cli.session import session
-from nearshore.client import Client
+from nearshore.client import Client, ServerUnreachableError
+from nearshore.client.address import checked
 from nearshore.store.lock import read_holder
 
-_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 -- not bound here
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 -- not bound here
 
 
 def serving_address() -> str:
-    """The server that must be used: --server, or whoever serves the data folder; empty if neither is there."""
-    if session().server:
-        return session().server
+    """The server that must be used: --server, or whoever serves the data folder; empty if neither is there.
+
+    Raises InvalidAddressError.
+    """
+    server = session().server
+    if server is not None:
+        return checked(server)
     holder = read_holder(session().settings.data_dir)
     return holder.address if holder is not None else ""
 
@@ -22,7 +27,13 @@ def target() -> str:
     if address := serving_address():
         return address
     server = session().settings.server
-    return f"{_REACHED_AT.get(server.host, server.host)}:{server.port}"
+    host = _REACHED_AT.get(server.host, server.host)
+    address = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+    if server.port == 0:
+        raise ServerUnreachableError(
+            address, f"port 0 is any free one, and no server has {session().settings.data_dir}"
+        )
+    return address
 
 
 def default_model(client: Client) -> str:

@@ -13,6 +13,7 @@ from nearshore.cli import output
 from nearshore.cli.session import session
 from nearshore.errors import (
     CorruptionError,
+    InvalidAddressError,
     InvalidSettingsError,
     NearshoreError,
     NotFoundError,
@@ -24,6 +25,7 @@ from nearshore.exit_codes import ExitCode
 
 CODES: tuple[tuple[type[NearshoreError], ExitCode], ...] = (
     (InvalidSettingsError, ExitCode.USAGE),
+    (InvalidAddressError, ExitCode.USAGE),
     (NotFoundError, ExitCode.NOT_FOUND),
     (UnavailableError, ExitCode.UNAVAILABLE),
     (OverloadedError, ExitCode.UNAVAILABLE),
@@ -49,6 +51,18 @@ def report_bug(error: BaseException) -> ExitCode:
     remedy = "This is a bug in nearshore. Run the command again with --debug and report what it prints."
     _print("INTERNAL", f"{type(error).__name__}: {error}", remedy, ExitCode.CRASHED)
     return ExitCode.CRASHED
+
+
+def report_usage(message: str, code: int = ExitCode.USAGE) -> ExitCode:
+    """Print what is wrong with the command line."""
+    _print("USAGE", message, "See nearshore --help, or --help after the command.", ExitCode(code))
+    return ExitCode(code)
+
+
+def report_aborted() -> ExitCode:
+    """Print that the person who was asked said no."""
+    _print("ABORTED", "Aborted.", "", ExitCode.FAILED)
+    return ExitCode.FAILED
 
 
 def report_system(error: OSError) -> ExitCode:

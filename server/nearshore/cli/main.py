@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from nearshore import __version__, logs
 from nearshore.cli import failures, output
@@ -48,16 +49,23 @@ EXIT_CODES = (
 
 def main() -> None:
     """Run the command that sys.argv names and end the process with its exit code."""
+    _open_absent_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    arguments = hoisted(arguments)
+    typed, arguments = arguments, hoisted(arguments)
+    output.set_json(wanted=_asks_for_json(arguments))  # before the command line is understood, or is not
     logs.configure("warning", "auto")
     try:
-        make_app(arguments)(args=arguments, prog_name="nearshore")
+        # Typer shows wrong usage itself, in a box, and ends by SystemExit; without standalone mode it returns or raises.
+        ended = make_app(arguments)(args=arguments, prog_name="nearshore", standalone_mode=not output.as_json())
+    except TyperException as error:
+        return failures.report_usage(error.format_message(), error.exit_code)
+    except typer.Abort:
+        return failures.report_aborted()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
@@ -66,9 +74,12 @@ def run(arguments: Sequence[str]) -> int:
         return failures.report(error)
     except OSError as error:
         return failures.report_system(error)
+    except UnicodeEncodeError as error:
+        wrong = next((number for number, argument in enumerate(typed, 1) if not _is_unicode(argument)), None)
+        return failures.report_usage(f"Argument {wrong} is not UTF-8.") if wrong else failures.report_bug(error)
     except Exception as error:
         return failures.report_bug(error)
-    return ExitCode.OK
+    return ended if isinstance(ended, int) else ExitCode.OK
 
 
 def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -112,6 +123,23 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
     return [*front, *rest, *arguments[end:]]
 
 
+def _open_absent_streams() -> None:
+    """Put the null device where the caller closed a standard stream (`>&-`): Python has None there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- until the process ends
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return "--json" in arguments[:end]
+
+
+def _is_unicode(argument: str) -> bool:
+    """Whether an argument was UTF-8; Python keeps other bytes as halves of surrogate pairs, which file names may."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         if output.as_json():
@@ -131,9 +159,9 @@ def _global_options(  # noqa: PLR0913 -- each is an option
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the store and snapshots.", metavar="FOLDER")] = None,
     model_dir: Annotated[Path | None, typer.Option(help="Folder of model bundles.", metavar="FOLDER")] = None,
     server: Annotated[
-        str,
+        str | None,
         typer.Option(help="Server to talk to. Default: the one that serves the data folder.", metavar="HOST:PORT"),
-    ] = "",
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print results, and errors, as JSON.", callback=_set_json, is_eager=True)
     ] = False,

@@ -17,7 +17,7 @@ class Session:
     config: Path | None = None
     data_dir: Path | None = None
     model_dir: Path | None = None
-    server: str = ""
+    server: str | None = None
     debug: bool = False
     flags: dict[str, Any] = field(default_factory=dict)  # settings that a command's own options override
 

@@ -20,6 +20,7 @@ from nearshore.client.messages import (
     Upserted,
 )
 from nearshore.client.sync import Client
+from nearshore.errors import InvalidAddressError
 from nearshore.records import Document, FewerReason, IndexKind, Metric, ReadState
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "FewerReason",
     "Hit",
     "IndexKind",
+    "InvalidAddressError",
     "Metric",
     "Page",
     "Parts",

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from nearshore.client import channels, codec
+from nearshore.client import address, channels, codec
 from nearshore.client.failures import error_of, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
@@ -43,7 +43,7 @@ class AsyncClient:
         max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         """As Client; call it inside the running loop."""
-        self._target = target
+        self._target = address.checked(target)
         self._timeout_s = timeout_s
         self._tokens = WriteTokens(enabled=read_own_writes)
         self._channel = aio.insecure_channel(target, channels.options(max_message_bytes))

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from nearshore.client import channels, codec
+from nearshore.client import address, channels, codec
 from nearshore.client.failures import error_of, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
@@ -42,11 +42,11 @@ class Client:
         read_own_writes: bool = True,
         max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
-        """Connect lazily to `target` ("host:port"); timeout_s is each call's deadline.
+        """Connect lazily to `target` ("host:port"); timeout_s is each call's deadline. Raises InvalidAddressError.
 
         With read_own_writes, each read waits until it reflects what this client wrote to that collection.
         """
-        self._target = target
+        self._target = address.checked(target)
         self._timeout_s = timeout_s
         self._tokens = WriteTokens(enabled=read_own_writes)
         self._channel = grpc.insecure_channel(target, channels.options(max_message_bytes))
