@@ -2,6 +2,7 @@
 
 Text is first cut into pieces along its own structure: sentences and paragraphs; where one is too long its lines, then
 its words, then runs of characters. The pieces partition the text and a passage is a run of pieces: nothing is lost.
+Text of any size may stand between two boundaries, so neither what is counted nor a passage is ever long in characters.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ TokenCounter = Callable[[Sequence[str]], list[int]]
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？]+[」』”’）]*\s*|\n[ \t]*\n\s*")
 _FINER = (re.compile(r"\n+"), re.compile(r"\s+"))
+COUNTED_CHARACTERS = 16_000  # of one text at most: at four bytes each within any sensible limit of a server
+_PASSAGE_CHARACTERS = 200_000  # where a model sees few tokens in much text, such as one for a very long word
 _FULL_ENOUGH = 0.75  # a passage this full ends where a paragraph does
 
 
@@ -55,11 +58,14 @@ def _pack(pieces: Sequence[_Piece], max_tokens: int, overlap_tokens: int) -> Ite
     first, tokens = 0, 0
     for index, piece in enumerate(pieces):
         full = tokens >= _FULL_ENOUGH * max_tokens and pieces[index - 1].ends_paragraph
-        if index > first and (full or tokens + piece.tokens > max_tokens):
+        long = piece.end - pieces[first].start > _PASSAGE_CHARACTERS
+        if index > first and (full or long or tokens + piece.tokens > max_tokens):
             yield pieces[first].start, piece.start
             room = min(overlap_tokens, max_tokens - piece.tokens)
             first, tokens = index, 0
             while first > 0 and tokens + pieces[first - 1].tokens <= room:
+                if piece.end - pieces[first - 1].start > _PASSAGE_CHARACTERS:
+                    break
                 first -= 1
                 tokens += pieces[first].tokens
         tokens += piece.tokens
@@ -69,12 +75,23 @@ def _pack(pieces: Sequence[_Piece], max_tokens: int, overlap_tokens: int) -> Ite
 
 def _pieces(text: str, max_tokens: int, count_tokens: TokenCounter) -> list[_Piece]:
     """A partition of text into pieces of at most max_tokens tokens; white space belongs to the piece before it."""
-    fitting: list[_Piece] = []
-    for start, end, tokens in _counted(text, _cut(text, 0, len(text), _SENTENCE), count_tokens):
-        for part in _fit(text, (start, end, tokens), max_tokens, count_tokens):
-            ends_paragraph = part[1] == end and _PARAGRAPH.search(text, start, end) is not None
-            fitting.append(_Piece(*part, ends_paragraph))
-    return fitting
+    sentences = _cut(text, 0, len(text), _SENTENCE)
+    paragraph_ends = {end for start, end in sentences if _PARAGRAPH.search(text, start, end)}
+    spans = [span for start, end in sentences for span in _countable(text, start, end)]
+    return [
+        _Piece(*part, part[1] in paragraph_ends)
+        for span in _counted(text, spans, count_tokens)
+        for part in _fit(text, span, max_tokens, count_tokens)
+    ]
+
+
+def _countable(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """text[start:end], or its lines, words or runs of characters, such that each is short enough to be counted."""
+    if end - start <= COUNTED_CHARACTERS:
+        yield start, end
+        return
+    for span in _finer(text, start, end):
+        yield from _countable(text, *span)
 
 
 def _fit(
@@ -85,12 +102,17 @@ def _fit(
     if tokens <= max_tokens or end - start == 1:
         yield piece
         return
-    spans = next((parts for finer in _FINER if len(parts := _cut(text, start, end, finer)) > 1), None)
-    if spans is None:
-        middle = (start + end) // 2
-        spans = [(start, middle), (middle, end)]
-    for part in _counted(text, spans, count_tokens):
+    for part in _counted(text, _finer(text, start, end), count_tokens):
         yield from _fit(text, part, max_tokens, count_tokens)
+
+
+def _finer(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """text[start:end] in lines, or its one line in words, or its one word in halves."""
+    for boundary in _FINER:
+        if len(spans := _cut(text, start, end, boundary)) > 1:
+            return spans
+    middle = (start + end) // 2
+    return [(start, middle), (middle, end)]
 
 
 def _counted(text: str, spans: Sequence[tuple[int, int]], count_tokens: TokenCounter) -> Iterator[tuple[int, int, int]]:

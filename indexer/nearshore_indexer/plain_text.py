@@ -11,7 +11,7 @@ from typing import BinaryIO
 from nearshore.documents.limits import MAX_ID_BYTES
 from nearshore.records import Document
 from nearshore_indexer.entries import Entry, Place, Rejection
-from nearshore_indexer.passages import TokenCounter, split
+from nearshore_indexer.passages import COUNTED_CHARACTERS, TokenCounter, split
 
 MAX_FILE_BYTES = 256 << 20
 _HEADING = re.compile(r"\A\s*#[ \t]+(?P<title>[^\n]+?)[ \t#]*(?:\n|\Z)")
@@ -74,6 +74,8 @@ class PlainText:
         if heading is None:
             return ""
         title = heading["title"].strip()
+        if len(title) > COUNTED_CHARACTERS:
+            return ""
         return title if self._splitting.count_tokens([title])[0] <= _MAX_TITLE_TOKENS else ""
 
 

@@ -104,6 +104,15 @@ def test_a_shortened_text_leaves_no_stale_passages(run: Run, collection_id: str,
     assert len(answer["hits"]) == after["documents"]
 
 
+def test_text_without_a_sentence_end_is_indexed_whole(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """Megabytes in one line, which no single call may carry, do not end the run."""
+    file = tmp_path / "a.txt"
+    file.write_text("x" * 1_500_000 + " red fish" * 1_000)
+    code, (figures,) = run("index", str(file), "-c", collection_id)
+    assert (code, figures["rejected"]) == (ExitCode.OK, 0)
+    assert figures["documents"] > 10
+
+
 def test_collections_are_created_listed_and_deleted(run: Run, collection_id: str) -> None:
     """Deleting needs a yes where nobody can be asked."""
     code, (created,) = run("collection", "create", collection_id, "--dimensions", "8", "--metric", "dot")

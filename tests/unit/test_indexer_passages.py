@@ -1,12 +1,13 @@
 """Splitting text into passages."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearshore_indexer.passages import split
+from nearshore_indexer.passages import COUNTED_CHARACTERS, split
 
 WORDS = st.lists(
     st.sampled_from(["a", "lake", "birds", "sing.", "Why?", "night!", "\n", "\n\n", "水。", "x" * 40]), max_size=120
@@ -78,6 +79,27 @@ def test_a_word_longer_than_a_passage_is_cut() -> None:
     passages = split("x" * 103, max_tokens=2, overlap_tokens=0, count_tokens=count)
     assert "".join(passage.text for passage in passages) == "x" * 103
     assert max(count([passage.text])[0] for passage in passages) <= 2
+
+
+@pytest.mark.parametrize("kind", ["one word", "one line", "word list", "four bytes a character"])
+def test_megabytes_without_a_sentence_end_are_counted_in_small_texts(kind: str) -> None:
+    """A server takes no text above 1 MiB, to count or to keep; nothing is lost, however few tokens a model sees."""
+    texts = {"one word": "x", "one line": "word ", "word list": "word\n", "four bytes a character": "\U00020000"}
+    text = texts[kind] * (3_000_000 // len(texts[kind].encode()))
+
+    def count_few(parts: Sequence[str]) -> list[int]:
+        assert max(map(len, parts)) <= COUNTED_CHARACTERS
+        return [len(part.split()) for part in parts]
+
+    passages = split(text, max_tokens=200, overlap_tokens=32, count_tokens=count_few)
+    covered = 0
+    for passage in passages:
+        assert not text[covered : passage.start].strip()
+        assert len(passage.text.split()) <= 200
+        assert len(passage.text.encode()) <= 1 << 20
+        assert passage.end > covered
+        covered = passage.end
+    assert not text[covered:].strip()
 
 
 @pytest.mark.parametrize("text", ["", "  \n\n \t"])
