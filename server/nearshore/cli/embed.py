@@ -15,6 +15,7 @@ from nearshore.cli import output
 from nearshore.cli.connection import connect
 from nearshore.cli.progress import Progress
 from nearshore.client import Client, Embedded
+from nearshore.errors import InvalidArgumentError
 from nearshore.records import F32
 
 app = typer.Typer()
@@ -65,8 +66,14 @@ def embed(
 
 
 def _lines() -> Iterator[str]:
-    for line in sys.stdin:
-        yield line.rstrip("\r\n")
+    """The lines of standard input. Raises InvalidArgumentError for one that is not UTF-8, whatever the locale is."""
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InvalidArgumentError(
+                f"Line {number} of standard input is not UTF-8.", "Convert it, for example with iconv."
+            ) from error
 
 
 def _emit(texts: list[str], answer: Embedded) -> None:
