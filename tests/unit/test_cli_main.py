@@ -1,6 +1,8 @@
 """How the command line reads its arguments and ends."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +54,29 @@ def test_wrong_usage_ends_with_two(arguments: list[str], capsys: Capture) -> Non
     """Nothing is printed on standard output for a command that was not understood."""
     assert main.run(arguments) == ExitCode.USAGE
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["search"], ["index", "--nope"], ["collection"], []])
+def test_wrong_usage_is_json_where_that_is_asked_for(arguments: list[str], capsys: Capture) -> None:
+    """A script reads it as any other error."""
+    assert main.run([*arguments, "--json"]) == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert not shown.out
+    error = json.loads(shown.err)["error"]
+    assert (error["reason"], error["exit_code"]) == ("USAGE", ExitCode.USAGE)
+    assert error["message"]
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_absent_standard_streams_become_the_null_device(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller may close them (>&-); Python has None in their place."""
+    monkeypatch.setattr(sys, "argv", ["nearshore", "--version"])
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == ExitCode.OK
+    with getattr(sys, stream) as opened:
+        assert opened.name == os.devnull
 
 
 def test_an_error_is_one_line_and_what_to_do(capsys: Capture) -> None:

@@ -6,8 +6,10 @@ import json
 import sys
 import traceback
 
+import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.exceptions import TyperException
 
 from nearshore.cli import output
 from nearshore.cli.session import session
@@ -51,6 +53,21 @@ def report_bug(error: BaseException) -> ExitCode:
     remedy = "This is a bug in nearshore. Run the command again with --debug and report what it prints."
     _print("INTERNAL", f"{type(error).__name__}: {error}", remedy, ExitCode.CRASHED)
     return ExitCode.CRASHED
+
+
+def report_any(error: Exception) -> ExitCode:
+    """Print whatever ended a command; returns its exit code."""
+    match error:
+        case NearshoreError():
+            return report(error)
+        case TyperException():
+            return report_usage(error.format_message(), error.exit_code)
+        case typer.Abort():
+            return report_aborted()
+        case OSError():
+            return report_system(error)
+        case _:
+            return report_bug(error)
 
 
 def report_usage(message: str, code: int = ExitCode.USAGE) -> ExitCode:

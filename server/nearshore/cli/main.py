@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.exceptions import TyperException
 
 from nearshore import __version__, logs
 from nearshore.cli import failures, output
 from nearshore.cli.session import Session, begin
-from nearshore.errors import NearshoreError
 from nearshore.exit_codes import ExitCode
 
 # Command: its module. Only the module of the command that is run is imported: with all of them, FAISS, ONNX Runtime
@@ -60,26 +58,18 @@ def run(arguments: Sequence[str]) -> int:
     output.set_json(wanted=_asks_for_json(arguments))  # before the command line is understood, or is not
     logs.configure("warning", "auto")
     try:
-        # Typer shows wrong usage itself, in a box, and ends by SystemExit; without standalone mode it returns or raises.
-        ended = make_app(arguments)(args=arguments, prog_name="nearshore", standalone_mode=not output.as_json())
-    except TyperException as error:
-        return failures.report_usage(error.format_message(), error.exit_code)
-    except typer.Abort:
-        return failures.report_aborted()
+        # Typer shows wrong usage itself, in a box, and raises SystemExit; out of standalone mode it returns or raises.
+        code = make_app(arguments)(args=arguments, prog_name="nearshore", standalone_mode=not output.as_json())
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
-    except NearshoreError as error:
-        return failures.report(error)
-    except OSError as error:
-        return failures.report_system(error)
+        code = ExitCode.INTERRUPTED
     except UnicodeEncodeError as error:
         wrong = next((number for number, argument in enumerate(typed, 1) if not _is_unicode(argument)), None)
-        return failures.report_usage(f"Argument {wrong} is not UTF-8.") if wrong else failures.report_bug(error)
+        code = failures.report_usage(f"Argument {wrong} is not UTF-8.") if wrong else failures.report_bug(error)
     except Exception as error:
-        return failures.report_bug(error)
-    return ended if isinstance(ended, int) else ExitCode.OK
+        code = failures.report_any(error)
+    return code if isinstance(code, int) else ExitCode.OK
 
 
 def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -87,7 +77,7 @@ def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app = typer.Typer(
         help=HELP,
         epilog=EXIT_CODES,
-        no_args_is_help=True,
+        no_args_is_help=not output.as_json(),
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
     )
@@ -97,7 +87,8 @@ def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
         module = importlib.import_module(f"nearshore.cli.{COMMANDS[command]}")
         for each in module.app.registered_commands:
             each.epilog = GLOBAL_HINT
-        app.add_typer(module.app, name=command if command in GROUPS else None)
+        group = command if command in GROUPS else None
+        app.add_typer(module.app, name=group, no_args_is_help=bool(group) and not output.as_json())
     return app
 
 
@@ -127,7 +118,8 @@ def _open_absent_streams() -> None:
     """Put the null device where the caller closed a standard stream (`>&-`): Python has None there."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- until the process ends
+            device = Path(os.devnull).open(mode, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 -- stays
+            setattr(sys, name, device)
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
