@@ -201,8 +201,23 @@ class PortInUseError(UnavailableError):
     def __init__(self, address: str) -> None:
         """address: host and port as they were asked for."""
         super().__init__(
-            f"Cannot listen on {address}: the port is in use, or the address is not this machine's.",
+            f"Cannot listen on {address}: the port is in use.",
             "Stop the process that listens there, or set server.port (--port) to another one; 0 takes a free one.",
+            address=address,
+        )
+
+
+class AddressUnusableError(UnavailableError):
+    """The address to listen on has no such name, is another machine's, or may not be used."""
+
+    reason = "ADDRESS_UNUSABLE"
+
+    def __init__(self, address: str, detail: str) -> None:
+        """address: host and port as they were asked for; detail: what the system said."""
+        super().__init__(
+            f"Cannot listen on {address}: {detail}.",
+            "Set server.host (--host) to an address of this machine: 127.0.0.1 is for itself alone, 0.0.0.0 for all "
+            "its networks. A port below 1024 may need a privilege.",
             address=address,
         )
 

@@ -115,7 +115,11 @@ TABLE = [
     Start("folder of another server", lambda place: {"NEARSHORE_DATA_DIR": str(place.other.settings.data_dir)},
           "DATA_FOLDER_LOCKED", f"in use by process {os.getpid()}, serving at 127.0.0.1:", "Talk to that server"),
     Start("port in use", lambda place: {"NEARSHORE_SERVER__PORT": place.other.address.rpartition(":")[2]},
-          "PORT_IN_USE", "Cannot listen on 127.0.0.1:", "0 takes a free one"),
+          "PORT_IN_USE", "the port is in use", "0 takes a free one"),
+    Start("host without an address", lambda _: {"NEARSHORE_SERVER__HOST": "nohost.invalid"},
+          "ADDRESS_UNUSABLE", "Cannot listen on nohost.invalid:", "an address of this machine"),
+    Start("host of another machine", lambda _: {"NEARSHORE_SERVER__HOST": "192.0.2.1"},
+          "ADDRESS_UNUSABLE", "Cannot assign requested address", "an address of this machine"),
 ]  # fmt: skip
 
 

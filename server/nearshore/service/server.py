@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.texts import Texts
-from nearshore.errors import PortInUseError
+from nearshore.errors import AddressUnusableError, PortInUseError
 from nearshore.search.searcher import Searcher
 from nearshore.service.admission import Admission
 from nearshore.service.calls import CallInterceptor
@@ -57,7 +59,7 @@ def bind(host: str, port: int, admission: Admission, *, max_message_bytes: int) 
 
     max_message_bytes: of a request or an answer.
 
-    Raises PortInUseError.
+    Raises PortInUseError, AddressUnusableError.
     """
     options = [
         # Two servers on one port would each get a part of the calls, and neither would say so.
@@ -73,6 +75,7 @@ def bind(host: str, port: int, admission: Admission, *, max_message_bytes: int) 
     interceptor = CallInterceptor(admission, max_message_bytes=max_message_bytes)
     server = aio.server(interceptors=[interceptor], options=options)
     address = address_of(host, port)
+    _probe(host, port)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -80,6 +83,30 @@ def bind(host: str, port: int, admission: Admission, *, max_message_bytes: int) 
     if bound == 0:
         raise PortInUseError(address)
     return server, bound
+
+
+def _probe(host: str, port: int) -> None:
+    """See that a socket can have the address: gRPC does not tell why it cannot. Raises as bind()."""
+    address = address_of(host, port)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label that no name can have
+        raise AddressUnusableError(address, getattr(error, "strerror", None) or str(error)) from error
+    problem: OSError | None = None
+    usable = False
+    for family, kind, protocol, _, place in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC: closed connections do not count
+                probe.bind(place)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortInUseError(address) from error
+            problem = error
+        else:
+            usable = True
+    if not usable:  # gRPC is content with one of several
+        raise AddressUnusableError(address, (problem and problem.strerror) or "no address") from problem
 
 
 def add_services(server: aio.Server, parts: Parts, health: Health) -> None:
