@@ -111,7 +111,7 @@ TABLE = [
           "STORE_FORMAT", "another program", "Choose another data_dir"),
     Start("database of a newer version", lambda place: database(place, "CREATE TABLE ours(a)", *NEWER),
           "STORE_FORMAT", "schema version", "or a later one"),
-    Start("file in place of a folder", file_for_folder, "DATA_FOLDER_READ_ONLY", "Not a directory", "another data_dir"),
+    Start("file in place of a folder", file_for_folder, "DATA_FOLDER_READ_ONLY", "is not a folder", "another data_dir"),
     Start("folder of another server", lambda place: {"NEARSHORE_DATA_DIR": str(place.other.settings.data_dir)},
           "DATA_FOLDER_LOCKED", f"in use by process {os.getpid()}, serving at 127.0.0.1:", "Talk to that server"),
     Start("port in use", lambda place: {"NEARSHORE_SERVER__PORT": place.other.address.rpartition(":")[2]},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,8 +77,27 @@ def test_nobody_holds_what_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_read_only(tmp_path: Path) -> None:
-    """A file where the folder should be is reported as DATA_FOLDER_READ_ONLY."""
+@pytest.mark.parametrize("folder", ["file", "file/data"])
+@pytest.mark.parametrize("open_folder", [FolderLock.acquire, read_holder])
+def test_a_file_in_place_of_a_folder_is_called_that(
+    folder: str, open_folder: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """To make a file writable would help nobody: the message names it, and the remedy is to move it."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataFolderReadOnlyError):
-        FolderLock.acquire(tmp_path / "file")
+    with pytest.raises(DataFolderReadOnlyError) as refused:
+        open_folder(tmp_path / folder)
+    assert f"{tmp_path / 'file'} is not a folder" in refused.value.message
+    assert refused.value.remedy == "Move that away, or choose another data_dir."
+
+
+def test_a_folder_that_cannot_be_made_names_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What must be made writable is the folder above the first one that is missing."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DataFolderReadOnlyError) as refused:
+        FolderLock.acquire(tmp_path / "above" / "data")
+    assert f"cannot be made in {tmp_path} (Permission denied)" in refused.value.message
+    assert f"Make {tmp_path} writable" in refused.value.remedy

@@ -26,12 +26,13 @@ class DataFolderReadOnlyError(UnavailableError):
     """The data folder cannot be written."""
 
     reason = "DATA_FOLDER_READ_ONLY"
+    _remedy = "Make it writable for the user that runs nearshore"
 
-    def __init__(self, folder: str, detail: str) -> None:
-        """folder: the data folder; detail: what the system said."""
+    def __init__(self, folder: str, detail: str, remedy: str = _remedy) -> None:
+        """folder: the data folder; detail: what the system said; remedy: beside choosing another folder."""
         super().__init__(
             f"The data folder {folder} cannot be written: {detail}.",
-            "Make it writable for the user that runs nearshore, or choose another data_dir.",
+            f"{remedy}, or choose another data_dir.",
             folder=folder,
         )
 

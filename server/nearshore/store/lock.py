@@ -6,7 +6,6 @@ means nothing without the lock.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -14,9 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nearshore.errors import StorageFullError
-from nearshore.store.errors import DataFolderLockedError, DataFolderReadOnlyError
-from nearshore.store.schema import make_folder
+from nearshore.store.errors import DataFolderLockedError
+from nearshore.store.schema import folder_error, make_folder
 
 _FILE_NAME = "lock"
 # read_holder takes the lock for an instant; whoever wants to hold it must not mistake that for an owner.
@@ -49,9 +47,7 @@ class FolderLock:
         try:
             descriptor = os.open(folder / _FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise StorageFullError(f"locking {folder}") from error
-            raise DataFolderReadOnlyError(str(folder), error.strerror or str(error)) from error
+            raise folder_error(folder, error, "locking") from error
         if not _try_lock(descriptor):
             holder = _read(descriptor)
             os.close(descriptor)
@@ -80,7 +76,7 @@ def read_holder(folder: Path) -> Holder | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataFolderReadOnlyError(str(folder), error.strerror or str(error)) from error
+        raise folder_error(folder, error, "reading the lock of") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

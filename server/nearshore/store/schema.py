@@ -7,7 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from nearshore.errors import StorageFullError
+from nearshore.errors import NearshoreError, StorageFullError
 from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError
 from nearshore.store.failures import translated
 
@@ -77,9 +77,21 @@ def make_folder(folder: Path) -> None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             sync_folder(folder.parent)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StorageFullError(f"creating {folder}") from error
-        raise DataFolderReadOnlyError(str(folder), error.strerror or str(error)) from error
+        raise folder_error(folder, error, "creating") from error
+
+
+def folder_error(folder: Path, error: OSError, doing: str) -> NearshoreError:
+    """What keeps the data folder from being made or opened, as an error with the right remedy."""
+    if error.errno == errno.ENOSPC:
+        return StorageFullError(f"{doing} {folder}")
+    detail = error.strerror or str(error)
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    if os.path.lexists(there) and not there.is_dir():
+        return DataFolderReadOnlyError(str(folder), f"{there} is not a folder", "Move that away")
+    if there != folder:
+        remedy = f"Make {there} writable for the user that runs nearshore"
+        return DataFolderReadOnlyError(str(folder), f"it cannot be made in {there} ({detail})", remedy)
+    return DataFolderReadOnlyError(str(folder), detail)
 
 
 def sync_folder(folder: Path) -> None:
