@@ -10,7 +10,6 @@ import asyncio
 import random
 import re
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from nearshore.index.filters import quoted
 from nearshore.records import Document
 from nearshore_indexer.batches import Batch
 from nearshore_indexer.entries import Rejection
+from nearshore_indexer.patience import Patience
 
 Result = TypeVar("Result")
 
@@ -41,6 +41,8 @@ class Written:
 class Sink(Protocol):
     """Where documents go. Methods are awaited on one event loop."""
 
+    name: str
+    """What people know it by: "the server at 127.0.0.1:7700"."""
     retryable: tuple[type[NearshoreError], ...]
     """Errors after which the same write, with the same request id, may succeed later."""
 
@@ -63,7 +65,8 @@ class Window:
 
     batches: int = 24
     tokens: int = 500_000  # estimated
-    patience_s: float = 300.0  # how long nothing may succeed before an error that could pass is final
+    patience_s: float = 300.0  # how long a sink may refuse everything before its error is final
+    away_patience_s: float = 60.0  # how long it may not be there at all
 
 
 @dataclass(slots=True)
@@ -87,20 +90,20 @@ class Pipeline:
         *,
         reject: Callable[[Rejection], None],
         report: Callable[[Tally], None],
+        warn: Callable[[str], None],
         window: Window | None = None,
     ) -> None:
-        """Tell `reject` what the sink refuses and `report` how far it is, both on the event loop."""
+        """Tell `reject` what the sink refuses, `report` how far it is, `warn` what it waits for; on the event loop."""
         self._sink = sink
         self._tally = tally
         self._reject = reject
         self._report = report
         self._window = window or Window()
         self._under_way: dict[asyncio.Task[None], int] = {}  # estimated tokens of each
-        self._last_success = time.monotonic()
+        self._patience = Patience(sink.name, warn, full_s=self._window.patience_s, away_s=self._window.away_patience_s)
 
     async def run(self, source: Iterator[Batch]) -> None:
         """Write every batch. Raises the first error that cannot be waited out; what was written stays written."""
-        self._last_success = time.monotonic()
         try:
             while (batch := await _in_daemon(lambda: next(source, None))) is not None:
                 while not self._has_room():
@@ -155,13 +158,13 @@ class Pipeline:
         while True:
             try:
                 written = await self._sink.write(documents, request_id)
-            except self._sink.retryable:
-                if time.monotonic() - self._last_success > self._window.patience_s:
+            except self._sink.retryable as error:
+                if not self._patience.lasts(error):
                     raise
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 spreads callers out
                 pause_s = min(2 * pause_s, _LAST_PAUSE_S)
             else:
-                self._last_success = time.monotonic()
+                self._patience.succeeded()
                 return written
 
 

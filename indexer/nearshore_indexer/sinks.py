@@ -25,8 +25,9 @@ class ServerSink:
 
     retryable: tuple[type[NearshoreError], ...] = (OverloadedError, UnavailableError, DeadlineError)
 
-    def __init__(self, client: AsyncClient, collection: str) -> None:
-        """client: one that reads its own writes; collection: a bare name."""
+    def __init__(self, client: AsyncClient, collection: str, address: str) -> None:
+        """client: one that reads its own writes; collection: a bare name; address: of the server, for messages."""
+        self.name = f"the server at {address}"
         self._client = client
         self._collection = collection
 
@@ -69,6 +70,7 @@ class ServerSink:
 class StoreSink:
     """Writes as a server would, without one: the same checks, the same embedding, the same store."""
 
+    name = "the store"
     retryable: tuple[type[NearshoreError], ...] = (OverloadedError,)
 
     def __init__(self, documents: Documents, replica: Replica, check: Callable[[], None]) -> None:

@@ -71,7 +71,7 @@ def test_no_server_is_told_by_its_address() -> None:
     """UNAVAILABLE without a reason is a connection that failed: the message names where to, and what to do."""
     error = error_of(StatusCode.UNAVAILABLE, "connection refused", [], "host:1")
     assert isinstance(error, ServerUnreachableError)
-    assert error.metadata == {"target": "host:1"}
+    assert error.metadata == {"target": "host:1", "detail": "connection refused"}
     assert "host:1" in str(error)
     assert "connection refused" in str(error)
     assert "nearshore serve" in str(error)

@@ -17,6 +17,7 @@ from nearshore_indexer.pipeline import Pipeline, Tally, Window, Written, remove_
 class FakeSink:
     """Remembers what it was given; refuses documents whose text says so."""
 
+    name = "the fake"
     retryable: tuple[type[NearshoreError], ...] = (OverloadedError,)
 
     def __init__(self, *, overloaded: int = 0, together: int = 1) -> None:
@@ -71,10 +72,14 @@ def made(*texts: Sequence[str]) -> Iterator[Batch]:
         yield Batch(documents, places, 10)
 
 
+def _ignore(_: object) -> None:
+    """Nobody is told."""
+
+
 def run(sink: FakeSink, source: Iterator[Batch], window: Window | None = None) -> tuple[Tally, list[Rejection]]:
     """Write everything; what was counted and what was refused."""
     tally, rejected = Tally(), list[Rejection]()
-    pipeline = Pipeline(sink, tally, reject=rejected.append, report=lambda _: None, window=window)
+    pipeline = Pipeline(sink, tally, reject=rejected.append, report=_ignore, warn=_ignore, window=window)
     asyncio.run(pipeline.run(source))
     return tally, rejected
 

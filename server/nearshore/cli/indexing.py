@@ -144,7 +144,7 @@ class Run:
                 progress.update(tally.documents, tally.source_bytes / total if total else None)
 
             source = batches(self._reader, size=BATCH_DOCUMENTS, max_bytes=BATCH_BYTES, reject=self._rejects)
-            await Pipeline(sink, self.tally, reject=self._rejects, report=report).run(source)
+            await Pipeline(sink, self.tally, reject=self._rejects, report=report, warn=output.warn).run(source)
         written_s = time.monotonic() - self._started
         await sink.wait_searchable()
         searchable_s = time.monotonic() - self._started
@@ -183,7 +183,8 @@ def index_through_server(
 
     async def go() -> Outcome:
         async with AsyncClient(target, timeout_s=CALL_TIMEOUT_S) as client:
-            return await run.into(ServerSink(client, collection), passage_counts if passage_counts is not None else {})
+            sink = ServerSink(client, collection, target)
+            return await run.into(sink, passage_counts if passage_counts is not None else {})
 
     return asyncio.run(go())
 

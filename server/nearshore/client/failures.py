@@ -38,6 +38,7 @@ class ServerUnreachableError(errors.UnavailableError):
             f"No nearshore server answers at {target} ({detail}).",
             "Start one with `nearshore serve`, or name another address.",
             target=target,
+            detail=detail,
         )
 
 
