@@ -16,7 +16,8 @@ TokenCounter = Callable[[Sequence[str]], list[int]]
 """Tokens of each text, without the special tokens that a model adds around it."""
 
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？]+[」』”’）]*\s*|\n[ \t]*\n\s*")
+# The lookbehind and the possessive ++ keep it linear: a line of nothing but dots is tried once, not from each dot.
+_SENTENCE = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*\s+|[。！？]+[」』”’）]*\s*|\n[ \t]*\n\s*")
 _FINER = (re.compile(r"\n+"), re.compile(r"\s+"))
 COUNTED_CHARACTERS = 16_000  # of one text at most: at four bytes each within any sensible limit of a server
 _PASSAGE_CHARACTERS = 200_000  # where a model sees few tokens in much text, such as one for a very long word

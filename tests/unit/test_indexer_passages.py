@@ -81,10 +81,16 @@ def test_a_word_longer_than_a_passage_is_cut() -> None:
     assert max(count([passage.text])[0] for passage in passages) <= 2
 
 
-@pytest.mark.parametrize("kind", ["one word", "one line", "word list", "four bytes a character"])
+@pytest.mark.parametrize("kind", ["one word", "one line", "word list", "dots", "four bytes a character"])
 def test_megabytes_without_a_sentence_end_are_counted_in_small_texts(kind: str) -> None:
     """A server takes no text above 1 MiB, to count or to keep; nothing is lost, however few tokens a model sees."""
-    texts = {"one word": "x", "one line": "word ", "word list": "word\n", "four bytes a character": "\U00020000"}
+    texts = {
+        "one word": "x",
+        "one line": "word ",
+        "word list": "word\n",
+        "dots": ".",
+        "four bytes a character": "\U00020000",
+    }
     text = texts[kind] * (3_000_000 // len(texts[kind].encode()))
 
     def count_few(parts: Sequence[str]) -> list[int]:
