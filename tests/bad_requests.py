@@ -211,7 +211,7 @@ TABLE = [
     Bad("another width than the model's", of_model(dimensions=3), "DIMENSIONS_OUT_OF_RANGE", "Leave"),
     Bad("another fingerprint than the model's", of_model(fingerprint="nsf1-other"),
         "FINGERPRINT_MISMATCH", "leave collection.fingerprint out", STATE),
-    Bad("collection unknown", search(collection="collections/absent"), "COLLECTION_NOT_FOUND", "List the collections", MISSING),
+    Bad("collection unknown", search(collection="collections/absent"), "COLLECTION_NOT_FOUND", "List the", MISSING),
     Bad("collection to delete unknown", collections.DeleteCollectionRequest(name="collections/absent"),
         "COLLECTION_NOT_FOUND", "List the collections", MISSING),
     Bad("no collection", documents.CountDocumentsRequest(), "INVALID_NAME", 'Write "collections/"'),
