@@ -6,10 +6,8 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from nearshore.client import Client, Query, SearchResult
 from nearshore.records import F32, Document
@@ -112,17 +110,6 @@ def _measure_one(client: Client, rule: Filter, kind: str, texts: Sequence[str], 
     )
 
 
-def exact_agrees(client: Client, vectors: F32, queries: F32, fingerprint: str) -> float:
-    """Largest difference between the scores of exact searches and a plain NumPy product over all vectors."""
-    worst = 0.0
-    for query in queries:
-        result = client.search(COLLECTION, Query(vector=query, fingerprint=fingerprint, limit=LIMIT, exact=True))
-        scores = vectors @ query
-        best = np.sort(scores)[::-1][:LIMIT]
-        worst = max(worst, float(np.abs(best - [hit.score for hit in result.hits]).max()))
-    return worst
-
-
 def recall_after_deletes(client: Client, texts: Sequence[str], *, neighbours: int = 130) -> tuple[float, int]:
     """Delete the nearest `neighbours` of every text, then search again: (mean recall@10, hits missing at worst)."""
     vectors, fingerprint = embed_queries(client, texts)
@@ -188,8 +175,3 @@ def search_while_updating(address: str, *, documents: int = 20, rounds: int = 30
         done.set()
         thread.join()
     return UpdateFigures(documents * rounds, **counts)
-
-
-def as_rows(figures: Sequence[FilterFigures]) -> list[dict[str, Any]]:
-    """For a table or a JSON file."""
-    return [asdict(figure) for figure in figures]

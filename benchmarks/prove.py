@@ -101,7 +101,7 @@ def prove_filters() -> Figures:
         recall, missing = filtered_search.recall_after_deletes(client, texts)
         updates = filtered_search.search_while_updating(server.address)
     return {
-        "filters": filtered_search.as_rows(filters),
+        "filters": [asdict(figure) for figure in filters],
         "after_deleting_130_nearest_of_50": {"recall_at_10": recall, "hits_missing": missing},
         "while_updating": asdict(updates),
     }
