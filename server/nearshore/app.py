@@ -98,12 +98,8 @@ class Process:
         settings = self._settings
         lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
         self._opened.callback(lock.release)
-        server, port = bind(
-            settings.server.host,
-            settings.server.port,
-            Admission(max_calls=settings.server.max_concurrent_calls, max_bytes=settings.server.max_concurrent_bytes),
-            max_message_bytes=settings.server.max_message_bytes,
-        )
+        limits = settings.server
+        server, port = bind(limits.host, limits.port, max_message_bytes=limits.max_message_bytes)
         on_death = self._teller_of_death()
         store = await self._open(lambda: open_store(settings, on_death))
         self._opened.push_async_callback(asyncio.to_thread, store.close)
@@ -116,7 +112,8 @@ class Process:
         searches = self._opened.enter_context(ThreadPoolExecutor(usable_cores(), "search"))
         replicas.start()
         parts = make_parts(settings, store, replicas, embedder, Threads(work, searches))
-        add_services(server, parts, self._health)
+        admission = Admission(max_calls=limits.max_concurrent_calls, max_bytes=limits.max_concurrent_bytes)
+        add_services(server, parts, self._health, admission, max_message_bytes=limits.max_message_bytes)
         await self._health.begin(SERVICE_NAMES)
         await server.start()
         self._opened.push_async_callback(self._stop, server)

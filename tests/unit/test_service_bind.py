@@ -8,13 +8,12 @@ import socket
 import pytest
 
 from nearshore.errors import AddressUnusableError, PortInUseError
-from nearshore.service.admission import Admission
 from nearshore.service.server import bind
 
 
 async def listen(host: str, port: int, then: str | None = None) -> int:
     """Bind one server, then perhaps another while the first holds its port."""
-    server, bound = bind(host, port, Admission(max_calls=1, max_bytes=1), max_message_bytes=1 << 20)
+    server, bound = bind(host, port, max_message_bytes=1 << 20)
     try:
         return bound if then is None else await listen(then, bound)
     finally:

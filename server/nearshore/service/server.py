@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -18,7 +19,7 @@ from nearshore.documents.texts import Texts
 from nearshore.errors import AddressUnusableError, PortInUseError
 from nearshore.search.searcher import Searcher
 from nearshore.service.admission import Admission
-from nearshore.service.calls import CallInterceptor
+from nearshore.service.calls import GuardedServer
 from nearshore.service.health import Health
 from nearshore.service.servicers import CollectionServicer, DocumentServicer, EmbeddingServicer, SearchServicer
 from nearshore.service.translator import Translator
@@ -54,7 +55,7 @@ class Parts:
     searches: Executor
 
 
-def bind(host: str, port: int, admission: Admission, *, max_message_bytes: int) -> tuple[aio.Server, int]:
+def bind(host: str, port: int, *, max_message_bytes: int) -> tuple[aio.Server, int]:
     """A server that holds its port (0: a free one) and answers nothing yet; also the port.
 
     max_message_bytes: of a request or an answer.
@@ -72,8 +73,7 @@ def bind(host: str, port: int, admission: Admission, *, max_message_bytes: int) 
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
     ]
-    interceptor = CallInterceptor(admission, max_message_bytes=max_message_bytes)
-    server = aio.server(interceptors=[interceptor], options=options)
+    server = aio.server(options=options)
     address = address_of(host, port)
     _probe(host, port)
     try:
@@ -109,13 +109,16 @@ def _probe(host: str, port: int) -> None:
         raise AddressUnusableError(address, (problem and problem.strerror) or "no address") from problem
 
 
-def add_services(server: aio.Server, parts: Parts, health: Health) -> None:
-    """Register the four services, health and reflection."""
+def add_services(
+    server: aio.Server, parts: Parts, health: Health, admission: Admission, *, max_message_bytes: int
+) -> None:
+    """Register the four services, guarded, beside health and reflection. max_message_bytes: as for bind()."""
+    guarded: Any = GuardedServer(server, admission, max_message_bytes=max_message_bytes)
     work, searches = Translator(parts.work), Translator(parts.searches)
-    add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts, work), server)
-    add_CollectionServiceServicer_to_server(CollectionServicer(parts.collections), server)
-    add_DocumentServiceServicer_to_server(DocumentServicer(parts.documents, work), server)
-    add_SearchServiceServicer_to_server(SearchServicer(parts.searcher, searches), server)
+    add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts, work), guarded)
+    add_CollectionServiceServicer_to_server(CollectionServicer(parts.collections), guarded)
+    add_DocumentServiceServicer_to_server(DocumentServicer(parts.documents, work), guarded)
+    add_SearchServiceServicer_to_server(SearchServicer(parts.searcher, searches), guarded)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     reflection.enable_server_reflection((*SERVICE_NAMES, health_name, reflection.SERVICE_NAME), server)
