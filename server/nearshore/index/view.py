@@ -82,7 +82,7 @@ class IndexView:
         least 1. Raises ValueError for a query of another width.
         """
         mask = self.alive if allowed is None else allowed & self.alive
-        candidates = int(np.count_nonzero(mask))
+        candidates = self.live if allowed is None else int(np.count_nonzero(mask))
         found = None
         if not exact and self.sealed is not None and candidates >= EXACT_SHARE * self.live:
             found = self._search_graph(self.sealed, query, k, mask, candidates, ef)
@@ -113,6 +113,8 @@ class IndexView:
     def _with_tail(self, sealed: Sealed, query: F32, k: int, mask: Bools, graph_rows: I64) -> tuple[I64, F32, int]:
         """The k best of the graph's candidates and of the tail, scored in float32; and how many were scored."""
         graph_scores = score_rows(self.rows, query, graph_rows, self.metric)
+        if sealed.row_count == self.n:
+            return *best(graph_rows, graph_scores, k), len(graph_rows)
         tail_rows, tail_scores, scanned = scan(self.rows, query, mask, self.metric, k, sealed.row_count)
         rows, scores = best(np.append(graph_rows, tail_rows), np.append(graph_scores, tail_scores), k)
         return rows, scores, scanned + len(graph_rows)
