@@ -30,6 +30,7 @@ INDEX_KINDS = {
     collection_service_pb2.INDEX_KIND_EXACT: IndexKind.EXACT,
     collection_service_pb2.INDEX_KIND_HNSW: IndexKind.HNSW,
 }
+_PLAIN_KINDS = ("string_value", "int64_value", "double_value", "bool_value")
 METRIC_NUMBERS = {metric: number for number, metric in METRICS.items()}
 INDEX_KIND_NUMBERS = {kind: number for number, kind in INDEX_KINDS.items()}
 
@@ -59,47 +60,46 @@ def vectors_array(message: values_pb2.Vectors) -> F32:
 
 def metadata_value(message: values_pb2.Value) -> MetadataValue:
     """One metadata value; a list becomes a tuple. Raises ValueError for a value that no server stores."""
-    if message.WhichOneof("kind") == "list_value":
-        return tuple(_scalar(value) for value in message.list_value.values)
-    return _scalar(message)
+    kind = message.WhichOneof("kind")
+    if kind == "list_value":
+        return tuple(_scalar(value, value.WhichOneof("kind")) for value in message.list_value.values)
+    return _scalar(message, kind)
 
 
-def _scalar(message: values_pb2.Value) -> Scalar:
-    match message.WhichOneof("kind"):
-        case "string_value":
-            return message.string_value
-        case "int64_value":
-            return message.int64_value
-        case "double_value":
-            return message.double_value
-        case "bool_value":
-            return message.bool_value
-        case "timestamp_value":
-            return moment(message.timestamp_value)
-        case kind:
-            raise ValueError(f"a scalar of kind {kind}")
+def _scalar(message: values_pb2.Value, kind: str | None) -> Scalar:
+    if kind in _PLAIN_KINDS:
+        plain: Scalar = getattr(message, kind)
+        return plain
+    if kind == "timestamp_value":
+        return moment(message.timestamp_value)
+    raise ValueError(f"a scalar of kind {kind}")
 
 
-def value_message(value: MetadataValue, key: str) -> values_pb2.Value:
-    """One metadata value as a message; key names it in errors. Raises InvalidMetadataError for what Value lacks."""
+def fill_value(message: values_pb2.Value, value: MetadataValue, key: str) -> None:
+    """Put one metadata value into an empty message; key names it in errors.
+
+    Raises InvalidMetadataError for what Value lacks.
+    """
     if isinstance(value, tuple | list):
-        elements = [_scalar_message(element, key) for element in value]
-        return values_pb2.Value(list_value=values_pb2.ValueList(values=elements))
-    return _scalar_message(value, key)
+        message.list_value.SetInParent()  # it may be empty
+        for element in value:
+            _fill_scalar(message.list_value.values.add(), element, key)
+    else:
+        _fill_scalar(message, value, key)
 
 
-def _scalar_message(value: Scalar, key: str) -> values_pb2.Value:
+def _fill_scalar(message: values_pb2.Value, value: Scalar, key: str) -> None:
     match value:
-        case bool():
-            return values_pb2.Value(bool_value=value)
         case str():
-            return values_pb2.Value(string_value=value)
+            message.string_value = value
+        case bool():
+            message.bool_value = value
         case int() if -INT64_LIMIT <= value < INT64_LIMIT:
-            return values_pb2.Value(int64_value=value)
+            message.int64_value = value
         case float():
-            return values_pb2.Value(double_value=value)
+            message.double_value = value
         case datetime() if value.tzinfo is not None:
-            return values_pb2.Value(timestamp_value=timestamp(value))
+            message.timestamp_value.CopyFrom(timestamp(value))
         case _:
             raise InvalidMetadataError(
                 f"Metadata {key!r} is {value!r:.100}.",
@@ -116,9 +116,17 @@ def document(message: document_service_pb2.Document) -> Document:
 
 def document_message(source: Document) -> document_service_pb2.Document:
     """A document as a message. Raises InvalidMetadataError."""
-    message = document_service_pb2.Document(
-        id=source.id, text=source.text, title=source.title, parent_id=source.parent_id
-    )
-    for key, value in source.metadata.items():
-        message.metadata[key].CopyFrom(value_message(value, key))
+    message = document_service_pb2.Document()
+    fill_document(message, source)
     return message
+
+
+def fill_document(message: document_service_pb2.Document, source: Document) -> None:
+    """Put a document into an empty message, where it stands: nothing is copied. Raises InvalidMetadataError."""
+    message.id = source.id
+    message.text = source.text
+    message.title = source.title
+    message.parent_id = source.parent_id
+    metadata = message.metadata
+    for key, value in source.metadata.items():
+        fill_value(metadata[key], value, key)

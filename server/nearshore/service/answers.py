@@ -19,7 +19,14 @@ from nearshore.v1 import (
     search_service_pb2,
     values_pb2,
 )
-from nearshore.wire import INDEX_KIND_NUMBERS, METRIC_NUMBERS, document_message, timestamp, vectors_message
+from nearshore.wire import (
+    INDEX_KIND_NUMBERS,
+    METRIC_NUMBERS,
+    document_message,
+    fill_document,
+    timestamp,
+    vectors_message,
+)
 
 FEWER_REASONS = {
     FewerReason.NONE: search_service_pb2.FEWER_REASON_NONE,
@@ -115,8 +122,7 @@ def list_message(answer: ListAnswer) -> document_service_pb2.ListDocumentsRespon
 
 def search_message(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
     """The hits of one query and how they were found."""
-    return search_service_pb2.SearchResponse(
-        hits=[search_service_pb2.Hit(document=document_message(hit.document), score=hit.score) for hit in answer.hits],
+    message = search_service_pb2.SearchResponse(
         vectors=_vectors_message(answer.vectors),
         exact=answer.exact,
         rows_scanned=answer.rows_scanned,
@@ -129,6 +135,10 @@ def search_message(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
         embedding_s=answer.embedding_s,
         index_s=answer.index_s,
     )
+    for hit in answer.hits:
+        added = message.hits.add(score=hit.score)
+        fill_document(added.document, hit.document)
+    return message
 
 
 def batch_search_message(answer: BatchSearchAnswer) -> search_service_pb2.BatchSearchResponse:
