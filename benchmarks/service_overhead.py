@@ -3,9 +3,10 @@
     make bench
 
 One caller: the same 8-token text through gRPC and straight through an ONNX session of this process, call by call;
-the figure is the median difference. Sixteen callers: each sends calls of 64 texts of 5 to 256 tokens through gRPC,
-client on the same cores; the yardstick embeds the same texts, tokenized and sorted by length beforehand, on as many
-threads as there are cores, and nothing else; the figure is the median ratio of texts/s.
+the figure is the median difference. The same for a gRPC server that only runs the session: what it adds is gRPC's own.
+Sixteen callers: each sends calls of 64 texts of 5 to 256 tokens through gRPC, client on the same cores; the yardstick
+embeds the same texts, tokenized and sorted by length beforehand, on as many threads as there are cores, and nothing
+else; the figure is the median ratio of texts/s.
 """
 
 import nearshore.threads  # noqa: F401  # first: it limits the threads of native libraries  # isort: skip
@@ -17,11 +18,12 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import embedding_direct, machine
+from benchmarks import bare_grpc, embedding_direct, machine
 from benchmarks.server_process import ServerProcess
 from nearshore.client import Client
 from nearshore.settings import load_settings
@@ -29,6 +31,7 @@ from nearshore.settings import load_settings
 CALLERS = 16
 TEXTS_A_CALL = 64
 CALLS_A_CALLER = 1
+WARM_UP_PAIRS = 50
 # Every one of them is one token.
 WORDS = ["river", "stone", "garden", "winter", "engine", "letter", "market", "window", "orange", "silver", "bridge"]
 
@@ -41,6 +44,7 @@ class Latency:
     direct_ms: float
     served_ms: float
     added_ms: float  # the median of the pairs' differences
+    bare_grpc_added_ms: float  # the same of a server that does nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +64,40 @@ def make_texts(count: int, dice: random.Random) -> list[str]:
     return [" ".join(dice.choices(WORDS, k=dice.randint(3, 254))) for _ in range(count)]
 
 
-def measure_latency(model: embedding_direct.DirectModel, client: Client, *, pairs: int) -> Latency:
-    """Direct and served calls in turn."""
-    ids = model.tokenize([embedding_direct.QUERY])
-    assert len(ids[0]) == 8, "the query must have 8 tokens"
-    direct_s, served_s = [], []
-    for number in range(pairs + 50):
-        began = time.perf_counter()
-        model.run(ids)
-        between = time.perf_counter()
-        client.embed([embedding_direct.QUERY])
-        ended = time.perf_counter()
-        if number >= 50:
-            direct_s.append(between - began)
-            served_s.append(ended - between)
-    differences = [served - direct for direct, served in zip(direct_s, served_s, strict=True)]
+def measure_latency(
+    model: embedding_direct.DirectModel, client: Client, bare: Callable[[], object], *, pairs: int
+) -> Latency:
+    """Direct and served calls in turn, then direct and bare ones: three at once would empty each other's caches."""
+    served_s, direct_s = _in_turns(lambda: client.embed([embedding_direct.QUERY]), model, pairs)
+    bare_s, beside_s = _in_turns(bare, model, pairs)
     return Latency(
         pairs,
         1e3 * statistics.median(direct_s),
         1e3 * statistics.median(served_s),
-        1e3 * statistics.median(differences),
+        _added_ms(served_s, direct_s),
+        _added_ms(bare_s, beside_s),
     )
+
+
+def _in_turns(
+    call: Callable[[], object], model: embedding_direct.DirectModel, pairs: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of each call, and of the direct one before it."""
+    ids = model.tokenize([embedding_direct.QUERY])
+    assert len(ids[0]) == 8, "the query must have 8 tokens"
+    call_s, direct_s = [], []
+    for _ in range(pairs + WARM_UP_PAIRS):
+        began = time.perf_counter()
+        model.run(ids)
+        between = time.perf_counter()
+        call()
+        call_s.append(time.perf_counter() - between)
+        direct_s.append(between - began)
+    return call_s[WARM_UP_PAIRS:], direct_s[WARM_UP_PAIRS:]
+
+
+def _added_ms(call_s: list[float], direct_s: list[float]) -> float:
+    return 1e3 * statistics.median(call - direct for call, direct in zip(call_s, direct_s, strict=True))
 
 
 def measure_throughput(model: embedding_direct.DirectModel, address: str, *, pairs: int) -> Throughput:
@@ -130,10 +147,11 @@ def _serve_round(address: str, texts: list[str]) -> float:
 def measure(*, latency_pairs: int = 500, throughput_pairs: int = 7) -> tuple[Latency, Throughput]:
     """Start a server on an empty folder and measure both."""
     settings = load_settings()
-    model = embedding_direct.DirectModel(settings.model_dir / settings.embedding.model)
+    bundle = settings.model_dir / settings.embedding.model
+    model = embedding_direct.DirectModel(bundle)
     with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "data") as server:
-        with server.client() as client:
-            latency = measure_latency(model, client, pairs=latency_pairs)
+        with server.client() as client, bare_grpc.bare_call(bundle) as bare:
+            latency = measure_latency(model, client, bare, pairs=latency_pairs)
         return latency, measure_throughput(model, server.address, pairs=throughput_pairs)
 
 
