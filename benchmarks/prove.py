@@ -133,7 +133,7 @@ STEPS: dict[str, Callable[[], Figures]] = {
 def main() -> None:
     """Run the steps that are not done at this commit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("steps", nargs="*", choices=[[], *STEPS], default=list(STEPS))
+    parser.add_argument("steps", nargs="*", choices=[[], *STEPS], default=[])
     parser.add_argument("--again", action="store_true", help="also steps that are done at this commit")
     arguments = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
