@@ -93,6 +93,33 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load_settings(tmp_path / "missing.toml")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[store]\nurl = "mysql://me:hunter2@host/db"\n',
+        '[store]\nurl = "postgresql:/me:hunter2@host/db"\n',
+        '[store]\nurl = ["hunter2"]\n',
+        'store = "postgresql://me:hunter2@host/db"\n',
+        '[server]\nport = "postgresql://me:hunter2@host/db"\n',
+        '[server]\nport = {url = "hunter2"}\n',
+    ],
+)
+def test_a_refusal_does_not_show_a_password(content: str, tmp_path: Path) -> None:
+    """The message, which ends in a log, and the error below it name the setting and leave the secret out."""
+    file = tmp_path / "nearshore.toml"
+    file.write_text(content)
+    with pytest.raises(InvalidSettingsError, match=r"store|server\.port") as refused:
+        load_settings(file)
+    assert "hunter2" not in f"{refused.value} {refused.value.__cause__}"
+
+
+def test_the_url_of_the_store_is_not_printed_with_the_settings() -> None:
+    """Whoever logs the settings as a whole does not log the password."""
+    settings = load_settings(store__url="  postgresql://me:hunter2@host/db\n")
+    assert settings.store.url == "postgresql://me:hunter2@host/db"  # a Secret made by echo ends in a line feed
+    assert "hunter2" not in repr(settings)
+
+
 def test_folders_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A folder means the same place in every message and for every process."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,38 +1,15 @@
-"""Everything an operator can set, in one frozen model. Only `app` and `cli` read it; other layers get plain values.
-
-Order of precedence: command-line flags, environment (NEARSHORE_SERVER__PORT=...), configuration file (TOML), defaults.
-"""
+"""Everything an operator can set, in one frozen model."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-import tomllib
-from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
-
-from nearshore.errors import InvalidSettingsError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "NEARSHORE_"
-CONFIG_FILE_VARIABLE = "NEARSHORE_CONFIG"
-TEST_PREFIX = "NEARSHORE_TEST_"  # read by tests and benchmarks, whose servers inherit it
-# Kubernetes gives each pod variables about the Services of its namespace; one may be called nearshore.
-SERVICE_LINK = re.compile(
-    r"NEARSHORE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-)
 
 
 def _home() -> Path:
@@ -42,7 +19,7 @@ def _home() -> Path:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
 
 
 class ServerSettings(_Section):
@@ -54,6 +31,20 @@ class ServerSettings(_Section):
     port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     grace_s: float = Field(
         default=10.0, ge=0, le=600, description="Seconds that calls in flight get to finish at shutdown."
+    )
+    drain_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="Seconds, after a request to stop, in which health says NOT_SERVING and calls are still answered.",
+    )
+    max_connection_age_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds after which a connection is asked to end, so that clients look names up again; 0: never.",
+    )
+    max_connection_age_grace_s: float = Field(
+        default=30.0, ge=0, description="Seconds that calls get to finish on a connection that was asked to end."
     )
     max_message_bytes: int = Field(
         default=64 << 20, ge=1 << 16, le=1 << 30, description="Largest request or answer, in bytes."
@@ -116,6 +107,18 @@ class IndexSettings(_Section):
 class StoreSettings(_Section):
     """The store of documents."""
 
+    url: str = Field(
+        default="",
+        pattern=r"^$|^postgres(ql)?://.",
+        repr=False,  # it may hold a password
+        description="PostgreSQL as postgresql://user:password@host:port/database?options; empty: SQLite in data_dir.",
+    )
+    max_connections: int = Field(
+        default=8, ge=1, le=1_000, description="Connections to PostgreSQL that one process holds at most."
+    )
+    connect_timeout_s: float = Field(
+        default=5.0, gt=0, le=600, description="Seconds that PostgreSQL gets to take or free a connection."
+    )
     max_transaction_rows: int = Field(
         default=1_000, ge=1, le=100_000, description="Rows that one transaction writes at most."
     )
@@ -169,11 +172,23 @@ class LogSettings(_Section):
     )
 
 
+class MetricsSettings(_Section):
+    """Prometheus metrics, on a port of their own."""
+
+    port: int = Field(default=0, ge=0, le=65535, description="Port that serves /metrics; 0: none does.")
+    host: str = Field(default="", description="Address that serves /metrics; empty: that of server.host.")
+
+
 class Settings(BaseSettings):
     """All settings. Unknown names are refused wherever they come from."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     data_dir: Path = Field(default_factory=lambda: _home() / "data", description="Folder of the store and snapshots.")
@@ -183,6 +198,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()
     store: StoreSettings = StoreSettings()
     limits: LimitSettings = LimitSettings()
+    metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("data_dir", "model_dir")
@@ -190,39 +206,6 @@ class Settings(BaseSettings):
     def _resolve(cls, folder: Path) -> Path:
         """Absolute, with ~ for the home folder, so that messages name the place and not the way to it."""
         return folder.expanduser().absolute()
-
-
-def load_settings(config_file: Path | None = None, **flags: Any) -> Settings:
-    """Combine flags (given as `section__field` or top-level names; None: not given), environment, file, defaults.
-
-    config_file: TOML; by default the one that NEARSHORE_CONFIG names, else none.
-    Raises InvalidSettingsError (INVALID_SETTINGS) for a missing file, an unknown name or an impossible value.
-    """
-    _refuse_unknown_variables(os.environ)
-    if config_file is None and os.environ.get(CONFIG_FILE_VARIABLE):
-        config_file = Path(os.environ[CONFIG_FILE_VARIABLE])
-    from_file = _read_file(config_file) if config_file is not None else {}
-
-    class Sourced(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del dotenv_settings, file_secret_settings
-            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
-
-    try:
-        return Sourced(**_nested(flags))
-    except ValidationError as error:
-        problems = " ".join(_explain(each) for each in error.errors(include_url=False))
-        raise _refused(f"The settings cannot be used: {problems}") from error
-    except SettingsError as error:
-        raise _refused(f"The environment cannot be read: {error}.") from error
 
 
 def setting_names() -> dict[str, FieldInfo]:
@@ -239,57 +222,3 @@ def setting_names() -> dict[str, FieldInfo]:
 def variable_of(name: str) -> str:
     """The environment variable of a dotted name: NEARSHORE_SERVER__PORT for server.port."""
     return ENV_PREFIX + name.replace(".", "__").upper()
-
-
-def _refused(message: str) -> InvalidSettingsError:
-    return InvalidSettingsError(message, "docs/settings.md names every setting with its range and default.")
-
-
-def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    """pydantic-settings reads the variables it knows and passes over a misspelt one in silence."""
-    known = {variable_of(name) for name in setting_names()} | {variable_of(name) for name in Settings.model_fields}
-    known.add(CONFIG_FILE_VARIABLE)
-    for variable, value in environment.items():
-        name = variable.upper()
-        if not name.startswith(ENV_PREFIX) or name in known or name.startswith(TEST_PREFIX):
-            continue
-        if SERVICE_LINK.fullmatch(name) and (not name.endswith("_PORT") or "://" in value or "_SERVICE_" in name):
-            continue
-        raise _refused(f"The environment variable {variable} is no setting.{_suggestion(name, known)}")
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        detail = error.strerror if isinstance(error, OSError) else str(error)
-        raise _refused(f"The configuration file {path} cannot be read: {detail}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise _refused(f"The configuration file {path} is not valid TOML: {error}.") from error
-
-
-def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in flags.items():
-        if value is None:
-            continue
-        section, separator, field = name.partition("__")
-        if separator:
-            values.setdefault(section, {})[field] = value
-        else:
-            values[section] = value
-    return values
-
-
-def _explain(problem: ErrorDetails) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"{name} is no setting.{_suggestion(name, set(setting_names()))}"
-    return f"{name} is {problem['input']!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
-
-
-def _suggestion(name: str, known: Set[str]) -> str:
-    last = re.split(r"__|\.", name.removeprefix(ENV_PREFIX))[-1]
-    same_last = sorted(each for each in known if each.endswith(("__" + last, "." + last)))
-    close = same_last or difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]}?" if close else ""
