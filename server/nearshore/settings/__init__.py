@@ -1,0 +1,9 @@
+"""Settings. Only `app`, its `assembly` and `cli` read them; other layers get plain values.
+
+Order of precedence: command-line flags, environment (NEARSHORE_SERVER__PORT=...), configuration file (TOML), defaults.
+"""
+
+from nearshore.settings.loading import load_settings
+from nearshore.settings.model import EmbeddingSettings, IndexSettings, Settings, setting_names, variable_of
+
+__all__ = ["EmbeddingSettings", "IndexSettings", "Settings", "load_settings", "setting_names", "variable_of"]
