@@ -235,6 +235,12 @@ class WriteTokenExpiredError(PreconditionError):
         )
 
 
+class InvalidRequestIdError(InvalidArgumentError):
+    """A request_id that is too long or not printable ASCII."""
+
+    reason = "INVALID_REQUEST_ID"
+
+
 class RequestIdReusedError(InvalidArgumentError):
     """A request_id that an earlier write with another content used."""
 

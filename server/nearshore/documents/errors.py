@@ -152,12 +152,6 @@ class InvalidPageTokenError(InvalidArgumentError):
     reason = "INVALID_PAGE_TOKEN"
 
 
-class InvalidRequestIdError(InvalidArgumentError):
-    """A request_id that is too long or not printable ASCII."""
-
-    reason = "INVALID_REQUEST_ID"
-
-
 class QueryRequiredError(InvalidArgumentError):
     """Not exactly one of text, vector and document_id."""
 

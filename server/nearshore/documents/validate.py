@@ -14,7 +14,6 @@ from nearshore.documents.errors import (
     DuplicateIdError,
     EmptyTextError,
     InvalidIdError,
-    InvalidRequestIdError,
     NulInTextError,
     TextTooLargeError,
 )
@@ -22,6 +21,7 @@ from nearshore.documents.limits import MAX_ID_BYTES, MAX_REQUEST_ID_CHARACTERS, 
 from nearshore.documents.metadata import checked_metadata
 from nearshore.documents.requests import DocumentInput
 from nearshore.documents.sizes import size_bytes
+from nearshore.errors import InvalidRequestIdError
 from nearshore.index.filters import Filter, parse
 from nearshore.records import Document
 

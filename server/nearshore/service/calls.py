@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,12 +19,11 @@ from grpc import StatusCode, aio
 from nearshore.documents.errors import AnswerTooLargeError
 from nearshore.errors import NearshoreError, ServiceError
 from nearshore.service.admission import Admission
-from nearshore.service.status import REQUEST_ID_KEY, bug_status, status_of
-from nearshore.wire import DETAILS_KEY
+from nearshore.service.status import bug_status, status_of
+from nearshore.wire import DETAILS_KEY, LOGGED_REQUEST_ID, REQUEST_ID_KEY
 
 SLOW_S = 1.0
 PACKAGE = "nearshore.v1."
-REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Ids we make: unlike those of any other process by the first part, of any other call by the second.
 _PROCESS = uuid.uuid4().hex[:20]
 _CALL_NUMBERS = itertools.count(1)
@@ -126,7 +124,7 @@ class GuardedServer:
 
 def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str) and REQUEST_ID.fullmatch(value):
+        if key == REQUEST_ID_KEY and isinstance(value, str) and LOGGED_REQUEST_ID.fullmatch(value):
             return value
     return f"{_PROCESS}-{next(_CALL_NUMBERS):x}"
 

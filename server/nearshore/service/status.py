@@ -12,7 +12,6 @@ from grpc import StatusCode
 from nearshore import errors
 from nearshore.wire import ERROR_DOMAIN
 
-REQUEST_ID_KEY = "x-request-id"
 RETRY_AFTER_S = 1
 # A status travels in HTTP/2 headers, of which gRPC takes 8 KiB; escaped, the message takes up to three times its size,
 # and once more inside the details.
