@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from nearshore.client import AsyncClient, Client, Document, FewerReason, IndexKind, Metric, Parts, Query
 from nearshore.errors import CollectionNotFoundError, InvalidMetadataError
 from nearshore.records import MetadataValue
+from nearshore.service.health import LIVENESS
 from nearshore.service.server import SERVICE_NAMES
 from nearshore.v1 import document_service_pb2, embedding_service_pb2
 from nearshore.v1.document_service_pb2_grpc import DocumentServiceStub
@@ -194,7 +195,9 @@ def test_health_names_every_service(channel: grpc.Channel) -> None:
     for name in ("", *SERVICE_NAMES):
         assert stub.Check(health_pb2.HealthCheckRequest(service=name)).status == serving
     listed = stub.List(health_pb2.HealthListRequest()).statuses
-    assert {name: status.status for name, status in listed.items()} == dict.fromkeys(("", *SERVICE_NAMES), serving)
+    assert {name: status.status for name, status in listed.items()} == dict.fromkeys(
+        ("", LIVENESS, *SERVICE_NAMES), serving
+    )
     with pytest.raises(grpc.RpcError) as failed:
         stub.Check(health_pb2.HealthCheckRequest(service="other"))
     assert failed.value.code() is grpc.StatusCode.NOT_FOUND

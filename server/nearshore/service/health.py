@@ -1,4 +1,4 @@
-"""grpc.health.v1 for the server as a whole ("") and for each service."""
+"""grpc.health.v1 for the server as a whole (""), for each service, and "liveness": that the process answers at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from grpc_health.v1 import health, health_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+LIVENESS = "liveness"
+"""Served from the first answer on, whatever loads and whoever is away: what a restart would cure, and nothing else."""
 
 
 class Health:
@@ -22,10 +24,11 @@ class Health:
         self._closing = asyncio.Event()
 
     async def begin(self, services: Iterable[str]) -> None:
-        """Name the services; none of them is ready."""
+        """Name the services; none of them is ready. That the process lives is said from now on."""
         self._names = ("", *services)
         for name in self._names:
             await self._servicer.set(name, NOT_SERVING)
+        await self._servicer.set(LIVENESS, SERVING)
 
     async def set_ready(self) -> None:
         """Everything takes calls from now on."""
@@ -46,7 +49,7 @@ class Health:
         del request
         statuses = {
             name: await self._servicer.Check(health_pb2.HealthCheckRequest(service=name), context)
-            for name in self._names
+            for name in (*self._names, LIVENESS)
         }
         return health_pb2.HealthListResponse(statuses=statuses)
 
