@@ -38,7 +38,7 @@ SERVICE_NAMES = tuple(
         (search_service_pb2, "SearchService"),
     )
 )
-LEAST_PING_INTERVAL_MS = 10_000
+LEAST_PING_INTERVAL_MS = 5_000  # the shipped client pings every ten seconds
 KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 
@@ -55,10 +55,19 @@ class Parts:
     searches: Executor
 
 
-def bind(host: str, port: int, *, max_message_bytes: int) -> tuple[aio.Server, int]:
+def bind(
+    host: str,
+    port: int,
+    *,
+    max_message_bytes: int,
+    max_connection_age_s: float = 0.0,
+    max_connection_age_grace_s: float = 600.0,
+) -> tuple[aio.Server, int]:
     """A server that holds its port (0: a free one) and answers nothing yet; also the port.
 
-    max_message_bytes: of a request or an answer.
+    max_message_bytes: of a request or an answer. max_connection_age_s: after about so long (gRPC varies it by a tenth)
+    a client is asked to connect anew, and so looks its name up and finds new replicas; 0: never. Its calls in flight
+    go on over the old connection, for max_connection_age_grace_s at most.
 
     Raises PortInUseError, AddressUnusableError.
     """
@@ -67,12 +76,17 @@ def bind(host: str, port: int, *, max_message_bytes: int) -> tuple[aio.Server, i
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        # Notice callers that vanished, and let callers notice us, as often as every ten seconds.
+        # Notice callers that vanished, and let callers notice us.
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_PING_INTERVAL_MS),
     ]
+    if max_connection_age_s:
+        options += [
+            ("grpc.max_connection_age_ms", round(1e3 * max_connection_age_s)),
+            ("grpc.max_connection_age_grace_ms", round(1e3 * max_connection_age_grace_s)),
+        ]
     server = aio.server(options=options)
     address = address_of(host, port)
     _probe(host, port)
