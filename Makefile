@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The real model lives inside the checkout, so that nothing is left behind in a home folder.
 export NEARSHORE_MODEL_DIR ?= $(CURDIR)/.cache/models
-MODEL := $(NEARSHORE_MODEL_DIR)/all-MiniLM-L6-v2/bundle.json
+BUNDLE := $(NEARSHORE_MODEL_DIR)/all-MiniLM-L6-v2/bundle.json
 PROTOS := $(wildcard proto/nearshore/v1/*.proto)
+# The first whose `info` answers: a docker client without its daemon builds nothing.
+BUILDER ?= $(shell for each in docker podman buildah; do $$each info >/dev/null 2>&1 && echo $$each && break; done)
+IMAGE ?= nearshore
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 COMPILE := pip-compile --quiet --no-header --generate-hashes --strip-extras --allow-unsafe --no-annotate \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo proto docs check test test-slow prove bench lock format clean
+.PHONY: help setup model demo proto docs check test test-slow prove bench image lock format clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +30,11 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-model: $(MODEL) ## Obtain all-MiniLM-L6-v2 and export it
-$(MODEL): | $(STAMP)
+model: $(BUNDLE) ## Obtain all-MiniLM-L6-v2 and export it
+$(BUNDLE): | $(STAMP)
 	$(BIN)/nearshore model get all-MiniLM-L6-v2
 
-demo: $(STAMP) $(MODEL) ## Index the standard library's documentation and answer questions about it
+demo: $(STAMP) $(BUNDLE) ## Index the standard library's documentation and answer questions about it
 	$(BIN)/nearshore demo
 
 proto: $(STAMP) ## Generate the Python code of proto/
@@ -49,18 +53,24 @@ check: $(STAMP) ## Lint, types, and generated files that are stale
 test: $(STAMP) ## The default tests: no network, no corpora, under five minutes
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP) $(MODEL) ## Kill -9 rounds, the real model, larger corpora: under forty minutes
+test-slow: $(STAMP) $(BUNDLE) ## Kill -9 rounds, the real model, larger corpora: under forty minutes
 	$(BIN)/python -m pytest tests/slow --timeout 2400 -rP
 
-prove: $(STAMP) $(MODEL) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DATA names the data
+prove: $(STAMP) $(BUNDLE) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DATA names the data
 	$(BIN)/python -m benchmarks.prove $(STEPS)
 
-bench: $(STAMP) $(MODEL) ## What the service adds to the bare model, paired
+bench: $(STAMP) $(BUNDLE) ## What the service adds to the bare model, paired
 	$(BIN)/python -m benchmarks.service_overhead
+
+image: ## Build the image with docker, podman or buildah; IMAGE=, TAG=, BASE=, MODEL= (none: without a model)
+	@[ -n "$(BUILDER)" ] || { echo "make image needs docker (with its daemon running), podman or buildah"; exit 1; }
+	$(BUILDER) build --tag $(IMAGE):$(TAG) $(if $(BASE),--build-arg BASE=$(BASE)) \
+		$(if $(filter-out undefined,$(origin MODEL)),--build-arg MODEL=$(MODEL)) .
 
 lock: $(STAMP) ## Resolve the dependencies again
 	$(BIN)/$(COMPILE) -o requirements.lock pyproject.toml
 	$(BIN)/$(COMPILE) --extra dev -o requirements-dev.lock -c requirements.lock pyproject.toml
+	$(BIN)/$(COMPILE) --only-build-deps --build-deps-for wheel -o requirements-build.lock -c requirements-dev.lock pyproject.toml
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix
