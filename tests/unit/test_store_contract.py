@@ -32,7 +32,7 @@ from nearshore.records import (
     Metric,
     Upsert,
 )
-from nearshore.store.base import Cursor, Store
+from nearshore.store.base import MAX_PAGE_COMMITS, Cursor, Store
 from tests.stores import FACTORIES, SPEC, StoreFactory, live_texts, upsert, walk, writer_held
 
 LONG_S = 3_600.0
@@ -390,6 +390,29 @@ def test_rows_that_move_ahead_during_a_walk_are_met_again(store: Store, passages
         items.extend(page.items)
     assert live_texts(items) == {"a": "new", "c": "text", "d": "moved"}
     assert page.head.position == 2
+
+
+def test_the_pages_of_a_walk_name_the_commits_that_each_saw_anew(store: Store, passages: Collection) -> None:
+    """A page's commits are those behind the cursor or the page before, each with its tag, in order."""
+    made = [store.write(passages.id, [upsert(key)]).result().commit for key in "abc"]
+    first = store.read_feed(passages.id, Cursor(1, made[0].tag), None, 1)
+    assert list(first.commits) == [Cursor(commit.position, commit.tag) for commit in made[1:]]
+    made.append(store.write(passages.id, [Delete("b"), upsert("d")]).result().commit)
+    second = store.read_feed(passages.id, Cursor(1, made[0].tag), first.next, 1)
+    assert list(second.commits) == [Cursor(4, made[3].tag)]
+    third = store.read_feed(passages.id, Cursor(1, made[0].tag), second.next, 9)
+    assert (list(third.commits), third.next) == ([], None)
+
+
+def test_a_page_names_a_bounded_number_of_commits(store: Store, passages: Collection) -> None:
+    """After many commits a page has the newest of them."""
+    writes = [store.write(passages.id, [upsert("a")]) for _ in range(MAX_PAGE_COMMITS + 2)]
+    head = max(write.result().commit.position for write in writes)
+    while head < MAX_PAGE_COMMITS + 2:  # those that were queued together shared a commit
+        head = store.write(passages.id, [upsert("a")]).result().commit.position
+    page = store.read_feed(passages.id, Cursor())
+    assert [commit.position for commit in page.commits] == list(range(head - MAX_PAGE_COMMITS + 1, head + 1))
+    assert page.commits[-1] == page.head
 
 
 def test_a_page_of_large_documents_stays_small(store: Store, passages: Collection) -> None:

@@ -15,6 +15,8 @@ from typing import Protocol
 
 from nearshore.records import Change, Collection, CollectionSpec, Commit, Item
 
+MAX_PAGE_COMMITS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
@@ -42,6 +44,7 @@ class FeedPage:
     head: Cursor  # the newest commit that this transaction saw
     head_at: datetime | None  # when head was committed; None at position 0
     next: Walk | None  # give it to read_feed for the next page; None: complete, the follower may publish head
+    commits: Sequence[Cursor] = ()  # the newest MAX_PAGE_COMMITS since the walk's page before, or cursor; by position
 
 
 class Store(Protocol):
@@ -50,6 +53,10 @@ class Store(Protocol):
     Errors common to all: UnavailableError (the store cannot be reached, or is closed), StorageFullError,
     CollectionNotFoundError for an id that does not exist or was deleted.
     """
+
+    @property
+    def durability(self) -> str:
+        """When a write is acknowledged, for an operator: one phrase."""
 
     def create_collection(self, spec: CollectionSpec) -> Collection:
         """Create durably. Raises CollectionExistsError."""

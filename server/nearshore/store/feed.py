@@ -13,7 +13,7 @@ from datetime import datetime
 
 from nearshore.errors import HistoryChangedError, WriteTokenExpiredError
 from nearshore.records import Item
-from nearshore.store.base import Cursor, FeedPage, Walk
+from nearshore.store.base import MAX_PAGE_COMMITS, Cursor, FeedPage, Walk
 from nearshore.store.collections import unknown
 from nearshore.store.rows import decode_item, from_microseconds
 
@@ -43,10 +43,11 @@ def read_page(
         start = (resume.position, resume.id)
     items, complete = _read_items(connection, collection_id, start, max(1, min(limit, MAX_PAGE_ROWS)))
     seen, head_at = _head(connection, collection_id, head)
+    commits = _commits(connection, collection_id, cursor if resume is None else resume.seen, head)
     if complete:
-        return FeedPage(items, seen, head_at, None)
+        return FeedPage(items, seen, head_at, None, commits)
     started = resume.started if resume is not None else seen
-    return FeedPage(items, seen, head_at, Walk(items[-1].position, items[-1].id, started, seen))
+    return FeedPage(items, seen, head_at, Walk(items[-1].position, items[-1].id, started, seen), commits)
 
 
 def read_live(connection: sqlite3.Connection, collection_id: int, ids: Sequence[str]) -> dict[str, Item]:
@@ -124,6 +125,15 @@ def _head(connection: sqlite3.Connection, collection_id: int, head: int) -> tupl
         "SELECT tag, at FROM commits WHERE collection = ? AND pos = ?", (collection_id, head)
     ).fetchall()[0]
     return Cursor(head, tag), from_microseconds(at_us)
+
+
+def _commits(connection: sqlite3.Connection, collection_id: int, since: Cursor, head: int) -> list[Cursor]:
+    """The newest commits behind `since`, by position."""
+    rows = connection.execute(
+        "SELECT pos, tag FROM commits WHERE collection = ? AND pos > ? ORDER BY pos",
+        (collection_id, max(since.position, head - MAX_PAGE_COMMITS)),
+    ).fetchall()
+    return [Cursor(position, tag) for position, tag in rows]
 
 
 def _changed(why: str) -> HistoryChangedError:

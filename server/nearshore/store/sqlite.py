@@ -32,6 +32,11 @@ class SqliteStore:
         self._lock = threading.Lock()
         self._closed = False
 
+    @property
+    def durability(self) -> str:
+        """See Store."""
+        return "a write is acknowledged after fsync (SQLite WAL, synchronous=FULL)"
+
     @classmethod
     def open(
         cls,
