@@ -21,6 +21,8 @@ from nearshore.assembly import Threads, allow_open_files, make_parts, open_embed
 from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
+from nearshore.gauges import reader_of
+from nearshore.metrics import Endpoint, Metrics
 from nearshore.replica import IndexLoadingError, Replicas
 from nearshore.service.admission import Admission
 from nearshore.service.health import Health
@@ -100,10 +102,12 @@ class Process:
         self._opened.callback(lock.release)
         limits = settings.server
         server, port = bind(limits.host, limits.port, max_message_bytes=limits.max_message_bytes)
+        metrics = Metrics()
+        await self._serve_metrics(metrics)
         on_death = self._teller_of_death()
         store = await self._open(lambda: open_store(settings, on_death))
         self._opened.push_async_callback(asyncio.to_thread, store.close)
-        embedder = await self._open(lambda: open_embedder(settings))
+        embedder = await self._open(lambda: open_embedder(settings, metrics))
         self._opened.push_async_callback(asyncio.to_thread, embedder.close)
         options = replica_options(settings)
         replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
@@ -113,7 +117,9 @@ class Process:
         replicas.start()
         parts = make_parts(settings, store, replicas, embedder, Threads(work, searches))
         admission = Admission(max_calls=limits.max_concurrent_calls, max_bytes=limits.max_concurrent_bytes)
-        add_services(server, parts, self._health, admission, max_message_bytes=limits.max_message_bytes)
+        metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
+        metrics.read_at_scrape(reader_of(replicas, embedder, admission, self._health))
+        add_services(server, parts, self._health, admission, metrics, max_message_bytes=limits.max_message_bytes)
         await self._health.begin(SERVICE_NAMES)
         await server.start()
         self._opened.push_async_callback(self._stop, server)
@@ -123,6 +129,15 @@ class Process:
         lock.publish(address)
         if self._on_serving is not None:
             self._on_serving(address)
+
+    async def _serve_metrics(self, metrics: Metrics) -> None:
+        """Before anything is loaded and until all is closed, so that no scrape fails meanwhile."""
+        port = self._settings.metrics.port
+        if port:
+            host = self._settings.metrics.host or self._settings.server.host
+            endpoint = await self._open(lambda: Endpoint.open(metrics.registry, host, port))
+            self._opened.callback(endpoint.close)
+            log.info("Serving metrics", host=host, port=endpoint.port)
 
     async def _loop(self) -> None:
         async with asyncio.TaskGroup() as tasks:

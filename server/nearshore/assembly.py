@@ -16,7 +16,7 @@ from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.texts import Texts
-from nearshore.embedding import Embedder
+from nearshore.embedding import Embedder, Observer
 from nearshore.index import IndexOptions
 from nearshore.replica import ReplicaOptions, Replicas
 from nearshore.search.searcher import Searcher
@@ -61,14 +61,18 @@ def open_store(settings: Settings, on_death: Callable[[BaseException], None]) ->
     )
 
 
-def open_embedder(settings: Settings) -> Embedder:
-    """Load the model and check it against its golden vectors. Raises what load_bundle and Embedder.open do."""
+def open_embedder(settings: Settings, observer: Observer | None = None) -> Embedder:
+    """Load the model and check it against its golden vectors; observer is told what its workers do.
+
+    Raises what load_bundle and Embedder.open do.
+    """
     engine = settings.embedding
     return Embedder.open(
         load_bundle(settings.model_dir / engine.model),
         workers=engine.workers,
         max_run_tokens=engine.max_run_tokens,
         max_queued_tokens=engine.max_queued_tokens,
+        observer=observer,
     )
 
 

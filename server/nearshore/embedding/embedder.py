@@ -15,6 +15,7 @@ from nearshore.bundle import Bundle, SpecialTokens
 from nearshore.embedding.cores import usable_cores
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.embedding.golden import check_golden
+from nearshore.embedding.observer import Observer
 from nearshore.embedding.scheduler import Scheduler
 from nearshore.embedding.session import Session
 from nearshore.embedding.tokenizer import Tokenizer, Tokens
@@ -56,10 +57,18 @@ class Embedder:
         self._fingerprints = {special: bundle.fingerprint_for(special) for special in SpecialTokens}
 
     @classmethod
-    def open(cls, bundle: Bundle, *, workers: int = 0, max_run_tokens: int, max_queued_tokens: int) -> Embedder:
+    def open(
+        cls,
+        bundle: Bundle,
+        *,
+        workers: int = 0,
+        max_run_tokens: int,
+        max_queued_tokens: int,
+        observer: Observer | None = None,
+    ) -> Embedder:
         """Load a bundle, check that it gives its golden vectors, and start the workers (0: one a usable core).
 
-        A bundle without golden vectors, that is one being exported, is not checked.
+        A bundle without golden vectors, that is one being exported, is not checked. observer: told what the workers do.
         Raises ModelMismatchError, CorruptBundleError.
         """
         max_tokens = bundle.manifest.max_tokens
@@ -75,6 +84,7 @@ class Embedder:
             workers=workers or usable_cores(),
             max_run_tokens=max_run_tokens,
             max_queued_tokens=max_queued_tokens,
+            observer=observer,
         )
         return cls(bundle, tokenizers, scheduler)
 

@@ -24,12 +24,17 @@ class Request:
         answer: Callable[[F32], Any],
         bulk: bool = False,
         deadline: float | None = None,
+        queued_at: float = 0.0,
     ) -> None:
-        """texts: at least one; answer: makes the future's result of (texts, dimensions); deadline: on a clock, in s."""
+        """texts: at least one; answer: makes the future's result of (texts, dimensions).
+
+        deadline and queued_at: seconds on the scheduler's clock.
+        """
         self.texts = texts
         self.tokens = sum(map(len, texts))
         self.bulk = bulk
         self.deadline = deadline
+        self.queued_at = queued_at
         self.future: Future[Any] = Future()
         self._answer = answer
         self._vectors: dict[int, F32] = {}

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from nearshore.embedding.backlog import Backlog, Ticket
 from nearshore.embedding.errors import ModelRunError
+from nearshore.embedding.observer import Observer
 from nearshore.embedding.request import Request, TokenIds
 from nearshore.errors import DeadlineError, OverloadedError, UnavailableError
 from nearshore.records import F32
@@ -38,11 +39,13 @@ class Scheduler:
         max_run_tokens: int,
         max_queued_tokens: int,
         clock: Callable[[], float] = time.monotonic,
+        observer: Observer | None = None,
     ) -> None:
-        """Start the threads; clock is that of deadlines, in seconds."""
+        """Start the threads; clock is that of deadlines, in seconds; observer is told of waits and runs."""
         self._embed = embed
         self._max_queued_tokens = max_queued_tokens
         self._clock = clock
+        self._observer = observer
         self._closed = False
         self._backlog = Backlog(max_run_tokens=max_run_tokens)
         # Guards the backlog and the vectors that requests hold. No future is touched while it is held, because
@@ -72,11 +75,12 @@ class Scheduler:
         The result is answer(vectors), vectors (texts, dimensions) in the order of texts. It can fail with
         DeadlineError, ModelRunError, or UnavailableError (closed). Raises OverloadedError, UnavailableError.
         """
-        request = Request(texts, answer=answer, bulk=bulk, deadline=deadline)
+        now = self._clock()
+        request = Request(texts, answer=answer, bulk=bulk, deadline=deadline, queued_at=now)
         with self._changed:
             if self._closed:
                 raise _closed_error()
-            late = self._backlog.expire(self._clock())
+            late = self._backlog.expire(now)
             overload = self._overload(request.tokens)
             if overload is None:
                 self._backlog.add(request)
@@ -126,12 +130,16 @@ class Scheduler:
         return self._backlog.expire(self._clock()), self._backlog.take()
 
     def _run(self, run: list[Ticket]) -> None:
+        if self._observer is not None:
+            _tell_waits(self._observer, run, self._clock())
         try:
             vectors = self._embed([ticket.ids for ticket in run])
         except Exception as error:
             _log.exception("the model failed on %d texts of %d tokens", len(run), len(run[0].ids))
             self._fail({ticket.request for ticket in run}, error)
             return
+        if self._observer is not None:
+            self._observer.embedded(texts=len(run), tokens=len(run) * len(run[0].ids))
         with self._changed:
             finished = [
                 ticket.request
@@ -172,6 +180,12 @@ class Scheduler:
 
 def _closed_error() -> UnavailableError:
     return UnavailableError("The embedding engine has been shut down.", "Retry: another process may be serving by now.")
+
+
+def _tell_waits(observer: Observer, run: Iterable[Ticket], now: float) -> None:
+    for ticket in run:
+        if ticket.position == 0:  # once a request
+            observer.waited(now - ticket.request.queued_at, bulk=ticket.request.bulk)
 
 
 def _fail_late(requests: Iterable[Request]) -> None:

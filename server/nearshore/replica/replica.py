@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nearshore.errors import UnavailableError
 from nearshore.index.filters import Filter
 from nearshore.records import Collection, WriteToken
+from nearshore.replica.lag import Lag
 from nearshore.replica.mirror import Mirror
 from nearshore.replica.pace import Pace
 from nearshore.replica.view import LoadProgress, ReplicaState, ReplicaView, Status
@@ -57,6 +58,7 @@ class Replica:
         self._commits: OrderedDict[int, bytes] = OrderedDict()  # published positions and their tags
         self._head = 0
         self._contact = time.monotonic()
+        self._lag = Lag(clock)
         self._history_changed = False
         self._progress = LoadProgress(collection.spec.name, 0, 0.0, building=False, ready=False)
 
@@ -80,6 +82,7 @@ class Replica:
             head=self._head,
             generation=view.index.generation,
             history_changed=self._history_changed,
+            lag_s=self._lag.seconds,
         )
 
     def status(self) -> Status:
@@ -165,6 +168,7 @@ class Replica:
             if self._mirror is not mirror:
                 self._commits = OrderedDict()
             self._mirror, self._view, self._history_changed = mirror, view, False
+        self._lag.applied(view.position)
         self._commits[view.position] = view.tag
         while len(self._commits) > _REMEMBERED_COMMITS:
             self._commits.popitem(last=False)
@@ -178,10 +182,12 @@ class Replica:
     def heard(self, head: Cursor) -> None:
         """The store just said what the newest commit is."""
         self._head, self._contact = head.position, time.monotonic()
+        self._lag.heard(head.position)
 
     def history_changed(self) -> None:
         """The view belongs to a history that the store no longer has; it serves on until it is replaced."""
         self._history_changed = True
+        self._lag.lost()
         self.waiters.doubt()
 
     def loading(self, rows_read: int, share: float, *, building: bool, ready: bool) -> None:

@@ -44,6 +44,7 @@ class Replicas:
     def __init__(self, around: Surroundings, on_death: Callable[[BaseException], None]) -> None:
         """Use open()."""
         self.ready = threading.Event()  # everything that was there at the start is loaded and built
+        self.contact_at: float | None = None  # time.monotonic() when the store last told all heads
         self._around = around
         self._on_death = on_death
         self._lock = threading.Lock()  # guards the four below
@@ -247,7 +248,7 @@ class Replicas:
         """Ask the store for all heads: notice what was written, created and deleted by anybody."""
         known = {follower.replica.collection.id: follower for follower in self._all()}
         heads = self._around.store.heads()
-        now = time.monotonic()
+        now = self.contact_at = time.monotonic()
         if heads.keys() - known.keys() - self._deleted:
             self._register_all()
         for collection_id, follower in known.items():

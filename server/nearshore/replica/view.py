@@ -52,6 +52,7 @@ class ReplicaState:
     head: int  # the newest position of the store that this replica knows of
     generation: int
     history_changed: bool  # another history was found: this view belongs to the old one
+    lag_s: float = 0.0  # since this replica heard of the oldest commit that this view has not
 
     @property
     def lag(self) -> int:

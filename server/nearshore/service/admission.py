@@ -45,6 +45,11 @@ class Admission:
         self._calls = 0
         self._bytes = 0
 
+    @property
+    def calls(self) -> int:
+        """How many are being worked on. From any thread."""
+        return self._calls
+
     @contextlib.contextmanager
     def admit(self, size_bytes: int) -> Iterator[None]:
         """Count a call while the block runs; one alone is taken whatever its size.

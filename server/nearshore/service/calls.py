@@ -18,6 +18,7 @@ from grpc import StatusCode, aio
 
 from nearshore.documents.errors import AnswerTooLargeError
 from nearshore.errors import NearshoreError, ServiceError
+from nearshore.metrics import Metrics
 from nearshore.service.admission import Admission
 from nearshore.service.status import bug_status, status_of
 from nearshore.wire import DETAILS_KEY, LOGGED_REQUEST_ID, REQUEST_ID_KEY
@@ -47,10 +48,11 @@ class GuardedServer:
     Once, at registration: gRPC would ask an interceptor anew at every call, for some 60 µs.
     """
 
-    def __init__(self, server: aio.Server, admission: Admission, *, max_message_bytes: int) -> None:
-        """max_message_bytes: the largest answer that gRPC would send."""
+    def __init__(self, server: aio.Server, admission: Admission, metrics: Metrics, *, max_message_bytes: int) -> None:
+        """Count calls in metrics. max_message_bytes: the largest answer that gRPC would send."""
         self._server = server
         self._admission = admission
+        self._metrics = metrics
         self._max_message_bytes = max_message_bytes
         self._log = log.bind()  # made once: the lazy one is put together anew for every line
 
@@ -74,6 +76,8 @@ class GuardedServer:
         )
 
     def _guard(self, method: str, behaviour: Behaviour) -> Callable[[Received, Context], Awaitable[bytes]]:
+        meter = self._metrics.calls(method)
+
         async def guarded(received: Received, context: Context) -> bytes:
             request_id = _request_id(context)
             structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -95,7 +99,9 @@ class GuardedServer:
                 code, status = bug_status(request_id)
                 reason = NearshoreError.reason
             finally:
-                self._log_access(method, received.request, code, reason, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                meter.answered(code.name, seconds)
+                self._log_access(method, received.request, code, reason, seconds)
             if code is not StatusCode.OK:
                 await context.abort(code, status.message, _trailing(request_id, status))
             context.set_trailing_metadata(_trailing(request_id, None))
@@ -106,8 +112,10 @@ class GuardedServer:
     def _log_access(self, method: str, request: Message, code: StatusCode, reason: str, seconds: float) -> None:
         level = logging.INFO if code is not StatusCode.OK or seconds >= SLOW_S else logging.DEBUG
         if self._log.is_enabled_for(level):
-            facts = {"method": method, "code": code.name, "reason": reason, "collection": _collection(request)}
-            self._log.log(level, "Answered", **facts, ms=round(1e3 * seconds, 3))
+            collection, milliseconds = _collection(request), round(1e3 * seconds, 3)
+            self._log.log(
+                level, "Answered", method=method, code=code.name, reason=reason, collection=collection, ms=milliseconds
+            )
 
     def _serialize(self, answer: Message) -> bytes:
         """Here, not in gRPC, so that an answer that cannot be sent is an error like any other."""

@@ -19,6 +19,7 @@ class Health:
 
     def __init__(self) -> None:
         """Say of nothing that it is serving."""
+        self.serving = False  # what is said of the server as a whole; from any thread
         self._servicer: Any = health.aio.HealthServicer()
         self._names: tuple[str, ...] = ("",)
         self._closing = asyncio.Event()
@@ -34,9 +35,11 @@ class Health:
         """Everything takes calls from now on."""
         for name in self._names:
             await self._servicer.set(name, SERVING)
+        self.serving = True
 
     async def close(self) -> None:
         """Nothing takes calls any more; tell those who watch, and let them go."""
+        self.serving = False
         await self._servicer.enter_graceful_shutdown()
         self._closing.set()
 

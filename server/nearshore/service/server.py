@@ -17,6 +17,7 @@ from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.texts import Texts
 from nearshore.errors import AddressUnusableError, PortInUseError
+from nearshore.metrics import Metrics
 from nearshore.search.searcher import Searcher
 from nearshore.service.admission import Admission
 from nearshore.service.calls import GuardedServer
@@ -124,10 +125,19 @@ def _probe(host: str, port: int) -> None:
 
 
 def add_services(
-    server: aio.Server, parts: Parts, health: Health, admission: Admission, *, max_message_bytes: int
+    server: aio.Server,
+    parts: Parts,
+    health: Health,
+    admission: Admission,
+    metrics: Metrics,
+    *,
+    max_message_bytes: int,
 ) -> None:
-    """Register the four services, guarded, beside health and reflection. max_message_bytes: as for bind()."""
-    guarded: Any = GuardedServer(server, admission, max_message_bytes=max_message_bytes)
+    """Register the four services, guarded and counted, beside health and reflection.
+
+    max_message_bytes: as for bind().
+    """
+    guarded: Any = GuardedServer(server, admission, metrics, max_message_bytes=max_message_bytes)
     work, searches = Translator(parts.work), Translator(parts.searches)
     add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts, work), guarded)
     add_CollectionServiceServicer_to_server(CollectionServicer(parts.collections), guarded)
