@@ -37,6 +37,8 @@ PRUNE_INTERVAL_S = 3_600.0
 PROGRESS_INTERVAL_S = 5.0
 READY_WAIT_S = 0.25  # also how long a stop during loading waits for the thread that waits
 SPARE_THREADS = 4  # beside one a core: threads that mostly wait for the disk
+RESTART = "Restart it: what was acknowledged is safe. The lines before this one have the cause."
+PRUNED_LATER = "It is tried again within the hour; if it goes on, the store grows. See `error`."
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 log = structlog.get_logger(__name__)
@@ -53,7 +55,7 @@ def run(settings: Settings) -> ExitCode:
         log.critical(error.message, remedy=error.remedy, reason=error.reason)
         return ExitCode.USAGE if isinstance(error, InvalidArgumentError) else ExitCode.UNAVAILABLE
     except Exception:
-        log.exception("The server ended by a bug")
+        log.exception("The server ended by a bug", remedy="Report it with this traceback.")
         return ExitCode.CRASHED
 
 
@@ -82,7 +84,7 @@ class Process:
             await self._start()
             await self._loop()
         if self._death is not None:
-            log.error("A part of the server died and took it along", error=repr(self._death))
+            log.error("A part of the server died and took it along", error=repr(self._death), remedy=RESTART)
             return ExitCode.CRASHED
         log.info("Stopped")
         return ExitCode.OK
@@ -90,7 +92,7 @@ class Process:
     def end(self, cause: str) -> None:
         """Stop in order; the second time, at once. Call it on the event loop."""
         if self._ended.is_set():
-            log.warning("Ending at once", cause=cause)
+            log.warning("Ending at once", cause=cause, remedy="Nothing: the second signal asked for it.")
             os._exit(ExitCode.INTERRUPTED)
         log.info("Asked to stop", cause=cause)
         self._ended.set()
@@ -186,7 +188,9 @@ class Process:
                 try:
                     await asyncio.to_thread(self._store.prune, collection.id, self._settings.store.retention_s)
                 except NearshoreError as error:
-                    log.warning("Pruning was put off", collection=collection.spec.name, error=str(error))
+                    log.warning(
+                        "Pruning was put off", collection=collection.spec.name, error=str(error), remedy=PRUNED_LATER
+                    )
             await asyncio.sleep(PRUNE_INTERVAL_S)
 
     async def _open(self, opening: Callable[[], Opened]) -> Opened:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextvars import copy_context
 from typing import TypeVar
 
 from nearshore.documents.errors import WriteOutcomePendingError
@@ -59,13 +60,13 @@ async def outcome_of(future: Future[T], deadline: float | None) -> T:
 
 
 async def in_thread(executor: Executor, call: Callable[[], T]) -> T:
-    """Run blocking work beside the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(executor, call)
+    """Run blocking work beside the event loop, in the caller's context: what it logs carries the call's request id."""
+    return await asyncio.get_running_loop().run_in_executor(executor, copy_context().run, call)
 
 
 async def begun_in_thread(executor: Executor, begin: Callable[[], T], abandon: Callable[[T], object]) -> T:
     """Run blocking work that leaves something under way; if the caller goes meanwhile, abandon gets what it left."""
-    beginning = executor.submit(begin)
+    beginning = executor.submit(copy_context().run, begin)
     try:
         return await asyncio.wrap_future(beginning)
     except asyncio.CancelledError:

@@ -7,12 +7,13 @@ any moment, and what still waits of its request is dropped.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
+
+import structlog
 
 from nearshore.embedding.backlog import Backlog, Ticket
 from nearshore.embedding.errors import ModelRunError
@@ -25,7 +26,9 @@ T = TypeVar("T")
 Embed = Callable[[Sequence[TokenIds]], F32]
 """Embeds B texts of one token count to (B, dimensions); called by several threads at once."""
 
-_log = logging.getLogger(__name__)
+MODEL_FAILED = "If it goes on, give the process more memory, or lower embedding.max_run_tokens; see the traceback."
+
+log = structlog.get_logger(__name__)
 
 
 class Scheduler:
@@ -135,7 +138,7 @@ class Scheduler:
         try:
             vectors = self._embed([ticket.ids for ticket in run])
         except Exception as error:
-            _log.exception("the model failed on %d texts of %d tokens", len(run), len(run[0].ids))
+            log.exception("The model failed on a run", texts=len(run), tokens_each=len(run[0].ids), remedy=MODEL_FAILED)
             self._fail({ticket.request for ticket in run}, error)
             return
         if self._observer is not None:

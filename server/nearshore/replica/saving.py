@@ -21,6 +21,12 @@ from nearshore.store.base import Store
 
 log = structlog.get_logger(__name__)
 
+NOT_WRITTEN = "Free space or grow the volume of the data folder; until then a restart takes longer, nothing is lost."
+NOT_READ = "Let the server's user read and write the data folder; until then each start rebuilds from the store."
+PASSED_OVER = "Nothing: the next older snapshot is tried, else the index is rebuilt from the store."
+REFUSED = "Check the disk if it happens again. The next older one is tried, else the index is rebuilt from the store."
+STUCK = "Let the server's user write the data folder, or delete that snapshot by hand: every start tries it again."
+
 _WORTH_SHARE = 20  # a snapshot is worth writing when a 20th of the rows changed
 
 
@@ -51,13 +57,14 @@ class SaveTask:
         self.finished = True
 
     def _write(self) -> None:
-        started, bound = time.monotonic(), log.bind(collection=self._collection.spec.name)
+        started = time.monotonic()
+        bound = log.bind(collection=self._collection.spec.name)
         try:
             folder = snapshots.write(self._view, self._collection, self._root)
         except (StorageFullError, OSError) as error:
             self.failed = True
             if not self._deleted.is_set():
-                bound.error("snapshot not written, the older one stays", error=str(error))
+                bound.error("snapshot not written, the older one stays", error=str(error), remedy=NOT_WRITTEN)
         else:
             seconds = round(time.monotonic() - started, 3)
             bound.info("snapshot written", folder=str(folder), position=self._view.position, seconds=seconds)
@@ -74,6 +81,7 @@ class Saver:
         self._task: SaveTask | None = None
         self._saved_at = time.monotonic()
         self._hurry = False
+        self._log = log.bind(collection=replica.collection.spec.name)
 
     def load(self, store: Store, open_mirror: Callable[[Path, snapshots.Manifest], Mirror]) -> Mirror | None:
         """Open the newest snapshot that verifies and belongs to the store's history; None if there is none.
@@ -87,13 +95,15 @@ class Saver:
                 store.read_feed(self._replica.collection.id, manifest.cursor, limit=1)
                 mirror = open_mirror(folder, manifest)
             except HistoryChangedError as error:
-                self._log("snapshot of another history removed", folder, error)
+                self._log.warning(
+                    "snapshot of another history removed", folder=str(folder), detail=str(error), remedy=PASSED_OVER
+                )
                 shutil.rmtree(folder, ignore_errors=True)
             except CorruptionError as error:
                 self._set_aside(folder, error)
             else:
                 seconds = round(time.monotonic() - started, 3)
-                log.info("snapshot loaded", folder=str(folder), rows=manifest.live_rows, seconds=seconds)
+                self._log.info("snapshot loaded", folder=str(folder), rows=manifest.live_rows, seconds=seconds)
                 return mirror
         return None
 
@@ -103,7 +113,7 @@ class Saver:
             snapshots.tidy(self.root)
             return snapshots.candidates(self.root)
         except PermissionError as error:
-            self._log("snapshots cannot be read", self.root, error)
+            self._log.warning("snapshots cannot be read", folder=str(self.root), detail=str(error), remedy=NOT_READ)
             return []
 
     def _set_aside(self, folder: Path, error: CorruptionError) -> None:
@@ -111,15 +121,10 @@ class Saver:
         try:
             aside = snapshots.set_aside(folder)
         except OSError as failure:
-            log.warning("refused snapshot stays in its place, every start tries it again", detail=str(failure))
-            self._log("snapshot refused", folder, error)
+            detail = f"{error} It stays in its place: {failure}."
+            self._log.warning("snapshot refused", folder=str(folder), detail=detail, remedy=STUCK)
         else:
-            self._log("snapshot refused and set aside", aside, error)
-
-    def _log(self, event: str, folder: Path, error: Exception) -> None:
-        name = self._replica.collection.spec.name
-        then = "the next older snapshot is tried, else the index is rebuilt from the store"
-        log.warning(event, collection=name, folder=str(folder), detail=str(error), next=then)
+            self._log.warning("snapshot refused and set aside", folder=str(aside), detail=str(error), remedy=REFUSED)
 
     def hurry(self) -> None:
         """A new graph is worth a snapshot before the interval is over."""

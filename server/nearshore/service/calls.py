@@ -25,6 +25,7 @@ from nearshore.wire import DETAILS_KEY, LOGGED_REQUEST_ID, REQUEST_ID_KEY
 
 SLOW_S = 1.0
 PACKAGE = "nearshore.v1."
+REPORT = "Report it with this traceback; the caller got INTERNAL and the request id."
 # Ids we make: unlike those of any other process by the first part, of any other call by the second.
 _PROCESS = uuid.uuid4().hex[:20]
 _CALL_NUMBERS = itertools.count(1)
@@ -95,7 +96,7 @@ class GuardedServer:
                 if isinstance(error, ServiceError):  # the caller is told, but only the operator can mend it
                     log.warning(error.message, remedy=error.remedy, reason=reason, method=method)
             except Exception:
-                log.exception("A call failed by a bug", method=method)
+                log.exception("A call failed by a bug", method=method, remedy=REPORT)
                 code, status = bug_status(request_id)
                 reason = NearshoreError.reason
             finally:
