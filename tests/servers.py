@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nearshore import app
-from nearshore.client import Client
+from nearshore.client import NO_RETRIES, Client
 from nearshore.exit_codes import ExitCode
 from nearshore.settings import Settings, load_settings
 
@@ -57,8 +57,8 @@ class InProcessServer:
             self._address.put(error)
 
     def client(self, **options: Any) -> Client:
-        """A client of this server, ready to use."""
-        client = Client(self.address, **options)
+        """A client of this server, ready to use, which shows every refusal at once."""
+        client = Client(self.address, **{"retries": NO_RETRIES, **options})
         client.wait_ready()
         return client
 

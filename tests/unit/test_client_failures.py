@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from nearshore import errors
-from nearshore.client.failures import ServerUnreachableError, error_of
+from nearshore.client.failures import Failure, ServerUnreachableError, failure_of
 from nearshore.wire import DETAILS_KEY, ERROR_DOMAIN
 
 
 def trailing(reason: str, domain: str = ERROR_DOMAIN, **metadata: str) -> list[tuple[str, str | bytes]]:
     """Trailing metadata with this reason behind another detail, among other keys."""
     packed = []
-    for detail in (RetryInfo(), ErrorInfo(reason=reason, domain=domain, metadata=metadata)):
+    retry = RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000))
+    for detail in (retry, ErrorInfo(reason=reason, domain=domain, metadata=metadata)):
         packed.append(Any())
         packed[-1].Pack(detail)
     return [("x-request-id", "id"), (DETAILS_KEY, Status(details=packed).SerializeToString())]
@@ -37,7 +39,9 @@ def trailing(reason: str, domain: str = ERROR_DOMAIN, **metadata: str) -> list[t
 )
 def test_a_reason_names_its_class(code: StatusCode, reason: str, kind: type[errors.NearshoreError]) -> None:
     """The reason decides, not the code: one code has several, and not all of them may be retried."""
-    error = error_of(code, "Message. Remedy.", trailing(reason, field="ids"), "target")
+    failure = failure_of(code, "Message. Remedy.", trailing(reason, field="ids"), "target")
+    assert (failure.retry_after_s, failure.answered, failure.lost) == (1.5, True, False)
+    error = failure.error
     assert type(error) is kind
     assert error.reason == reason
     assert str(error) == "Message. Remedy."
@@ -61,7 +65,7 @@ def test_a_reason_names_its_class(code: StatusCode, reason: str, kind: type[erro
 )
 def test_a_bare_code_becomes_its_branch(code: StatusCode, branch: type[errors.NearshoreError]) -> None:
     """What gRPC refuses by itself is caught by branch; its reason says that it is gRPC's, not the server's word."""
-    error = error_of(code, "too large", None, "target")
+    error = failure_of(code, "too large", None, "target").error
     assert isinstance(error, branch)
     assert error.reason == f"GRPC_{code.name}"
     assert (error.message, error.metadata) == ("too large", {})
@@ -69,7 +73,8 @@ def test_a_bare_code_becomes_its_branch(code: StatusCode, branch: type[errors.Ne
 
 def test_no_server_is_told_by_its_address() -> None:
     """UNAVAILABLE without a reason is a connection that failed: the message names where to, and what to do."""
-    error = error_of(StatusCode.UNAVAILABLE, "connection refused", [], "host:1")
+    failure = failure_of(StatusCode.UNAVAILABLE, "connection refused", [], "host:1")
+    assert failure == Failure(error := failure.error, lost=True)
     assert isinstance(error, ServerUnreachableError)
     assert error.metadata == {"target": "host:1", "detail": "connection refused"}
     assert "host:1" in str(error)
@@ -78,8 +83,10 @@ def test_no_server_is_told_by_its_address() -> None:
 
 
 def test_a_reason_of_another_service_is_not_ours() -> None:
-    """A proxy's ErrorInfo has a domain of its own; the same word there means something else."""
-    error = error_of(StatusCode.NOT_FOUND, "x", trailing("COLLECTION_NOT_FOUND", domain="proxy.example"), "target")
+    """A proxy's ErrorInfo has a domain of its own; the same word there means something else, and so does RetryInfo."""
+    theirs = trailing("COLLECTION_NOT_FOUND", domain="proxy.example")
+    failure = failure_of(StatusCode.NOT_FOUND, "x", theirs, "target")
+    assert failure == Failure(error := failure.error)
     assert type(error) is not errors.CollectionNotFoundError
     assert isinstance(error, errors.NotFoundError)
     assert error.reason == "GRPC_NOT_FOUND"
@@ -87,4 +94,4 @@ def test_a_reason_of_another_service_is_not_ours() -> None:
 
 def test_a_call_without_details_says_its_code() -> None:
     """There is always a message."""
-    assert str(error_of(StatusCode.ABORTED, None, None, "target")) == "ABORTED"
+    assert str(failure_of(StatusCode.ABORTED, None, None, "target").error) == "ABORTED"

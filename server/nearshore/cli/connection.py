@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from nearshore.cli.session import session
-from nearshore.client import Client, ServerUnreachableError
+from nearshore.client import Client, Retries, ServerUnreachableError
 from nearshore.client.address import checked
 from nearshore.store.lock import read_holder
 
+PATIENCE_S = 5.0  # with a server that restarts or loads; one that is not there at all is told after a second
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 -- not bound here
 
 
@@ -42,5 +43,5 @@ def default_model(client: Client) -> str:
 
 
 def connect() -> Client:
-    """A client of the server at target()."""
-    return Client(target())
+    """A client of the server at target(); somebody waits for what it says."""
+    return Client(target(), retries=Retries(away_s=PATIENCE_S))

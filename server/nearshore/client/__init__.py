@@ -19,11 +19,14 @@ from nearshore.client.messages import (
     Truncation,
     Upserted,
 )
+from nearshore.client.request_ids import logged_as
+from nearshore.client.retries import NO_RETRIES, Retries
 from nearshore.client.sync import Client
 from nearshore.errors import InvalidAddressError
 from nearshore.records import Document, FewerReason, IndexKind, Metric, ReadState
 
 __all__ = [
+    "NO_RETRIES",
     "AsyncClient",
     "Client",
     "CollectionInfo",
@@ -41,6 +44,7 @@ __all__ = [
     "Parts",
     "Query",
     "ReadState",
+    "Retries",
     "SearchResult",
     "ServerNotReadyError",
     "ServerUnreachableError",
@@ -49,4 +53,5 @@ __all__ = [
     "TokenizedText",
     "Truncation",
     "Upserted",
+    "logged_as",
 ]

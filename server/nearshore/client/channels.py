@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from nearshore.v1.search_service_pb2_grpc import SearchServiceStub
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
+WATCH_PAUSE_S = 0.1  # before another server is asked whether it is ready
 STUBS = {
     "CollectionService": CollectionServiceStub,
     "DocumentService": DocumentServiceStub,
@@ -24,11 +26,29 @@ STUBS = {
 }
 
 
-def options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Channel options: messages as large as the server's."""
+# Calls go to all addresses of a name in turn.
+SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+# Names are looked up again when a connection ends, which a server's max_connection_age sees to; but not more often.
+LOOKUP_INTERVAL_MS = 2_000
+FIRST_BACKOFF_MS, LAST_BACKOFF_MS = 100, 2_000  # between attempts to connect to one address
+CONNECT_TIMEOUT_MS = 5_000
+PING_INTERVAL_MS, PING_TIMEOUT_MS = 10_000, 5_000  # so a server that vanished is noticed within fifteen seconds
+
+
+def options(max_message_bytes: int) -> list[tuple[str, int | str]]:
+    """Channel options: balance, look names up, notice that a server is gone; messages as large as the server's."""
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.service_config", SERVICE_CONFIG),
+        ("grpc.dns_min_time_between_resolutions_ms", LOOKUP_INTERVAL_MS),
+        ("grpc.initial_reconnect_backoff_ms", FIRST_BACKOFF_MS),
+        ("grpc.max_reconnect_backoff_ms", LAST_BACKOFF_MS),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),  # what the name does not say: how long one attempt takes
+        ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),  # no limit: the server's is the one that counts
     ]
 
 

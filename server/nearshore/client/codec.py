@@ -5,6 +5,7 @@ Each function describes one call; the clients only carry it over their kind of c
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -63,6 +64,7 @@ class Call(Generic[Answer]):
     decode: Callable[[Any], Answer]
     collection: str = ""  # bare; the write tokens of which collection matter
     reads: bool = False  # it takes read_after
+    repeatable: bool = True  # a second time changes nothing that the first has done
     forgets: bool = False  # afterwards, tokens of the collection's earlier life are worthless
 
 
@@ -78,7 +80,9 @@ def create_collection(
     )
     request = collections_pb.CreateCollectionRequest(collection=collection, collection_id=name)
     method = "CollectionService.CreateCollection"
-    return Call(method, request, lambda answer: decode.collection(answer.collection), name, forgets=True)
+    return Call(
+        method, request, lambda answer: decode.collection(answer.collection), name, repeatable=False, forgets=True
+    )
 
 
 def get_collection(name: str) -> Call[CollectionInfo]:
@@ -100,7 +104,8 @@ def list_collections(page_token: str) -> Call[tuple[list[CollectionInfo], str]]:
 def delete_collection(name: str) -> Call[None]:
     """CollectionService.DeleteCollection."""
     request = collections_pb.DeleteCollectionRequest(name=_collection_name(name))
-    return Call("CollectionService.DeleteCollection", request, lambda _: None, name, forgets=True)
+    method = "CollectionService.DeleteCollection"
+    return Call(method, request, lambda _: None, name, repeatable=False, forgets=True)
 
 
 def upsert(
@@ -110,7 +115,7 @@ def upsert(
     truncation: Truncation,
     request_id: str,
 ) -> Call[Upserted]:
-    """DocumentService.UpsertDocuments. Raises InvalidMetadataError."""
+    """DocumentService.UpsertDocuments; it always has a request_id. Raises InvalidMetadataError."""
 
     def read(answer: documents_pb.UpsertDocumentsResponse) -> Upserted:
         return Upserted(answer.write_token, tuple(answer.truncated_indexes), answer.embedded_count)
@@ -120,7 +125,7 @@ def upsert(
         documents=[document_message(each) for each in documents],
         vectors=vectors,
         truncation=TRUNCATIONS[truncation],
-        request_id=request_id,
+        request_id=request_id or _new_request_id(),
     )
     return Call("DocumentService.UpsertDocuments", request, read, collection)
 
@@ -137,15 +142,16 @@ def get_documents(collection: str, ids: Sequence[str], parts: Parts) -> Call[Fet
 
 
 def delete(collection: str, ids: Sequence[str], filter_: str, request_id: str) -> Call[Deleted]:
-    """DocumentService.DeleteDocuments."""
+    """DocumentService.DeleteDocuments; by ids it always has a request_id, by filter it takes none."""
 
     def read(answer: documents_pb.DeleteDocumentsResponse) -> Deleted:
         return Deleted(answer.write_token, answer.deleted_count)
 
+    request_id = request_id or (_new_request_id() if ids else "")
     request = documents_pb.DeleteDocumentsRequest(
         collection=_collection_name(collection), ids=ids, filter=filter_, request_id=request_id
     )
-    return Call("DocumentService.DeleteDocuments", request, read, collection)
+    return Call("DocumentService.DeleteDocuments", request, read, collection, repeatable=bool(request_id))
 
 
 def list_documents(collection: str, filter_: str, page_size: int, page_token: str, parts: Parts) -> Call[Page]:
@@ -227,6 +233,10 @@ def tokenize(texts: Sequence[str], model: str, special_tokens: SpecialTokens) ->
 def vectors_for(vectors: F32 | None, fingerprint: str) -> values_pb2.Vectors | None:
     """Vectors (rows, dimensions) with what they mean, or nothing."""
     return None if vectors is None else vectors_message(vectors, fingerprint)
+
+
+def _new_request_id() -> str:
+    return uuid.uuid4().hex
 
 
 def _collection_name(bare: str) -> str:

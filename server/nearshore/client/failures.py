@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
@@ -65,32 +66,47 @@ def not_ready(
     return ServerUnreachableError(target, f"not ready within {timeout_s:g} s: {details}")
 
 
-def error_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | None, target: str) -> NearshoreError:
-    """The error behind a failed call to `target`, by the reason in its ErrorInfo, else by its code.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed call: the error that it means, and what is known about trying again."""
+
+    error: NearshoreError
+    retry_after_s: float | None = None  # the server did nothing, and says that trying again can help after so long
+    answered: bool = False  # by a nearshore server, not by gRPC in its place
+    lost: bool = False  # there is no connection any more; whether the server did anything is not known
+
+
+def failure_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | None, target: str) -> Failure:
+    """What the failure of a call to `target` means, by the reason in its ErrorInfo, else by its code.
 
     trailing holds (key, value) pairs, which grpc and grpc.aio type differently.
     An error class that this process has not loaded is stood in for by one of the same branch and reason.
     """
-    info = _error_info(trailing)
+    info, retry_after_s = _read_details(trailing)
     if info is None and code is StatusCode.UNAVAILABLE:
-        return ServerUnreachableError(target, details or "no details")
+        return Failure(ServerUnreachableError(target, details or "no details"), lost=True)
     kind = _class_of(code, info.reason if info is not None else f"GRPC_{code.name}")
     error = kind.__new__(kind)
     NearshoreError.__init__(error, details or code.name)
-    if info is not None:
-        error.metadata.update(info.metadata)
-    return error
+    if info is None:
+        return Failure(error)
+    error.metadata.update(info.metadata)
+    return Failure(error, retry_after_s, answered=True)
 
 
-def _error_info(trailing: Iterable[Any] | None) -> ErrorInfo | None:
+def _read_details(trailing: Iterable[Any] | None) -> tuple[ErrorInfo | None, float | None]:
+    """Our ErrorInfo among the details of a status, and the seconds of its RetryInfo, where they are there."""
     for key, value in trailing or ():
-        if key != DETAILS_KEY:
-            continue
-        for detail in Status.FromString(value).details:
-            info = ErrorInfo()
-            if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
-                return info
-    return None
+        if key == DETAILS_KEY:
+            details = Status.FromString(value).details
+            break
+    else:
+        return None, None
+    info, retry = ErrorInfo(), RetryInfo()
+    ours = any(each.Unpack(info) and info.domain == ERROR_DOMAIN for each in details)
+    told = any(each.Unpack(retry) for each in details)
+    delay = retry.retry_delay
+    return info if ours else None, delay.seconds + delay.nanos / 1e9 if told else None
 
 
 @cache

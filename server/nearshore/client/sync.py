@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TypeVar
@@ -9,8 +10,8 @@ from typing import Self, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from nearshore.client import address, channels, codec
-from nearshore.client.failures import error_of, not_ready
+from nearshore.client import address, channels, codec, request_ids
+from nearshore.client.failures import not_ready
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -25,6 +26,7 @@ from nearshore.client.messages import (
     Truncation,
     Upserted,
 )
+from nearshore.client.retries import DEFAULT_RETRIES, Caller, Retries
 from nearshore.client.tokens import WriteTokens
 from nearshore.records import F32, Document, IndexKind, Metric
 
@@ -32,7 +34,10 @@ Answer = TypeVar("Answer")
 
 
 class Client:
-    """Talks to one server. Every method raises an error of nearshore.errors when the server refuses or is gone."""
+    """Talks to one server, or to all replicas behind a name, in turn.
+
+    Every method raises an error of nearshore.errors when the server refuses, or is away for longer than `retries` say.
+    """
 
     def __init__(
         self,
@@ -41,14 +46,17 @@ class Client:
         timeout_s: float = channels.DEFAULT_TIMEOUT_S,
         read_own_writes: bool = True,
         max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
+        retries: Retries = DEFAULT_RETRIES,
     ) -> None:
-        """Connect lazily to `target` ("host:port"); timeout_s is each call's deadline. Raises InvalidAddressError.
+        """Connect lazily to `target`; timeout_s is each call's deadline, retries included. Raises InvalidAddressError.
 
+        target: "host:port" or "dns:///host:port", and calls go to all addresses of the host in turn; or a list of them
+        such as "ipv4:192.0.2.1:50051,192.0.2.2:50051".
         With read_own_writes, each read waits until it reflects what this client wrote to that collection.
+        retries: when and for how long a failed call is made again; NO_RETRIES: never.
         """
-        self._target = address.checked(target)
-        self._timeout_s = timeout_s
-        self._tokens = WriteTokens(enabled=read_own_writes)
+        tokens = WriteTokens(enabled=read_own_writes)
+        self._caller = Caller(address.checked(target), timeout_s, retries, tokens)
         self._channel = grpc.insecure_channel(target, channels.options(max_message_bytes))
         self._methods = channels.methods(self._channel)
 
@@ -67,35 +75,40 @@ class Client:
         self.close()
 
     def _run(self, call: codec.Call[Answer]) -> Answer:
-        self._tokens.attach(call)
-        try:
-            message = self._methods[call.method](call.request, timeout=self._timeout_s)
-        except grpc.RpcError as failure:
-            error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), self._target)
-            self._tokens.learn_failure(call, error)
-            raise error from None  # it says all that gRPC's error does
-        answer = call.decode(message)
-        self._tokens.learn(call, answer)
-        return answer
+        attempts = self._caller.begin(call)
+        method, metadata = self._methods[call.method], request_ids.metadata()
+        while True:
+            try:
+                message = method(call.request, timeout=attempts.left_s(), metadata=metadata)
+            except grpc.RpcError as failure:
+                pause_s = attempts.pause_s(failure.code(), failure.details(), failure.trailing_metadata())
+            else:
+                return attempts.succeeded(message)
+            time.sleep(pause_s)
 
     def wait_ready(self, timeout_s: float = channels.DEFAULT_TIMEOUT_S) -> None:
-        """Wait until the server has loaded its model and its collections.
+        """Wait until the server, or one of those that the name has, has loaded its model and its collections.
 
         Raises ServerNotReadyError when it answers but is not ready in time, ServerUnreachableError when nothing does.
         """
+        deadline = time.monotonic() + timeout_s
         stub = health_pb2_grpc.HealthStub(self._channel)
-        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
         answered = False
-        try:
-            for response in watch:
-                answered = True
-                if channels.is_serving(response):
-                    return
-        except grpc.RpcError as failure:
-            code, details = failure.code(), failure.details()
-            raise not_ready(self._target, timeout_s, code, details, answered=answered) from None
-        finally:
-            watch.cancel()
+        while True:
+            left_s = deadline - time.monotonic()
+            watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=left_s, wait_for_ready=True)
+            try:
+                for response in watch:
+                    answered = True
+                    if channels.is_serving(response):
+                        self._caller.reached = True
+                        return
+            except grpc.RpcError as failure:
+                code, details = failure.code(), failure.details()
+                raise not_ready(self._caller.target, timeout_s, code, details, answered=answered) from None
+            finally:
+                watch.cancel()
+            time.sleep(channels.WATCH_PAUSE_S)  # that server is stopping; another one may be there already
 
     def create_collection(
         self,

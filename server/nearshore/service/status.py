@@ -10,6 +10,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from nearshore import errors
+from nearshore.embedding.errors import ModelRunError
 from nearshore.wire import ERROR_DOMAIN
 
 RETRY_AFTER_S = 1
@@ -32,6 +33,8 @@ CODES: dict[type[errors.NearshoreError], StatusCode] = {
     errors.ServiceError: StatusCode.FAILED_PRECONDITION,
 }
 RETRYABLE = (errors.OverloadedError, errors.UnavailableError)
+# Clients repeat on their own whatever is retryable: not what may have been done, nor what fails again as a rule.
+NOT_RETRYABLE = (errors.CommitUnknownError, ModelRunError)
 
 
 def code_of(kind: type[errors.NearshoreError]) -> StatusCode:
@@ -45,7 +48,7 @@ def status_of(error: errors.NearshoreError, request_id: str) -> tuple[StatusCode
     details: list[Message] = [
         ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata={**metadata, "request_id": request_id})
     ]
-    if isinstance(error, RETRYABLE) and not isinstance(error, errors.CommitUnknownError):
+    if isinstance(error, RETRYABLE) and not isinstance(error, NOT_RETRYABLE):
         details.append(RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)))
     code = code_of(type(error))
     return code, _status(code, str(error), details)

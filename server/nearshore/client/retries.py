@@ -1,0 +1,119 @@
+"""Which failed calls are made again, when, and for how long: one policy for both clients.
+
+gRPC's own retry policy stays unused: it knows codes but neither reasons nor write tokens, tries five times at most, and
+gives up on requests of more than 256 KiB. What it always does remains: a call that no server has begun on, because its
+connection was ending, goes to another server without anybody noticing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from grpc import StatusCode
+
+from nearshore.client.codec import Call
+from nearshore.client.failures import Failure, failure_of
+from nearshore.client.tokens import WriteTokens
+from nearshore.errors import CommitUnknownError, OverloadedError
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How long a call is made again after its first failure; its deadline ends it in any case.
+
+    A call is made again when the server says that trying again can help (google.rpc.RetryInfo), or when its connection
+    was lost or the outcome of its commit is unknown and it may be repeated: every read, and every write with a
+    request_id, which an upsert and a delete by ids always have. Other failures are raised at once.
+    """
+
+    away_s: float = 30.0  # while a server, or the store behind it, is away
+    first_contact_s: float = 1.0  # instead, until a server has answered this client for the first time
+    overload_s: float = 5.0  # while a server has as much work as it will hold
+    first_pause_s: float = 0.1  # doubled with each attempt, up to halved at random; never less than the server asks for
+    max_pause_s: float = 2.0
+
+
+NO_RETRIES = Retries(away_s=0.0, first_contact_s=0.0, overload_s=0.0)
+"""Every failure is raised at once: for programs with a patience of their own."""
+DEFAULT_RETRIES = Retries()
+
+
+class Caller:
+    """What both clients share beside their channel. Thread-safe."""
+
+    def __init__(self, target: str, timeout_s: float, retries: Retries, tokens: WriteTokens) -> None:
+        """target: as given, for messages; timeout_s: each call's deadline."""
+        self.target = target
+        self.timeout_s = timeout_s
+        self.retries = retries
+        self.tokens = tokens
+        self.reached = False  # a server has answered this client
+
+    def begin(self, call: Call[Answer]) -> Attempts[Answer]:
+        """Prepare a call's request, and make its attempts."""
+        self.tokens.attach(call)
+        return Attempts(self, call)
+
+
+class Attempts(Generic[Answer]):
+    """The attempts of one call, all before one deadline."""
+
+    __slots__ = ("_call", "_caller", "_deadline", "_failures", "_first_failure")
+
+    def __init__(self, caller: Caller, call: Call[Answer]) -> None:
+        """Use Caller.begin()."""
+        self._caller = caller
+        self._call = call
+        self._deadline = time.monotonic() + caller.timeout_s
+        self._failures = 0
+        self._first_failure = 0.0
+
+    def left_s(self) -> float:
+        """What is left until the deadline."""
+        return self._deadline - time.monotonic()
+
+    def succeeded(self, message: Any) -> Answer:
+        """What the answer of the last attempt means."""
+        self._caller.reached = True
+        answer = self._call.decode(message)
+        self._caller.tokens.learn(self._call, answer)
+        return answer
+
+    def pause_s(self, code: StatusCode, details: str | None, trailing: Iterable[Any] | None) -> float:
+        """How long to wait before the next attempt after one failed. Raises its error where there is to be none."""
+        caller, now = self._caller, time.monotonic()
+        failure = failure_of(code, details, trailing, caller.target)
+        patience_s = self._patience_s(failure)
+        caller.reached = caller.reached or failure.answered
+        if self._failures == 0:
+            self._first_failure = now
+        self._failures += 1
+        pause_s = _pause_s(caller.retries, self._failures, failure.retry_after_s)
+        if now + pause_s > min(self._first_failure + patience_s, self._deadline):
+            caller.tokens.learn_failure(self._call, failure.error)
+            if self._failures > 1:
+                failure.error.add_note(f"{self._failures} attempts in {now - self._first_failure:.1f} s have failed.")
+            raise failure.error from None  # it says all that gRPC's error does
+        return pause_s
+
+    def _patience_s(self, failure: Failure) -> float:
+        retries = self._caller.retries
+        if failure.retry_after_s is not None:
+            return retries.overload_s if isinstance(failure.error, OverloadedError) else retries.away_s
+        unknown = failure.lost or isinstance(failure.error, CommitUnknownError)
+        if not unknown or not self._call.repeatable:
+            return 0.0
+        return retries.away_s if failure.answered or self._caller.reached else retries.first_contact_s
+
+
+def _pause_s(retries: Retries, failures: int, asked_s: float | None) -> float:
+    """Longer with each failure, and at random: the callers of a server that was away must not come all at once."""
+    longest_s = min(retries.max_pause_s, retries.first_pause_s * 2.0 ** (failures - 1))
+    pause_s = random.uniform(0.5, 1.0) * longest_s  # noqa: S311 -- no secret
+    return pause_s if asked_s is None else max(pause_s, asked_s * random.uniform(1.0, 1.5))  # noqa: S311

@@ -1,0 +1,257 @@
+"""Which failed calls both clients make again, with what, and when they give up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from nearshore.client import NO_RETRIES, AsyncClient, Client, Document, Retries, ServerUnreachableError, logged_as
+from nearshore.errors import (
+    CollectionNotFoundError,
+    CommitUnknownError,
+    DeadlineError,
+    NearshoreError,
+    OverloadedError,
+    StorageFullError,
+    UnavailableError,
+)
+from nearshore.v1 import document_service_pb2 as documents_pb
+from tests.scripted_server import Refusal, ScriptedServer
+
+QUICK = Retries(away_s=20.0, first_contact_s=20.0, overload_s=20.0, first_pause_s=0.001, max_pause_s=0.01)
+WAIT_S = 20.0
+Calls = Callable[[Any], Any]  # the methods of a client have the same names in both
+Run = Callable[..., Any]
+Serve = Callable[..., ScriptedServer]
+STORE_AWAY = Refusal(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", 0.001)
+LOST = Refusal(StatusCode.UNAVAILABLE)
+COMMIT_UNKNOWN = Refusal(StatusCode.UNAVAILABLE, CommitUnknownError.reason)
+FULL = Refusal(StatusCode.RESOURCE_EXHAUSTED, OverloadedError.reason, 0.001)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ScriptedServer]]:
+    """A function that starts a scripted server."""
+    running: list[ScriptedServer] = []
+
+    def start(*refusals: Refusal, port: int = 0) -> ScriptedServer:
+        running.append(ScriptedServer(*refusals, port=port))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """A function that makes calls with one of the clients and returns what the last one answered."""
+
+    async def in_turn(target: str, calls: tuple[Calls, ...], options: dict[str, Any]) -> Any:
+        async with AsyncClient(target, **options) as client:
+            return [await call(client) for call in calls][-1]
+
+    def run(target: str, *calls: Calls, **options: Any) -> Any:
+        options = {"retries": QUICK, **options}
+        if request.param == "asyncio":
+            return asyncio.run(in_turn(target, calls, options))
+        with Client(target, **options) as client:
+            return [call(client) for call in calls][-1]
+
+    return run
+
+
+def count(client: Any) -> Any:
+    return client.count("docs")
+
+
+def search(client: Any) -> Any:
+    return client.search("docs", "query")
+
+
+def upsert(client: Any) -> Any:
+    return client.upsert("docs", [Document("a", "cat")])
+
+
+def delete(client: Any) -> Any:
+    return client.delete("docs", ids=["a"])
+
+
+def delete_by_filter(client: Any) -> Any:
+    return client.delete("docs", filter='lang = "en"')
+
+
+def create(client: Any) -> Any:
+    return client.create_collection("docs", dimensions=3)
+
+
+def drop(client: Any) -> Any:
+    return client.delete_collection("docs")
+
+
+@pytest.mark.parametrize("refusal", [STORE_AWAY, FULL], ids=lambda refusal: refusal.reason)
+@pytest.mark.parametrize("call", [count, search, upsert, delete, delete_by_filter, create, drop])
+def test_what_the_server_says_may_be_tried_again_is(serve: Serve, run: Run, call: Calls, refusal: Refusal) -> None:
+    """RetryInfo means that nothing was done, so any call is made again, with the same request, until it is answered."""
+    server = serve(refusal, refusal, refusal)
+    run(server.target, call)
+    assert len(server.received) == 4
+    assert len({each.request for each in server.received}) == 1
+
+
+@pytest.mark.parametrize("refusal", [LOST, COMMIT_UNKNOWN], ids=["lost", "commit unknown"])
+@pytest.mark.parametrize("call", [count, search, upsert, delete])
+def test_a_call_that_may_be_repeated_survives_a_lost_connection(
+    serve: Serve, run: Run, call: Calls, refusal: Refusal
+) -> None:
+    """A read changes nothing, and a write carries a request_id, the same one in each attempt."""
+    server = serve(refusal, refusal)
+    run(server.target, call)
+    assert len(server.received) == 3
+    assert len({each.request for each in server.received}) == 1
+
+
+@pytest.mark.parametrize("refusal", [LOST, COMMIT_UNKNOWN], ids=["lost", "commit unknown"])
+@pytest.mark.parametrize("call", [delete_by_filter, create, drop])
+def test_a_call_that_may_not_be_repeated_is_not(serve: Serve, run: Run, call: Calls, refusal: Refusal) -> None:
+    """It may have been done, and a second time could undo what others did since, or fail for having succeeded."""
+    server = serve(refusal)
+    with pytest.raises(UnavailableError):
+        run(server.target, call)
+    assert len(server.received) == 1
+
+
+def test_every_write_has_a_request_id_of_its_own(serve: Serve, run: Run) -> None:
+    """The client makes one where the caller gives none; a delete by filter cannot have one."""
+    server = serve()
+    run(server.target, upsert, upsert, lambda client: client.upsert("docs", [], request_id="mine"), delete)
+    upserts = [documents_pb.UpsertDocumentsRequest.FromString(each.request) for each in server.received[:3]]
+    deleted = documents_pb.DeleteDocumentsRequest.FromString(server.received[3].request)
+    ids = {upserts[0].request_id, upserts[1].request_id, deleted.request_id}
+    assert len(ids) == 3
+    assert all(len(each) == 32 for each in ids)
+    assert upserts[2].request_id == "mine"
+    run(server.target, delete_by_filter)
+    assert not documents_pb.DeleteDocumentsRequest.FromString(server.received[4].request).request_id
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (Refusal(StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND"), CollectionNotFoundError),
+        (Refusal(StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"), StorageFullError),
+        (Refusal(StatusCode.RESOURCE_EXHAUSTED), OverloadedError),  # gRPC's own: the message is too large
+        (Refusal(StatusCode.UNAVAILABLE, "MODEL_RUN_FAILED"), UnavailableError),
+        (Refusal(StatusCode.DEADLINE_EXCEEDED), DeadlineError),
+        (Refusal(StatusCode.INTERNAL, "INTERNAL"), NearshoreError),
+    ],
+    ids=lambda value: value.reason or value.code.name if isinstance(value, Refusal) else "",
+)
+def test_what_no_retry_helps_is_raised_at_once(
+    serve: Serve, run: Run, refusal: Refusal, kind: type[NearshoreError]
+) -> None:
+    """The caller hears of it after one attempt."""
+    server = serve(refusal)
+    with pytest.raises(kind):
+        run(server.target, count)
+    assert len(server.received) == 1
+
+
+def test_a_program_may_have_a_patience_of_its_own(serve: Serve, run: Run) -> None:
+    """With NO_RETRIES each failure is raised; overload alone can be, too."""
+    for refusal in (STORE_AWAY, FULL, LOST, COMMIT_UNKNOWN):
+        server = serve(refusal)
+        with pytest.raises(NearshoreError):
+            run(server.target, upsert, retries=NO_RETRIES)
+        assert len(server.received) == 1
+    server = serve(LOST, STORE_AWAY, FULL)
+    with pytest.raises(OverloadedError):
+        run(server.target, upsert, retries=Retries(overload_s=0.0, first_pause_s=0.001))
+    assert len(server.received) == 3
+
+
+def test_patience_ends_with_the_last_error(serve: Serve, run: Run) -> None:
+    """It names the server's reason, and how often it was tried."""
+    server = serve(LOST, *[STORE_AWAY] * 1_000)
+    with pytest.raises(UnavailableError) as refused:
+        run(server.target, count, retries=Retries(away_s=0.2, first_pause_s=0.01, max_pause_s=0.05))
+    assert refused.value.reason == "STORE_UNAVAILABLE"
+    assert len(server.received) > 2
+    assert refused.value.__notes__[0].startswith(f"{len(server.received)} attempts in ")
+
+
+def test_no_attempt_outlives_the_deadline(serve: Serve, run: Run) -> None:
+    """All attempts share it, whatever the patience, and a pause that would end after it is not begun."""
+    endless = Retries(away_s=1e6, first_pause_s=0.001, max_pause_s=0.01)
+    server = serve(*[STORE_AWAY] * 10_000)
+    with pytest.raises((UnavailableError, DeadlineError)):
+        run(server.target, count, timeout_s=0.5, retries=endless)
+    assert 1 < len(server.received) < 10_000
+    late = serve(STORE_AWAY._replace(retry_after_s=30.0))
+    with pytest.raises(UnavailableError):
+        run(late.target, count, timeout_s=WAIT_S, retries=endless)
+    assert len(late.received) == 1
+
+
+def test_a_server_asks_for_a_pause(serve: Serve, run: Run) -> None:
+    """A client waits for at least as long as RetryInfo says."""
+    server = serve(STORE_AWAY._replace(retry_after_s=0.2))
+    run(server.target, count)
+    first, second = (each.at_s for each in server.received)
+    assert second - first >= 0.2
+
+
+def test_all_attempts_are_logged_as_one_call(serve: Serve, run: Run) -> None:
+    """Each replica that tried has the same request id in its log."""
+    server = serve(LOST, STORE_AWAY)
+    with logged_as("order-4711"):
+        run(server.target, count)
+    assert [each.request_id for each in server.received] == ["order-4711"] * 3
+
+
+@pytest.mark.parametrize("call", [count, upsert])
+def test_a_call_waits_for_a_server_that_restarts(serve: Serve, run: Run, call: Calls) -> None:
+    """Once a server has answered, a call outlives its absence."""
+    server = serve()
+    restarted: list[ScriptedServer] = []
+
+    def restart(client: Any) -> Any:
+        server.stop()
+        threading.Timer(0.3, lambda: restarted.append(serve(port=server.port))).start()
+        return call(client)
+
+    run(server.target, count, restart, retries=Retries(away_s=WAIT_S, first_contact_s=0.0))
+    assert len(restarted[0].received) == 1
+
+
+def test_a_server_that_was_never_there_is_not_waited_for(serve: Serve, run: Run) -> None:
+    """At first contact patience is short: a wrong address is told soon."""
+    server = serve()
+    server.stop()
+    with pytest.raises(ServerUnreachableError) as missing:
+        run(server.target, count, retries=Retries(away_s=1e6, first_contact_s=0.3))
+    assert "attempts in " in missing.value.__notes__[0]
+
+
+def test_a_call_may_be_interrupted_between_attempts(serve: Serve) -> None:
+    """A task that is cancelled while its client waits makes no further attempt."""
+    server = serve(*[STORE_AWAY._replace(retry_after_s=5.0)] * 2)
+
+    async def cancel() -> None:
+        async with AsyncClient(server.target) as client:
+            task = asyncio.create_task(
+                client.upsert("docs", [Document("a", "cat")], vectors=np.ones((1, 2), np.float32))
+            )
+            assert await asyncio.to_thread(server.refused.wait, WAIT_S)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(cancel())
+    assert len(server.received) == 1
