@@ -12,6 +12,7 @@ import pytest
 
 from nearshore import logs, threads  # before all that loads numpy, FAISS and ONNX Runtime
 from nearshore.client import Client
+from tests.postgres import ABSENT, PostgresServer, programs
 from tests.servers import InProcessServer, ServerProcess, make_settings
 from tests.tiny_bert import make_bundle
 
@@ -33,6 +34,21 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     make_bundle(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests that leave it running; each makes a database of its own (`postgres_url`)."""
+    if programs() is None:
+        pytest.skip(ABSENT)
+    with PostgresServer(options=["max_prepared_transactions = 5"]) as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """An empty database of the test's own."""
+    return postgres_server.create_database()
 
 
 @pytest.fixture(scope="session")

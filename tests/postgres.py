@@ -1,0 +1,173 @@
+"""A real PostgreSQL for tests and benchmarks: a cluster of its own, in a folder of its own, on a free port."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import psycopg
+
+START_S = 60.0
+ABSENT = "needs PostgreSQL's programs (Debian, Ubuntu: apt-get install postgresql)"
+_names = itertools.count(1)
+
+
+def programs() -> Path | None:
+    """The folder of initdb, postgres and pg_ctl, of the newest version that is installed; None where none is."""
+    found = shutil.which("postgres")
+    if found is not None:
+        return Path(found).resolve().parent
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    return max(folders, key=lambda folder: int(folder.parent.name), default=None)
+
+
+class PostgresServer:
+    """Starts, stops, kills and restarts one PostgreSQL; fsync is on, as anywhere. Trusts whoever connects locally.
+
+    options: lines for postgresql.conf. environment: variables beside those of this process.
+    copy_of: a folder that pg_basebackup made, instead of a new cluster; port: a fixed one, instead of a free one.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        copy_of: Path | None = None,
+        port: int = 0,
+    ) -> None:
+        """Make the cluster; start() starts it."""
+        self.folder = Path(tempfile.mkdtemp(prefix="nearshore-postgres-"))
+        self.data = self.folder / "data"
+        self.port = port or _free_port()
+        self._environment = {**os.environ, **(environment or {})}
+        self._user = _unprivileged()
+        if self._user is not None:
+            shutil.chown(self.folder, self._user)
+        if copy_of is None:
+            self.run("initdb", "--pgdata", self.data, "--username=postgres", "--auth=trust", "--encoding=UTF8")
+        else:
+            shutil.move(copy_of, self.data)
+        own = (f"port = {self.port}", "listen_addresses = '127.0.0.1'", f"unix_socket_directories = '{self.folder}'")
+        with (self.data / "postgresql.conf").open("a") as settings:
+            settings.writelines(f"{line}\n" for line in (*own, *options))
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it and remove its folder."""
+        self.close()
+
+    def run(self, program: str, *arguments: str | Path) -> str:
+        """Run one of PostgreSQL's programs as the cluster's owner. Returns its output; raises what it complained of."""
+        folder = programs()
+        assert folder is not None, ABSENT
+        done = subprocess.run(
+            [folder / program, *arguments],
+            check=False,
+            user=self._user,
+            group=self._user and pwd.getpwnam(self._user).pw_gid,
+            extra_groups=None if self._user is None else [],
+            env=self._environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}\n{self.log()[-2000:]}")
+        return done.stdout
+
+    def start(self) -> None:
+        """Start it and wait until it answers, after its recovery."""
+        give_up = time.monotonic() + START_S
+        while True:
+            try:
+                self._control("start", "--log", self.folder / "log", "--timeout", str(round(START_S)))
+            except RuntimeError:
+                # What a killed postmaster leaves ends by itself, but holds the shared memory until then.
+                if "shared memory block" not in self.log()[-1000:] or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop it: "fast" in order, "immediate" as a crash does, without a checkpoint."""
+        self._control("stop", "--mode", mode)
+
+    def kill(self) -> None:
+        """Kill -9 its first process; the others notice and end."""
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop it if it runs, and remove everything. Idempotent."""
+        if (self.data / "postmaster.pid").exists():
+            with contextlib.suppress(RuntimeError):  # it was killed
+                self.stop("immediate")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster, while it runs."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def log(self) -> str:
+        """What it wrote to its log."""
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def url(self, database: str = "postgres") -> str:
+        """Where to connect."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """A plain connection, each statement a transaction of its own."""
+        return psycopg.connect(self.url(database), autocommit=True)
+
+    def create_database(self) -> str:
+        """Create an empty database; returns its URL."""
+        name = f"test_{os.getpid()}_{next(_names)}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]  # no SQL injects itself here
+        return self.url(name)
+
+    def _control(self, action: str, *arguments: str | Path) -> None:
+        self.run("pg_ctl", action, "--silent", "--wait", "--pgdata", self.data, *arguments)
+
+
+def _unprivileged() -> str | None:
+    """Who PostgreSQL runs as: root may not."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
