@@ -172,6 +172,15 @@ class Item:
     content_hash: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What tells whether a document is the one stored: all but its text and title, which the hash stands for."""
+
+    content_hash: bytes
+    parent_id: str
+    metadata: Metadata
+
+
 def new_tag() -> bytes:
     """A tag for a new commit."""
     return uuid.uuid4().bytes

@@ -30,6 +30,7 @@ from nearshore.records import (
     IndexKind,
     MetadataValue,
     Metric,
+    Outline,
     Upsert,
 )
 from nearshore.store.base import MAX_PAGE_COMMITS, Cursor, Store
@@ -108,6 +109,10 @@ def test_an_unknown_collection_is_not_found(store: Store, passages: Collection) 
             store.write(gone, [upsert("a")], "request").result()
         with pytest.raises(CollectionNotFoundError):
             store.get_items(gone, ["a"])
+        with pytest.raises(CollectionNotFoundError):
+            store.get_outlines(gone, ["a"])
+        with pytest.raises(CollectionNotFoundError):
+            store.list_ids(gone, ["a"])
         with pytest.raises(CollectionNotFoundError):
             store.read_feed(gone, Cursor())
         with pytest.raises(CollectionNotFoundError):
@@ -592,3 +597,57 @@ def test_commit_times_lie_around_now(store: Store, passages: Collection) -> None
     before = datetime.now(UTC)
     at = store.write(passages.id, []).result().commit.at
     assert before - timedelta(seconds=1) <= at <= datetime.now(UTC) + timedelta(seconds=1)
+
+
+# Comparing
+
+
+def test_an_outline_tells_all_but_the_text(store: Store, passages: Collection) -> None:
+    """Hash, parent and metadata of live documents, every type kept; absent and deleted ids have none."""
+    metadata: dict[str, MetadataValue] = {"n": 1, "x": 1.0, "at": datetime(2024, 2, 29, tzinfo=UTC), "l": ("a", "b")}
+    document = Document("id/ä", "text", "title", "parent", metadata)
+    vector = np.ones(3, np.float32)
+    changes: list[Change] = [Upsert(document, vector, b"\x00\xff"), Upsert(Document("plain", "text"), vector, b"")]
+    store.write(passages.id, [*changes, upsert("gone")]).result()
+    store.write(passages.id, [Delete("gone")]).result()
+    outlines = store.get_outlines(passages.id, ["id/ä", "plain", "gone", "never"])
+    assert outlines == {"id/ä": Outline(b"\x00\xff", "parent", metadata), "plain": Outline(b"", "", {})}
+    found = outlines["id/ä"].metadata
+    assert {key: type(value) for key, value in found.items()} == {key: type(value) for key, value in metadata.items()}
+    assert store.get_outlines(passages.id, []) == {}
+
+
+def test_ids_are_listed_by_their_beginnings(store: Store, passages: Collection) -> None:
+    """Live ids of this collection alone, each once; a prefix is no pattern, and code points order it."""
+    other = store.create_collection(replace(SPEC, name="other"))
+    store.write(other.id, [upsert("a#9")]).result()
+    ids = [
+        "a",
+        "a#1",
+        "a#2",
+        "a#10",
+        "a$",
+        "a_b#1",
+        "axb#1",
+        "a%#1",
+        "ä#1",
+        "😀#1",
+        "😀",
+        "\U0010ffff",
+        "\U0010ffff!",
+        "A#1",
+    ]
+    store.write(passages.id, [upsert(each) for each in [*ids, "a#gone"]]).result()
+    store.write(passages.id, [Delete("a#gone")]).result()
+
+    def listed(*prefixes: str) -> list[str]:
+        return sorted(store.list_ids(passages.id, prefixes))
+
+    assert listed("a#") == ["a#1", "a#10", "a#2"]
+    assert listed("a#", "a#1", "A#", "none#") == ["A#1", "a#1", "a#10", "a#2"]
+    assert listed("a_b#") == ["a_b#1"]
+    assert listed("a%") == ["a%#1"]
+    assert listed("ä", "😀") == ["ä#1", "😀", "😀#1"]
+    assert listed("\U0010ffff") == ["\U0010ffff", "\U0010ffff!"]
+    assert listed("") == sorted(ids)
+    assert listed() == []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from nearshore.records import Change, Collection, CollectionSpec, Commit, Item
+from nearshore.records import Change, Collection, CollectionSpec, Commit, Item, Outline
 
 MAX_PAGE_COMMITS = 1_000
 
@@ -96,6 +96,15 @@ class Store(Protocol):
 
     def get_items(self, collection_id: int, ids: Sequence[str]) -> dict[str, Item]:
         """The live items of these ids, vectors included; missing and deleted ids are absent."""
+
+    def get_outlines(self, collection_id: int, ids: Sequence[str]) -> dict[str, Outline]:
+        """The outlines of the live items of these ids: a twentieth of what get_items reads. Others are absent."""
+
+    def list_ids(self, collection_id: int, prefixes: Sequence[str]) -> list[str]:
+        """The ids of the live items that begin with one of the prefixes, each once, in any order.
+
+        A prefix is literal text, compared by code points.
+        """
 
     def read_feed(self, collection_id: int, cursor: Cursor, resume: Walk | None = None, limit: int = 1000) -> FeedPage:
         """One page of the feed after `cursor`, continuing the walk `resume`.
