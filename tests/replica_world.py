@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,11 +64,13 @@ class SwitchableStore:
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.away = False
+        self.missed = threading.Event()  # somebody asked while it was away
         self.error: Exception = UnavailableError("The store is away.", "Wait.")
         self.rows_read = 0
 
     def __getattr__(self, name: str) -> Any:
         if self.away:
+            self.missed.set()
             raise self.error
         value = getattr(self.inner, name)
         return self._counted(value) if name == "read_feed" else value

@@ -36,6 +36,7 @@ from tests.replica_world import (
     spec,
     upsert,
 )
+from tests.stores import writer_held
 
 _HEALTHY: list[BaseException] = []
 
@@ -143,6 +144,55 @@ def test_waiting_outlasts_a_troubled_store(running: Running, error: ServiceError
     running.store.away = False
     kept.result(WAIT_S)
     assert len(running.replica.waiters) == 0
+
+
+def test_applied_writes_are_proved_without_the_store(running: Running) -> None:
+    """Each token of a commit that the feed named is answered while the store is away, whichever way it came here."""
+    with writer_held(running.inner, running.replica.collection.id):  # so that the follower sees several commits at once
+        writes = [running.inner.write(running.replica.collection.id, [upsert(key, 0)]) for key in range(20)]
+    tokens = [write.result(WAIT_S).commit.token for write in writes]
+    tokens += [running.write(key) for key in range(20)]
+    running.replica.applied(tokens[-1]).result(WAIT_S)
+    running.store.away = True
+    assert all(running.replica.applied(token).done() for token in tokens)
+    assert not running.replica.applied(WriteToken(tokens[0].collection_id, tokens[0].position, new_tag())).done()
+
+
+def test_a_collection_of_others_can_be_waited_for(running: Running) -> None:
+    """loaded() resolves with the first view of a collection that another process made."""
+    running.inner.create_collection(spec("theirs"))
+    replica = running.replicas.get("theirs")
+    replica.loaded().result(WAIT_S)
+    assert replica.count()[1] == 0
+
+
+def test_another_collection_in_the_place_of_one(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """After a restore an id and a name can mean other collections: what is served is what the store has."""
+    first, second = open_store(tmp_path), open_store(tmp_path_factory.mktemp("restored"))
+    store, deaths = SwitchableStore(first), list[BaseException]()
+    empty, written = first.create_collection(spec("empty")), first.create_collection(spec("written"))
+    first.write(written.id, [upsert(1, 1)]).result(WAIT_S)
+    other, same = second.create_collection(spec("other")), second.create_collection(spec("empty"))
+    assert (other.id, same.id) == (empty.id, written.id)
+    second.write(other.id, [upsert(2, 1)]).result(WAIT_S)
+    token = second.write(same.id, [upsert(3, 1)]).result(WAIT_S).commit.token
+    replicas = open_replicas(store.store, tmp_path, deaths)
+    store.away = True
+    assert store.missed.wait(WAIT_S)
+    store.inner, store.away = second, False
+    replica = replicas.current("empty")
+    replica.applied(token).result(WAIT_S)
+    check(replica, {document(3, 1).id: document(3, 1)})
+    replica = replicas.current("other")
+    replica.loaded().result(WAIT_S)
+    check(replica, {document(2, 1).id: document(2, 1)})
+    with pytest.raises(CollectionNotFoundError):
+        replicas.get("written")
+    assert [each.collection for each in replicas.list()] == [same, other]
+    replicas.close()
+    first.close()
+    second.close()
+    assert deaths == _HEALTHY
 
 
 def test_a_deleted_collection_is_gone_at_once(running: Running) -> None:
@@ -265,7 +315,7 @@ def test_a_dead_follower_thread_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     logged, deaths = threading.Event(), list[BaseException]()
 
     class Log:
-        def exception(self, event: str) -> None:
+        def exception(self, event: str, **facts: str) -> None:
             assert deaths
             logged.set()
 

@@ -23,6 +23,10 @@ from nearshore.store.base import Cursor, FeedPage, Store
 
 log = structlog.get_logger(__name__)
 
+OTHER_HISTORY = "Expected after a restore or a fail-over: searches go on over the old view until the new one is built."
+PUT_OFF = "Raise index.build_memory_bytes and the process's memory; until then searches are right, but slower."
+BUILD_FAILED = "It is tried again in a minute; if that fails too, free what `error` names, memory or disk."
+
 _PAUSE_AT_TAILS = 4  # times max_tail_rows, written since the build that is out began
 _BUILD_RETRY_S = 60.0
 _PROGRESS_EVERY_S = 5.0
@@ -97,17 +101,17 @@ class Follower:
         mirror = self._mirror or self._open()
         if mirror.walk is None:
             self._adopt(mirror)
-        if len(self.replica.waiters):
-            self.replica.waiters.verify(self._around.store)
-        try:
-            if self._paused(mirror):
-                self._read(mirror, limit=1)  # nothing is applied, but the head is known and the history checked
-                self.replica.wake_waiters()
-                return False
-            page = self._read(mirror, limit=self._around.options.page_rows)
+        paused = self._paused(mirror)
+        try:  # paused, nothing is applied, but the head is known and the history checked
+            page = self._read(mirror, limit=1 if paused else self._around.options.page_rows)
         except HistoryChangedError as error:
             self._start_over(error)
             return True
+        if len(self.replica.waiters):
+            self.replica.waiters.verify(self._around.store, self.replica.seen)
+        if paused:
+            self.replica.wake_waiters()
+            return False
         self._take(mirror, page)
         if mirror.walk is None:
             self._plan(mirror)
@@ -116,6 +120,7 @@ class Follower:
     def _read(self, mirror: Mirror, limit: int) -> FeedPage:
         page = self._around.store.read_feed(self.replica.collection.id, mirror.cursor, mirror.walk, limit)
         self.replica.heard(page.head)
+        self.replica.seen.add(page.commits)
         return page
 
     def _take(self, mirror: Mirror, page: FeedPage) -> None:
@@ -155,9 +160,16 @@ class Follower:
         return self._around.scratch / f"{self.replica.collection.id}-{next(_folder_numbers)}"
 
     def _start_over(self, error: HistoryChangedError) -> None:
-        """Fill a second mirror from position 0; the served one stays until that is complete."""
-        self._log.warning("history of the store changed, rebuilding", detail=str(error))
+        """Fill a second mirror from position 0; the served one stays until that is complete.
+
+        Raises CollectionNotFoundError when the other history has another collection in its place: ids and names can
+        come back only there.
+        """
+        self._log.warning("history of the store changed, rebuilding", detail=str(error), remedy=OTHER_HISTORY)
         self.replica.history_changed()
+        collection = self.replica.collection
+        if self._around.store.get_collection(collection.spec.name) != collection:
+            raise CollectionNotFoundError(collection.spec.name)
         if self._mirror is not None and self._mirror is not self._served:
             self._mirror.close()
         self._mirror = self._new_mirror()
@@ -194,7 +206,10 @@ class Follower:
             self._around.builder.submit(task, self._wake)
         if mirror.blocked != self._blocked:
             self._blocked = mirror.blocked
-            self._log.warning("an index build is put off", detail=self._blocked or "it fits again")
+            if self._blocked:
+                self._log.warning("an index build is put off", detail=self._blocked, remedy=PUT_OFF)
+            else:
+                self._log.info("an index build fits again")
         if not self.replica.ready.is_set():
             self._tell_ready(mirror)
         if mirror.building is None and self._saver.wanted(mirror, now):
@@ -233,7 +248,9 @@ class Follower:
         mirror.abandon_build()
         self._build_at = time.monotonic() + _BUILD_RETRY_S
         if not isinstance(task.error, BuildCancelled):
-            self._log.error("index build failed, searches stay exact over the tail", error=repr(task.error))
+            self._log.error(
+                "index build failed, searches stay exact over the tail", error=repr(task.error), remedy=BUILD_FAILED
+            )
 
     # Ending
 

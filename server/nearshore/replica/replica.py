@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from nearshore.errors import UnavailableError
 from nearshore.index.filters import Filter
 from nearshore.records import Collection, WriteToken
+from nearshore.replica.commits import SeenCommits
 from nearshore.replica.lag import Lag
 from nearshore.replica.mirror import Mirror
 from nearshore.replica.pace import Pace
@@ -23,7 +23,6 @@ from nearshore.replica.waiters import Waiters, other_history
 from nearshore.store.base import Cursor
 
 Mask = npt.NDArray[np.bool_]
-_REMEMBERED_COMMITS = 4_096
 
 
 class IndexLoadingError(UnavailableError):
@@ -55,7 +54,7 @@ class Replica:
         self._wake = wake
         self._mirror: Mirror | None = None
         self._view: ReplicaView | None = None
-        self._commits: OrderedDict[int, bytes] = OrderedDict()  # published positions and their tags
+        self.seen = SeenCommits()  # of the history that is followed
         self._head = 0
         self._contact = time.monotonic()
         self._lag = Lag(clock)
@@ -104,15 +103,25 @@ class Replica:
         """Resolve once the view has this write; never blocks. Cancel the future to stop waiting.
 
         It fails with HistoryChangedError for a token of another collection or history. While the store cannot be
-        reached an unknown token waits: the caller's deadline is the limit.
+        reached a token of a commit that was not seen waits: the caller's deadline is the limit.
         """
-        if token.collection_id == self.collection.id:
-            if not self._history_changed and self._commits.get(token.position) == token.tag:
-                return _done(None)
-            future = self.waiters.add(token)
-            self._wake()
-            return future
-        return _done(other_history(token))
+        if token.collection_id != self.collection.id:
+            return _done(other_history(token))
+        view = self._view
+        applied = view is not None and not self._history_changed and token.position <= view.position
+        if applied and self.seen.tag(token.position) == token.tag:
+            return _done(None)
+        future = self.waiters.add(token)
+        self._wake()
+        return future
+
+    def loaded(self) -> Future[None]:
+        """Resolve once there is a view; never blocks. Cancel the future to stop waiting."""
+        if self._view is not None:
+            return _done(None)
+        future = self.waiters.add_first(self.collection.id)
+        self._wake()
+        return future
 
     def lookup(self, ids: Sequence[str]) -> tuple[ReplicaView, npt.NDArray[np.int64]]:
         """The rows (m,) of `ids` in one view, -1 where the view has no such document."""
@@ -165,13 +174,9 @@ class Replica:
             if rows is not None:
                 mirror.directory.replace(rows)
             mirror.directory.publish()
-            if self._mirror is not mirror:
-                self._commits = OrderedDict()
             self._mirror, self._view, self._history_changed = mirror, view, False
         self._lag.applied(view.position)
-        self._commits[view.position] = view.tag
-        while len(self._commits) > _REMEMBERED_COMMITS:
-            self._commits.popitem(last=False)
+        self.seen.add((Cursor(view.position, view.tag),))
 
     def wake_waiters(self) -> None:
         """Resolve those whose write is visible; nobody while the view belongs to another history."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,16 @@ from nearshore.replica.builder import Builder
 from nearshore.replica.follow import Follower, Surroundings
 from nearshore.replica.loading import PASSING
 from nearshore.replica.options import ReplicaOptions
+from nearshore.replica.registry import Registry
 from nearshore.replica.replica import Replica
 from nearshore.replica.view import LoadProgress
 from nearshore.store.base import Store
 
 log = structlog.get_logger(__name__)
 
-_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 5.0
+HELD_UP = "It is retried by itself. Bring back what `detail` names: the store, or room on the disk."
+
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 1.0  # a store that came back is noticed within the last one
 _BUILD_GRACE_S = 10.0
 _POLL_COST = 10  # polling takes at most about one part in so many of the thread's time
 
@@ -47,16 +50,15 @@ class Replicas:
         self.contact_at: float | None = None  # time.monotonic() when the store last told all heads
         self._around = around
         self._on_death = on_death
-        self._lock = threading.Lock()  # guards the four below
-        self._followers: dict[int, Follower] = {}
-        self._names: dict[str, int] = {}
-        self._deleted: set[int] = set()  # by this process; ids are never reused
+        self._registry = Registry(self._new_follower)
+        self._lock = threading.Lock()  # guards _woken
         self._woken: set[int] = set()
         self._wake = threading.Event()
         self._creating = threading.Lock()  # nobody else may take a collection that is just being created for a stranger
         self._stopping = False
         self._next_poll = 0.0
         self._backoff_s = 0.0
+        self._was_away = False  # the store, which may have come back as another
         self._initial: list[Replica] | None = None
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
@@ -86,7 +88,7 @@ class Replicas:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        followers = self._all()
+        followers = self._registry.by_id().values()
         for follower in followers:
             follower.cancel_build()
         ended = self._around.builder.close(_BUILD_GRACE_S)
@@ -95,15 +97,13 @@ class Replicas:
             if ended:  # else it may be writing to the same folder
                 budget -= follower.save_last(budget)
             follower.close(ReplicaClosedError())
-        with self._lock:
-            self._followers, self._names = {}, {}
+        self._registry.clear()
 
     # The registry
 
     def known(self, name: str) -> Replica | None:
         """The replica of a collection, by bare name, from memory: for callers that must not block."""
-        with self._lock:
-            follower = self._followers.get(self._names.get(name, 0))
+        follower = self._registry.find(name)
         return follower.replica if follower is not None else None
 
     def get(self, name: str) -> Replica:
@@ -111,9 +111,10 @@ class Replicas:
 
         Raises CollectionNotFoundError; UnavailableError when the store would have to be asked and cannot be.
         """
-        replica = self.known(name)
-        if replica is not None:
-            return replica
+        return self.known(name) or self.find(name)
+
+    def find(self, name: str) -> Replica:
+        """The replica of the collection of this bare name in the store now. Raises as get()."""
         collection = self._around.store.get_collection(name)
         with self._creating:
             follower = self._register(collection)
@@ -121,16 +122,31 @@ class Replicas:
             raise CollectionNotFoundError(name)
         return follower.replica
 
-    def complete_list(self) -> list[Replica]:
-        """All replicas, by name. Before the first poll has succeeded the store is asked. Raises UnavailableError."""
-        if self._initial is None:
-            self._register_all()
-        return self.list()
+    def current(self, name: str) -> Replica:
+        """As find(); while the store is away, what this process knows. Raises as find()."""
+        try:
+            return self.find(name)
+        except UnavailableError:
+            replica = self.known(name)
+            if replica is None:
+                raise
+            return replica
+
+    def complete_list(self) -> Sequence[Replica]:
+        """All replicas, by name, as the store has them now; while it is away, as this process knows them.
+
+        Raises UnavailableError when the store has never been asked.
+        """
+        try:
+            return self._register_all()
+        except UnavailableError:
+            if self._initial is None:
+                raise
+            return self.list()
 
     def list(self) -> list[Replica]:
         """All replicas known so far, by name, from memory."""
-        with self._lock:
-            return [self._followers[self._names[name]].replica for name in sorted(self._names)]
+        return [follower.replica for follower in self._registry.named()]
 
     def create(self, spec: CollectionSpec) -> Replica:
         """Create a collection in the store; it can be read at once. Raises CollectionExistsError."""
@@ -142,55 +158,41 @@ class Replicas:
 
     def delete(self, name: str) -> None:
         """Delete a collection in the store; it is gone at once. Raises CollectionNotFoundError."""
-        collection_id = self._around.store.get_collection(name).id
+        collection = self._around.store.get_collection(name)
         try:
-            self._around.store.delete_collection(collection_id)
+            self._around.store.delete_collection(collection.id)
         except CollectionNotFoundError:  # another call was faster
             raise CollectionNotFoundError(name) from None
-        with self._lock:
-            self._deleted.add(collection_id)
-            if self._names.get(name) == collection_id:
-                del self._names[name]
-        self._woken_by(collection_id)
+        self._registry.delete(collection)
+        self._woken_by(collection.id)
 
     def progress(self) -> tuple[LoadProgress, ...]:
         """How far the loading of each collection is, by name."""
         return tuple(replica.progress() for replica in self.list())
 
-    def _all(self) -> tuple[Follower, ...]:
-        with self._lock:
-            return tuple(self._followers.values())
-
     def _register(self, collection: Collection, *, empty: bool = False) -> Follower | None:
-        """The follower of a collection, made if there is none; None if this process has deleted the collection."""
-        with self._lock:
-            if collection.id in self._deleted:
-                return None
-            follower = self._followers.get(collection.id)
-            if follower is None:
-                wake = partial(self._woken_by, collection.id)
-                follower = Follower(Replica(collection, wake), self._around, wake)
-                if empty:
-                    self._attempt(follower.begin_empty)  # it exists: what fails now, the follower thread tries again
-                self._followers[collection.id] = follower
-            self._names[collection.spec.name] = collection.id
-        self._woken_by(collection.id)
+        follower, made = self._registry.enter(collection, empty=empty)
+        if made:
+            self._woken_by(collection.id)
         return follower
 
-    def _register_all(self) -> None:
+    def _new_follower(self, collection: Collection, empty: bool) -> Follower:
+        wake = partial(self._woken_by, collection.id)
+        follower = Follower(Replica(collection, wake), self._around, wake)
+        if empty:
+            self._attempt(follower.begin_empty)  # it exists: what fails now, the follower thread tries again
+        return follower
+
+    def _register_all(self) -> tuple[Replica, ...]:
+        """Follow every collection of the store. Returns their replicas, by name. Raises UnavailableError."""
         with self._creating:
-            for collection in self._around.store.list_collections():
-                self._register(collection)
+            followers = [self._register(collection) for collection in self._around.store.list_collections()]
+        return tuple(follower.replica for follower in followers if follower is not None)
 
     def _drop(self, follower: Follower) -> None:
-        collection = follower.replica.collection
-        with self._lock:
-            self._followers.pop(collection.id, None)
-            if self._names.get(collection.spec.name) == collection.id:
-                del self._names[collection.spec.name]
-            self._deleted.add(collection.id)
+        self._registry.remove(follower)
         follower.drop()
-        log.info("collection is gone", collection=collection.spec.name)
+        log.info("collection is gone", collection=follower.replica.collection.spec.name)
 
     def _woken_by(self, collection_id: int) -> None:
         """Step this collection soon. Called from any thread; returns at once."""
@@ -207,7 +209,7 @@ class Replicas:
                     self._wake.wait(max(0.0, self._next_poll - time.monotonic()))
         except BaseException as error:  # whatever it was, the process must not go on with a view that stands still
             self._on_death(error)  # first, for logging may be what failed
-            log.exception("follower thread died")
+            log.exception("follower thread died", remedy="The process ends: restart it, and report the traceback.")
 
     def _round(self) -> bool:
         """Poll when it is time, step everything that has something to do. Returns whether there is more at once."""
@@ -220,7 +222,7 @@ class Replicas:
             polled_s = time.monotonic() - started
         with self._lock:
             woken, self._woken = self._woken, set()
-            followers = [self._followers[one] for one in woken if one in self._followers]
+        followers = [follower for one, follower in self._registry.by_id().items() if one in woken]
         more: set[int] = set()
         for follower in followers:
             trouble = self._attempt(partial(self._step, follower, more)) or trouble
@@ -246,11 +248,14 @@ class Replicas:
 
     def _poll(self) -> None:
         """Ask the store for all heads: notice what was written, created and deleted by anybody."""
-        known = {follower.replica.collection.id: follower for follower in self._all()}
+        known, deleted = self._registry.by_id(), self._registry.deleted()
         heads = self._around.store.heads()
         now = self.contact_at = time.monotonic()
-        if heads.keys() - known.keys() - self._deleted:
+        if heads.keys() - known.keys() - deleted or self._was_away:
             self._register_all()
+            self._was_away = False
+        for outdated in self._registry.settle(deleted):
+            self._drop(outdated)
         for collection_id, follower in known.items():
             head = heads.get(collection_id)
             if head is None:
@@ -258,7 +263,7 @@ class Replicas:
             elif follower.wants_step(head, now):
                 self._woken_by(collection_id)
         if self._initial is None:
-            self._initial = [follower.replica for follower in self._all()]
+            self._initial = [follower.replica for follower in self._registry.by_id().values()]
             self._remove_strays(set(heads))
 
     def _step(self, follower: Follower, more: set[int]) -> None:
@@ -273,7 +278,8 @@ class Replicas:
         pause = max(self._around.options.poll_interval_s, _POLL_COST * polled_s)
         if trouble is not None:
             if not self._backoff_s:
-                log.warning("following is held up, serving what is loaded", detail=str(trouble), next="it is retried")
+                log.warning("following is held up, serving what is loaded", detail=str(trouble), remedy=HELD_UP)
+            self._was_away = True
             self._backoff_s = min(_LAST_BACKOFF_S, max(_FIRST_BACKOFF_S, 2 * self._backoff_s))
             pause = max(pause, self._backoff_s)
         elif self._backoff_s:
@@ -283,7 +289,7 @@ class Replicas:
 
     def _tell_ready(self) -> None:
         if self._initial is not None and not self.ready.is_set():
-            live = {follower.replica for follower in self._all()}
+            live = {follower.replica for follower in self._registry.by_id().values()}
             if all(replica.ready.is_set() for replica in self._initial if replica in live):
                 self.ready.set()
 

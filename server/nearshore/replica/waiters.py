@@ -1,6 +1,7 @@
 """Callers who wait until a write is visible.
 
-A token is first checked against the store, so one of another history fails at once; then it waits for its position.
+A token is first proved, by a commit that the feed named or else by the store, so that one of another history fails at
+once; then it waits for its position.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 from nearshore.errors import HistoryChangedError, WriteTokenExpiredError
 from nearshore.records import WriteToken
+from nearshore.replica.commits import SeenCommits
 from nearshore.store.base import Store
 
 
@@ -43,12 +45,20 @@ class Waiters:
         waiter.future.add_done_callback(lambda _: self._forget(waiter))
         return waiter.future
 
-    def verify(self, store: Store) -> None:
-        """Ask the store about tokens not asked about yet; fail those of another history. May raise UnavailableError."""
+    def add_first(self, collection_id: int) -> Future[None]:
+        """Wait for the first view, whatever it shows: as for a token of position 0, which every history has."""
+        return self.add(WriteToken(collection_id, 0, b""))
+
+    def verify(self, store: Store, seen: SeenCommits) -> None:
+        """Prove the tokens that are not proved yet, asking the store about commits that were not seen.
+
+        Fails those of another history. May raise UnavailableError.
+        """
         for waiter in self._snapshot():
-            if waiter.verified:
-                continue
             token = waiter.token
+            if waiter.verified or not token.position or seen.tag(token.position) == token.tag:
+                waiter.verified = True
+                continue
             try:
                 tag = store.commit_tag(token.collection_id, token.position)
             except WriteTokenExpiredError as error:
