@@ -15,7 +15,7 @@ COMPILE := pip-compile --quiet --no-header --generate-hashes --strip-extras --al
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo proto docs check test test-slow prove bench image lock format clean
+.PHONY: help setup model demo proto docs check test test-slow test-chart prove bench image chart lock format clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ test: $(STAMP) ## The default tests: no network, no corpora, under five minutes
 test-slow: $(STAMP) $(BUNDLE) ## Kill -9 rounds, the real model, larger corpora: under forty minutes
 	$(BIN)/python -m pytest tests/slow --timeout 2400 -rP
 
+test-chart: $(STAMP) ## The chart alone: lint, templates, schemas of Kubernetes; needs Helm 3 or 4, on the PATH or as HELM=
+	$(BIN)/python -m pytest tests/chart
+
 prove: $(STAMP) $(BUNDLE) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DATA names the data
 	$(BIN)/python -m benchmarks.prove $(STEPS)
 
@@ -66,6 +69,9 @@ image: ## Build the image with docker, podman or buildah; IMAGE=, TAG=, BASE=, M
 	@[ -n "$(BUILDER)" ] || { echo "make image needs docker (with its daemon running), podman or buildah"; exit 1; }
 	$(BUILDER) build --tag $(IMAGE):$(TAG) $(if $(BASE),--build-arg BASE=$(BASE)) \
 		$(if $(filter-out undefined,$(origin MODEL)),--build-arg MODEL=$(MODEL)) .
+
+chart: $(STAMP) ## Generate values, their schema and the manifests of k8s/; needs Helm, on the PATH or as HELM=
+	$(BIN)/python -m helm.generate
 
 lock: $(STAMP) ## Resolve the dependencies again
 	$(BIN)/$(COMPILE) -o requirements.lock pyproject.toml

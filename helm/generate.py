@@ -61,22 +61,23 @@ def render_manifest(helm: str, name: str) -> str:
     return MANIFEST_HEADER.format(name=name) + "\n".join(lines) + "\n"
 
 
-def find_helm() -> str | None:
-    """The Helm program: the one that HELM names, else the one on the PATH, else None."""
-    return shutil.which(os.environ.get("HELM") or "helm")
+def find_helms() -> list[str]:
+    """The Helm programs: those that HELM names, divided like a PATH, else the one on the PATH."""
+    named = os.environ.get("HELM") or "helm"
+    return [found for each in named.split(os.pathsep) if (found := shutil.which(each))]
 
 
 def main() -> None:
     """Write the files."""
     (CHART / "values.yaml").write_text(make_values(), encoding="utf-8")
     (CHART / "values.schema.json").write_text(json.dumps(make_schema(), indent=2) + "\n", encoding="utf-8")
-    helm = find_helm()
-    if helm is None:
+    helms = find_helms()
+    if not helms:
         sys.exit(
             "values.yaml and values.schema.json are written. The manifests of k8s/ need Helm: see CONTRIBUTING.md."
         )
     for name in MANIFESTS:
-        (ROOT / "k8s" / name).write_text(render_manifest(helm, name), encoding="utf-8")
+        (ROOT / "k8s" / name).write_text(render_manifest(helms[0], name), encoding="utf-8")
 
 
 def _block(section: Section, name: str) -> str:

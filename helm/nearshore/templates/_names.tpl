@@ -2,11 +2,11 @@
 {{ .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Name of all objects: RELEASE when it contains the chart's name, else RELEASE-nearshore. Suffixes fit below 63. */}}
+{{/* Name of all objects: RELEASE when it contains the chart's name, else RELEASE-nearshore. With its suffixes it fits a CronJob. */}}
 {{- define "nearshore.fullname" -}}
 {{- $name := include "nearshore.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{ .Values.fullnameOverride | default $full | trunc 48 | trimSuffix "-" }}
+{{ .Values.fullnameOverride | default $full | trunc 46 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "nearshore.selectorLabels" -}}
