@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearshore.cli import output
+from nearshore.cli import kubernetes_job, output
 from nearshore.cli.connection import serving_address
 from nearshore.cli.engine import Engine
 from nearshore.cli.indexing import (
@@ -41,6 +41,7 @@ from nearshore_indexer.sources import Format, Reader, Source, check_sources
 
 app = typer.Typer()
 
+IN_CLUSTER = "In a cluster"
 PASSAGE_TOKENS, OVERLAP_TOKENS = 200, 32
 SPECIAL_TOKENS = 2  # [CLS] and [SEP] around every text
 LIMITS = {"max_text_bytes", "max_metadata_keys", "max_metadata_bytes"}  # of one document
@@ -67,10 +68,11 @@ class Job:
 
 @app.command()
 def index(  # noqa: PLR0913 -- each is an option
+    context: typer.Context,
     files: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="JSON lines (.jsonl) or text (.txt, .md, .rst), also gzipped (.gz); - is standard input."),
-    ],
+    ] = None,
     *,
     collection: Annotated[
         str, typer.Option("--collection", "-c", help="Where to put it; created if it is not there.")
@@ -91,6 +93,31 @@ def index(  # noqa: PLR0913 -- each is an option
     rejects: Annotated[
         Path | None, typer.Option(help="Write what is refused, with reasons, as JSON lines.", metavar="FILE")
     ] = None,
+    kubernetes: Annotated[
+        bool,
+        typer.Option("--kubernetes", help="Run as a Job in the cluster of KUBECONFIG.", rich_help_panel=IN_CLUSTER),
+    ] = False,
+    release: Annotated[
+        str, typer.Option(help="Release of the chart that keeps the Job's template.", rich_help_panel=IN_CLUSTER)
+    ] = kubernetes_job.RELEASE,
+    namespace: Annotated[
+        str | None, typer.Option(help="Of the release. Default: the context's.", rich_help_panel=IN_CLUSTER)
+    ] = None,
+    shards: Annotated[
+        int, typer.Option(help="Pods that share the work.", min=1, max=1_000, rich_help_panel=IN_CLUSTER)
+    ] = 1,
+    claim: Annotated[
+        str | None,
+        typer.Option(
+            help="PersistentVolumeClaim with the files, mounted at /sources; relative FILES lie below.",
+            metavar="NAME",
+            rich_help_panel=IN_CLUSTER,
+        ),
+    ] = None,
+    attach: Annotated[
+        str | None,
+        typer.Option(help="Follow a Job that is there already.", metavar="JOB", rich_help_panel=IN_CLUSTER),
+    ] = None,
 ) -> None:
     """Index files: read, split, embed, write, and wait until a search finds them.
 
@@ -98,6 +125,12 @@ def index(  # noqa: PLR0913 -- each is an option
     becomes passages path#1, path#2, ... with parent_id path; passages that a shorter version no longer has are removed.
     What did not change is not embedded again, so a run that was cut short is repeated by running it again.
     """
+    if kubernetes:
+        placement = kubernetes_job.Placement(release, namespace, shards, claim)
+        kubernetes_job.run(files or (), attach, placement, context)
+        return
+    if not files:
+        raise typer.BadParameter("name files to index", param_hint="FILES")
     job = Job(check_sources(files, file_format), collection, passage_tokens, overlap_tokens, frozenset(timestamp or ()))
     told = Rejects(rejects, job.sources)
     address = serving_address()
