@@ -296,5 +296,4 @@ class Values(Section):
         IndexCronJob(), description="Index the same sources regularly; what did not change is not embedded again."
     )
     pods: Pods = Field(Pods(), description="What is added to the serving pods, as Kubernetes has it.")
-    name_override: Name = Field("", description="Instead of `nearshore` in names and labels.")
-    fullname_override: Name = Field("", description="Instead of RELEASE or RELEASE-nearshore as the name of objects.")
+    fullname_override: Name = Field("", description="Name of all objects, instead of RELEASE (where it contains `nearshore`) or RELEASE-nearshore.")

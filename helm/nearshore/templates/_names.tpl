@@ -1,16 +1,11 @@
-{{- define "nearshore.name" -}}
-{{ .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" }}
-{{- end }}
-
 {{/* Name of all objects: RELEASE when it contains the chart's name, else RELEASE-nearshore. With its suffixes it fits a CronJob. */}}
 {{- define "nearshore.fullname" -}}
-{{- $name := include "nearshore.name" . -}}
-{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- $full := ternary .Release.Name (printf "%s-nearshore" .Release.Name) (contains "nearshore" .Release.Name) -}}
 {{ .Values.fullnameOverride | default $full | trunc 46 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "nearshore.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "nearshore.name" . }}
+app.kubernetes.io/name: nearshore
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
