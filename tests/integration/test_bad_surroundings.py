@@ -270,7 +270,7 @@ def test_a_corrupt_snapshot_is_set_aside(server_process: ServerStarter, tmp_path
     assert [hit.document.text for hit in hits] == [f"text {hit.document.id}" for hit in hits]
     (entry,) = logged_until_the_end(process, "snapshot refused and set aside")
     assert file in entry["detail"]
-    assert "rebuilt from the store" in entry["next"]
+    assert "rebuilt from the store" in entry["remedy"]
 
 
 def test_a_database_damaged_inside_is_named_and_never_half_served(

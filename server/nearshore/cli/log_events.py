@@ -30,7 +30,12 @@ class LogEvent:
     level: str
     fields: tuple[str, ...]
     module: str
-    remedy: str
+    remedy: str  # where it is the same every time
+
+    @property
+    def advises(self) -> bool:
+        """Whether the line says what to do."""
+        return "remedy" in self.fields
 
 
 def log_events() -> list[LogEvent]:
@@ -40,11 +45,12 @@ def log_events() -> list[LogEvent]:
     for path in root.rglob("*.py"):
         if path.relative_to(root).parts[0] != "v1":
             module = ".".join(("nearshore", *path.relative_to(root).with_suffix("").parts))
-            found.update(_events_of(ast.parse(path.read_text(encoding="utf-8")), module))
+            found.update(events_of(ast.parse(path.read_text(encoding="utf-8")), module))
     return sorted(found, key=lambda each: (ORDER.index(each.level), each.event.lower(), each.module))
 
 
-def _events_of(tree: ast.Module, module: str) -> Iterator[LogEvent]:
+def events_of(tree: ast.Module, module: str) -> Iterator[LogEvent]:
+    """The events of one module, in no order. Raises ValueError as log_events()."""
     constants = dict(_constants(tree.body))
     bound = dict(_bound_fields(tree))
     for node in ast.walk(tree):

@@ -150,7 +150,7 @@ def _event(found: LogEvent) -> str:
 
 
 def _remedy(found: LogEvent) -> str:
-    return found.remedy or ("What `remedy` says." if "remedy" in found.fields else "")
+    return found.remedy or ("What `remedy` says." if found.advises else "")
 
 
 def _fields(found: LogEvent) -> str:

@@ -76,7 +76,7 @@ QUEUE_SECONDS = Definition(
     Kind.HISTOGRAM,
     "seconds",
     "Time that the first text of a request waited for the model, from being queued to the start of its run: the sign "
-    "of too few cores. priority is interactive (queries, Embed) or bulk (upserts), which lets the other go first.",
+    "of too few cores. priority is interactive, or bulk: large upserts and batches, which let the others go first.",
     ("priority",),
 )
 EMBEDDED_TEXTS = Definition("nearshore_embedded_texts_total", Kind.COUNTER, "texts", "Texts that the model embedded.")

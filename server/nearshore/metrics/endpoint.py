@@ -19,6 +19,7 @@ from nearshore.metrics.errors import MetricsAddressUnusableError, MetricsPortInU
 
 PATH = "/metrics"
 TIMEOUT_S = 10.0  # that a scraper may take to send its request or to read the answer
+STOP_S = 0.1  # within which the thread notices that it is to end
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +59,7 @@ class Endpoint:
     def __init__(self, server: _Server) -> None:
         """Use open()."""
         self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        self._thread = threading.Thread(target=server.serve_forever, args=(STOP_S,), name="metrics", daemon=True)
 
     @classmethod
     def open(cls, registry: CollectorRegistry, host: str, port: int) -> Self:

@@ -48,8 +48,8 @@ class FiguresCollector(Collector):
         self.read: Callable[[], Figures] = Figures
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing, so that registering does not read."""
-        return ()
+        """The gauges without values, so that a scrape can name those it wants; nothing is read."""
+        return _gauges(Figures())
 
     def collect(self) -> Iterable[Metric]:
         """The gauges; none of them when they cannot be read, for the rest of the scrape is worth having."""
@@ -58,7 +58,11 @@ class FiguresCollector(Collector):
         except Exception:
             log.exception("The gauges could not be read", remedy="This is a bug: report it with this traceback.")
             return []
-        return [*_of_process(figures), *_of_collections(figures.collections)]
+        return _gauges(figures)
+
+
+def _gauges(figures: Figures) -> list[Metric]:
+    return [*_of_process(figures), *_of_collections(figures.collections)]
 
 
 def _of_process(figures: Figures) -> Iterable[Metric]:
