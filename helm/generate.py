@@ -27,7 +27,7 @@ WIDTH = 118
 HEADER = "# Generated from helm/values.py by `make chart`: change it there.\n"
 MANIFEST_HEADER = """\
 # Rendered from helm/nearshore by `make chart`: change it there.
-#   kubectl create namespace nearshore && kubectl apply --namespace nearshore --filename k8s/{name}
+#   sed "s|image: nearshore:.*|image: $IMAGE:$TAG|" k8s/{name} | kubectl apply --filename -
 """
 # Not true of objects that kubectl applies.
 HELM_LABELS = ("helm.sh/chart:", "app.kubernetes.io/managed-by:")

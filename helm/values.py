@@ -204,7 +204,7 @@ class IndexJob(Section):
         3600, description="How long a finished Job and its logs are kept."
     )
     retries_per_shard: Annotated[int, Field(ge=0)] = Field(
-        4, description="How often a shard that failed starts again; it skips what is already there."
+        6, description="How often a shard that failed starts again; it skips what is already there."
     )
     submitters: Objects = Field(
         [],
@@ -296,4 +296,6 @@ class Values(Section):
         IndexCronJob(), description="Index the same sources regularly; what did not change is not embedded again."
     )
     pods: Pods = Field(Pods(), description="What is added to the serving pods, as Kubernetes has it.")
-    fullname_override: Name = Field("", description="Name of all objects, instead of RELEASE (where it contains `nearshore`) or RELEASE-nearshore.")
+    fullname_override: Name = Field(
+        "", description="Name of all objects, instead of RELEASE (where it contains `nearshore`) or RELEASE-nearshore."
+    )

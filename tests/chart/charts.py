@@ -59,6 +59,7 @@ MATRIX: dict[str, Values] = {
         "server": {"drainSeconds": 10, "graceSeconds": 300, "maxConnectionAgeSeconds": 0},
         "terminationGracePeriodSeconds": 400,
         "service": {"type": "LoadBalancer", "annotations": {"example.com/internal": "true"}},
+        "networkPolicy": {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
         "serviceAccount": {"annotations": {"example.com/role": "reader"}},
         "pods": {
             "annotations": {"example.com/team": "search"},

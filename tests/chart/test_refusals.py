@@ -34,6 +34,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "a monitor of nothing": ({"metrics": {"enabled": False, "podMonitor": True}}, "nothing to scrape"),
     "a cron job without sources": ({"indexCronJob": {"enabled": True}}, "needs indexCronJob.sources"),
     "shards without PostgreSQL": ({"indexCronJob": CRON | {"shards": 2}}, "shards write straight to PostgreSQL"),
+    "a door that is locked": ({"service": {"type": "LoadBalancer"}}, "name them in networkPolicy.from"),
     "a setting that the chart owns": ({"config": {"server": {"grace_s": 5}}}, "decided by server.graceSeconds"),
     "a password among the settings": (
         {"config": {"store": {"url": "postgresql://me:secret@db/x"}}},
