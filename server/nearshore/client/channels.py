@@ -47,6 +47,7 @@ def options(max_message_bytes: int) -> list[tuple[str, int | str]]:
         ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),  # what the name does not say: how long one attempt takes
         ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),  # else a minute, whatever the one above says
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),  # no limit: the server's is the one that counts
     ]
