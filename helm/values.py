@@ -128,7 +128,12 @@ class Metrics(Section):
 class Autoscaling(Section):
     """The HorizontalPodAutoscaler of the cluster shape; needs metrics-server in the cluster."""
 
-    enabled: bool = Field(False, description="Whether the number of replicas follows the load; `replicas` is ignored.")
+    enabled: bool = Field(
+        False,
+        description="Whether the number of replicas follows the load; `replicas` is ignored. Best decided when "
+        "installing: turned on later, Kubernetes goes to one replica for some seconds first; turned off again, Helm 4 "
+        "wants --force-conflicts, for the number belongs to the autoscaler.",
+    )
     min_replicas: int = Field(2, description="Never fewer.", ge=1)
     max_replicas: int = Field(10, description="Never more.", ge=1)
     target_cpu: int = Field(
