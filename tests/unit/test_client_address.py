@@ -14,7 +14,7 @@ from nearshore.exit_codes import ExitCode
 BAD = [
     "", "foo", "foo:bar", ":50051", "localhost:", "localhost:0", "localhost:65536", "localhost:99999", "a b:1",
     "http://localhost:50051", "::1:50051", "[::1]", "[::1]:99999", "[foo]:1", "localhost:1\n", "localhost:١",
-    "dns:///localhost:99999",
+    "dns:///localhost:99999", "ipv4:127.0.0.1:99999,127.0.0.2:1",
 ]  # fmt: skip
 
 
@@ -23,6 +23,7 @@ BAD = [
     [
         "localhost:1", "my_host-1.example:65535", "127.0.0.1:50051", "[::1]:50051", "[fe80::1%eth0]:50051",
         "dns:///nearshore.example:50051", "dns:nearshore.example", "ipv4:127.0.0.1:50051", "unix:///run/nearshore:99999",
+        "ipv4:127.0.0.1:50051,127.0.0.2:50051", "ipv6:[::1]:50051,[::12]:65535",
     ],
 )  # fmt: skip
 def test_an_address_is_a_host_and_a_port(target: str) -> None:

@@ -76,7 +76,7 @@ class Upserted:
 
     write_token: str
     truncated_indexes: Sequence[int]  # documents that were embedded now and whose text was cut
-    embedded_count: int
+    embedded_count: int  # 0 where the write had been made and only its answer was lost
 
 
 @dataclass(frozen=True, slots=True)
