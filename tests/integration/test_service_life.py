@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from nearshore import app
-from nearshore.client import Client, Document
+from nearshore.client import NO_RETRIES, Client, Document
 from nearshore.errors import NearshoreError, UnavailableError
 from nearshore.exit_codes import ExitCode
 from nearshore.replica import Replicas
@@ -70,7 +70,7 @@ def test_sigterm_among_writes_loses_no_acknowledged_one(server_process: Start) -
             if len(acknowledged) >= 50:
                 enough.set()
 
-    with Client(process.address()) as client:
+    with Client(process.address(), retries=NO_RETRIES) as client:
         client.wait_ready()
         client.create_collection("docs", model="tiny")
         writers = [threading.Thread(target=write, args=(client, number)) for number in range(4)]
@@ -141,7 +141,7 @@ def test_out_of_file_handles_it_goes_on(server_process: Start) -> None:
     process = server_process(prefix=["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"])
     warning = process.wait_for("The system lets this process open few files for limits.max_collections")
     assert (warning["open_files"], warning["wanted"]) == (128, 4_256)
-    with Client(process.address()) as client:
+    with Client(process.address(), retries=NO_RETRIES) as client:
         client.wait_ready()
         for n in range(80):
             with contextlib.suppress(NearshoreError):
