@@ -12,7 +12,7 @@ import pytest
 
 from nearshore import logs, threads  # before all that loads numpy, FAISS and ONNX Runtime
 from nearshore.client import Client
-from tests.postgres import ABSENT, PostgresServer, programs
+from tests.postgres import PostgresServer, shared_server
 from tests.servers import InProcessServer, ServerProcess, make_settings
 from tests.tiny_bert import make_bundle
 
@@ -37,12 +37,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server() -> PostgresServer:
     """One PostgreSQL for all tests that leave it running; each makes a database of its own (`postgres_url`)."""
-    if programs() is None:
-        pytest.skip(ABSENT)
-    with PostgresServer(options=["max_prepared_transactions = 5"]) as running:
-        yield running
+    return shared_server()
 
 
 @pytest.fixture

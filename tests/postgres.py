@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import itertools
 import os
 import pwd
@@ -15,9 +17,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, LiteralString, Self
 
 import psycopg
+import pytest
+from psycopg import sql
 
 START_S = 60.0
 ABSENT = "needs PostgreSQL's programs (Debian, Ubuntu: apt-get install postgresql)"
@@ -148,15 +152,40 @@ class PostgresServer:
         """A plain connection, each statement a transaction of its own."""
         return psycopg.connect(self.url(database), autocommit=True)
 
-    def create_database(self) -> str:
-        """Create an empty database; returns its URL."""
-        name = f"test_{os.getpid()}_{next(_names)}"
+    def create_database(self, copy_of: str = "", url: str = "") -> str:
+        """Create an empty database, or a copy of one that nobody is connected to; returns its URL.
+
+        url: where to put it, in place of the database that is there.
+        """
+        name = database_of(url) if url else f"test_{os.getpid()}_{next(_names)}"
         with self.connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]  # no SQL injects itself here
+            if url:
+                self._name_in(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+            template = database_of(copy_of) if copy_of else "template1"
+            self._name_in(connection, "CREATE DATABASE {} TEMPLATE {}", name, template)
         return self.url(name)
+
+    def _name_in(self, connection: psycopg.Connection, statement: LiteralString, *names: str) -> None:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
     def _control(self, action: str, *arguments: str | Path) -> None:
         self.run("pg_ctl", action, "--silent", "--wait", "--pgdata", self.data, *arguments)
+
+
+def database_of(url: str) -> str:
+    """The name of the database in a URL."""
+    return url.rsplit("/", 1)[1]
+
+
+@functools.cache
+def shared_server() -> PostgresServer:
+    """The PostgreSQL that all tests of this run share, started now if need be; skips where there are no programs."""
+    if programs() is None:
+        pytest.skip(ABSENT)
+    server = PostgresServer(options=["max_prepared_transactions = 5"])
+    atexit.register(server.close)
+    server.start()
+    return server
 
 
 def _unprivileged() -> str | None:

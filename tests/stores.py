@@ -1,7 +1,8 @@
-"""Stores for tests: how to open one of each kind, and small helpers. A further store adds its factory here."""
+"""Stores for tests: how to open one of each kind, and small helpers."""
 
 from __future__ import annotations
 
+import functools
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +14,13 @@ import numpy as np
 
 from nearshore.records import CollectionSpec, Document, Item, MetadataValue, Upsert
 from nearshore.store.base import Cursor, FeedPage, Store, Walk
+from nearshore.store.postgres.store import PostgresStore
 from nearshore.store.sqlite import SqliteStore
+from nearshore.store.writer import Limits
+from tests.postgres import PostgresServer, shared_server
 
 SPEC = CollectionSpec("passages", 3)
+LIMITS = Limits(1_000, 4 << 20, 1 << 24)
 
 
 class StoreFactory(Protocol):
@@ -57,7 +62,42 @@ class SqliteFactory:
         shutil.copytree(self._backup, self.folder)
 
 
-FACTORIES: Mapping[str, Callable[[Path], StoreFactory]] = {"sqlite": SqliteFactory}
+class PostgresFactory:
+    """Stores in one database of the server that all tests share."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """folder: not used, for there are no files."""
+        self.server = shared_server()
+        self.url = self.server.create_database(copy_of=_migrated(self.server))
+        self._backup = ""
+
+    def open(self, max_transaction_rows: int = 1_000, max_queued_bytes: int = 1 << 24) -> PostgresStore:
+        """See StoreFactory."""
+        return open_postgres(self.url, Limits(max_transaction_rows, 4 << 20, max_queued_bytes))
+
+    def back_up(self) -> None:
+        """See StoreFactory."""
+        self._backup = self.server.create_database(copy_of=self.url)
+
+    def restore(self) -> None:
+        """See StoreFactory."""
+        self.server.create_database(copy_of=self._backup, url=self.url)
+
+
+def open_postgres(url: str, limits: Limits = LIMITS, connect_timeout_s: float = 5.0) -> PostgresStore:
+    """A store at url, with few connections."""
+    return PostgresStore.open(url, max_connections=4, connect_timeout_s=connect_timeout_s, limits=limits)
+
+
+@functools.cache
+def _migrated(server: PostgresServer) -> str:
+    """A database with the tables in it, to be copied."""
+    url = server.create_database()
+    open_postgres(url).close()
+    return url
+
+
+FACTORIES: Mapping[str, Callable[[Path], StoreFactory]] = {"sqlite": SqliteFactory, "postgresql": PostgresFactory}
 
 
 def upsert(key: str, text: str = "text", metadata: Mapping[str, MetadataValue] | None = None) -> Upsert:

@@ -109,10 +109,10 @@ class StorageFullError(ServiceError):
 
     reason = "STORAGE_FULL"
 
-    def __init__(self, detail: str) -> None:
-        """detail: what was being written."""
+    def __init__(self, detail: str, holds: str = "the data folder") -> None:
+        """detail: what was being written; holds: what is on the disk."""
         super().__init__(
-            f"The disk that holds the data folder is full: {detail}.",
+            f"The disk that holds {holds} is full: {detail}.",
             "Nothing was written. Free space or grow the volume, then retry.",
         )
 

@@ -459,7 +459,6 @@ def test_a_walk_does_not_go_on_in_another_history(factory: StoreFactory) -> None
     common = store.write(collection_id, [upsert("a")]).result().commit
     store.close()
     factory.back_up()
-    store = factory.open()
     for cursor in (Cursor(), Cursor(common.position, common.tag)):
         store = factory.open()
         store.write(collection_id, [upsert("b"), upsert("c")]).result()

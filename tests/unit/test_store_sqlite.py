@@ -20,7 +20,7 @@ import pytest
 
 from nearshore.errors import CommitUnknownError, CorruptionError, NearshoreError
 from nearshore.records import Delete
-from nearshore.store import failures, schema, sqlite, writer
+from nearshore.store import failures, schema, session, sqlite, writer
 from nearshore.store.base import Cursor
 from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError, StoreUnavailableError
 from nearshore.store.schema import FILE_NAME
@@ -249,7 +249,7 @@ def test_a_failed_checkpoint_leaves_the_writer_as_patient_as_before(
         opened.append(Told(schema.open_for_writing(file)))
         return opened[-1]
 
-    monkeypatch.setattr(writer, "MAX_WAL_BYTES", 1)
+    monkeypatch.setattr(session, "MAX_WAL_BYTES", 1)
     monkeypatch.setattr(sqlite, "open_for_writing", open_told)
     store = factory.open()
     store.create_collection(SPEC)
@@ -311,8 +311,8 @@ def test_a_dead_writer_is_told_and_nobody_waits_for_it(
 
 def test_the_wal_is_truncated_while_readers_read(factory: SqliteFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bulk load with a busy reader beside it leaves the WAL near its bound, not as large as the load."""
-    monkeypatch.setattr(writer, "MAX_WAL_BYTES", 1 << 20)
-    monkeypatch.setattr(writer, "CHECKPOINT_RETRY_BYTES", 1 << 20)
+    monkeypatch.setattr(session, "MAX_WAL_BYTES", 1 << 20)
+    monkeypatch.setattr(session, "CHECKPOINT_RETRY_BYTES", 1 << 20)
     store = factory.open()
     collection_id = store.create_collection(SPEC).id
     wal = factory.folder / f"{FILE_NAME}-wal"

@@ -1,4 +1,4 @@
-"""What a store must do. SQLite does it in this release; the contract tests are written against this interface.
+"""What a store must do, be it SQLite or PostgreSQL; the contract tests are written against this interface.
 
 The store is the only truth. Each collection has one commit number, `head`. Every row of a write carries the position
 of its commit; a delete leaves a tombstone. The feed carries state, not history: a follower asks for all items whose
@@ -50,7 +50,7 @@ class FeedPage:
 class Store(Protocol):
     """Documents, vectors and the change feed. Thread-safe; every method may block on disk or network.
 
-    Errors common to all: UnavailableError (the store cannot be reached, or is closed), StorageFullError,
+    Errors common to all: UnavailableError (the store cannot be reached, is locked, or is closed), StorageFullError,
     CollectionNotFoundError for an id that does not exist or was deleted.
     """
 

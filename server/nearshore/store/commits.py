@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nearshore.errors import CallerError, NearshoreError, RequestIdReusedError
 from nearshore.records import Commit, new_tag
 from nearshore.store.base import WriteResult
 from nearshore.store.collections import unknown
-from nearshore.store.rows import Rows, from_microseconds, to_microseconds
+from nearshore.store.rows import Write, from_microseconds, to_microseconds
 
 _UPSERT = """
 INSERT INTO items(collection, pos, deleted, key, hash, parent_id, title, metadata, text, vector)
@@ -29,16 +28,6 @@ FROM requests r
 JOIN commits c ON c.collection = r.collection AND c.pos = r.pos
 JOIN collections k ON k.id = r.collection
 WHERE r.collection = ? AND r.id = ?"""
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One caller's write as the writer sees it."""
-
-    collection_id: int
-    rows: Rows
-    request_id: str
-    request_digest: bytes
 
 
 def apply_writes(connection: sqlite3.Connection, writes: Sequence[Write]) -> list[WriteResult | NearshoreError]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearshore.errors import CorruptionError, OverloadedError, UnavailableError
+from nearshore.errors import CorruptionError, InvalidSettingsError, NearshoreError, OverloadedError, UnavailableError
 
 
 class DataFolderLockedError(UnavailableError):
@@ -66,3 +66,34 @@ class StoreOverloadedError(OverloadedError):
             f"More than {max_queued_bytes} bytes are waiting to be written.",
             "Retry later with back-off, or raise store.max_queued_bytes if memory allows.",
         )
+
+
+class StoreLockedError(StoreUnavailableError):
+    """Another session of the database holds what a write needs."""
+
+    reason = "STORE_LOCKED"
+
+
+class StoreUrlError(InvalidSettingsError):
+    """store.url cannot be used as it is."""
+
+    reason = "STORE_URL"
+
+
+def closed() -> StoreUnavailableError:
+    """The store was closed."""
+    return StoreUnavailableError(
+        "The store is closed.", "The server is stopping: retry against another or after restart."
+    )
+
+
+def dead() -> StoreUnavailableError:
+    """The thread that writes has ended by a bug, and the process is about to."""
+    return StoreUnavailableError(
+        "The store's writer has died.", "The server is ending: retry after its restart; its log tells why."
+    )
+
+
+def mistaken() -> NearshoreError:
+    """A bug left a caller without an answer."""
+    return NearshoreError("The store made a mistake.", "Please report this.")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError
-from nearshore.store.errors import DataFolderReadOnlyError, StoreCorruptError, StoreUnavailableError
+from nearshore.store.errors import DataFolderReadOnlyError, StoreCorruptError, StoreUnavailableError, closed
 
 # Below this much free space an I/O error is taken for a full disk: SQLite reports a full disk as an I/O error
 # when it cannot grow its shared-memory file.
@@ -60,25 +60,6 @@ def commit_failed(error: sqlite3.Error, file: Path, doing: str) -> NearshoreErro
     if getattr(error, "sqlite_errorcode", -1) == sqlite3.SQLITE_FULL:
         return translate(error, file, doing)
     return CommitUnknownError(str(error))
-
-
-def closed() -> StoreUnavailableError:
-    """The store was closed."""
-    return StoreUnavailableError(
-        "The store is closed.", "The server is stopping: retry against another or after restart."
-    )
-
-
-def dead() -> StoreUnavailableError:
-    """The thread that writes has ended by a bug, and the process is about to."""
-    return StoreUnavailableError(
-        "The store's writer has died.", "The server is ending: retry after its restart; its log tells why."
-    )
-
-
-def mistaken() -> NearshoreError:
-    """A bug left a caller without an answer."""
-    return NearshoreError("The store made a mistake.", "Please report this.")
 
 
 @contextmanager

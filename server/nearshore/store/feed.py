@@ -11,10 +11,11 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from nearshore.errors import HistoryChangedError, WriteTokenExpiredError
+from nearshore.errors import WriteTokenExpiredError
 from nearshore.records import Item
 from nearshore.store.base import MAX_PAGE_COMMITS, Cursor, FeedPage, Walk
 from nearshore.store.collections import unknown
+from nearshore.store.history import check_cursor, check_walk
 from nearshore.store.rows import decode_item, from_microseconds
 
 MAX_PAGE_ROWS = 1_000
@@ -34,12 +35,10 @@ def read_page(
 ) -> FeedPage:
     """The next page, within the open read transaction. Raises as Store.read_feed does."""
     head, floor = _head_and_floor(connection, collection_id)
-    _check_history(connection, collection_id, cursor, head, floor)
+    check_cursor(cursor, _tag(connection, collection_id, cursor.position), head, floor)
     start = (cursor.position + 1, "")  # ids are never empty
     if resume is not None:
-        _check_history(connection, collection_id, resume.seen, head, floor)
-        if floor > resume.started.position:
-            raise _changed("tombstones that this walk has not met were pruned")
+        check_walk(resume, _tag(connection, collection_id, resume.seen.position), head, floor)
         start = (resume.position, resume.id)
     items, complete = _read_items(connection, collection_id, start, max(1, min(limit, MAX_PAGE_ROWS)))
     seen, head_at = _head(connection, collection_id, head)
@@ -88,18 +87,6 @@ def _tag(connection: sqlite3.Connection, collection_id: int, position: int) -> b
     return found[0][0] if found else None
 
 
-def _check_history(connection: sqlite3.Connection, collection_id: int, cursor: Cursor, head: int, floor: int) -> None:
-    """Raise HistoryChangedError unless cursor lies in this store's history, at or above floor."""
-    if cursor.position == 0:
-        return
-    if cursor.position > head:
-        raise _changed(f"position {cursor.position} is beyond the head, {head}")
-    if cursor.position < floor:
-        raise _changed(f"position {cursor.position} is below the floor, {floor}")
-    if _tag(connection, collection_id, cursor.position) != cursor.tag:
-        raise _changed(f"position {cursor.position} belongs to another commit here")
-
-
 def _read_items(
     connection: sqlite3.Connection, collection_id: int, start: tuple[int, str], limit: int
 ) -> tuple[list[Item], bool]:
@@ -134,9 +121,3 @@ def _commits(connection: sqlite3.Connection, collection_id: int, since: Cursor, 
         (collection_id, max(since.position, head - MAX_PAGE_COMMITS)),
     ).fetchall()
     return [Cursor(position, tag) for position, tag in rows]
-
-
-def _changed(why: str) -> HistoryChangedError:
-    return HistoryChangedError(
-        f"The cursor does not belong to this store's history: {why}.", "Read the whole state again, from position 0."
-    )

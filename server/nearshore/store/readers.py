@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nearshore.store.failures import closed, translated
+from nearshore.store.errors import closed
+from nearshore.store.failures import translated
 from nearshore.store.schema import open_for_reading
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,16 @@ class Rows:
         return len(self.upserts) + len(self.deletes)
 
 
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One caller's write as the writer sees it."""
+
+    collection_id: int
+    rows: Rows
+    request_id: str
+    request_digest: bytes
+
+
 def encode_changes(changes: Sequence[Change], dimensions: int) -> Rows:
     """Turn changes into rows for a collection of vectors of `dimensions` components.
 
@@ -55,6 +66,15 @@ def decode_item(row: Sequence[Any]) -> Item:
         return Item(key, position, None, None, b"")
     document = Document(key, text, title, parent_id, decode_metadata(metadata))
     return Item(key, position, document, np.frombuffer(vector, dtype="<f4"), content_hash)
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The least text, in the order of UTF-8, behind all that begin with prefix; None where nothing can be."""
+    for at in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[at])
+        if code < sys.maxunicode:
+            return prefix[:at] + chr(0xE000 if code == 0xD7FF else code + 1)  # no surrogates: UTF-8 has none
+    return None
 
 
 def to_microseconds(at: datetime) -> int:
@@ -78,7 +98,7 @@ def _upsert_row(upsert: Upsert, dimensions: int) -> UpsertRow:
         )
     metadata = encode_metadata(document.metadata)
     for text in (document.id, document.parent_id, document.title, document.text, metadata):
-        _check_text(text, document.id)
+        check_text(text, f"of document {document.id!r}")
     return (
         document.id,
         upsert.content_hash,
@@ -91,16 +111,27 @@ def _upsert_row(upsert: Upsert, dimensions: int) -> UpsertRow:
 
 
 def _delete_row(delete: Delete) -> DeleteRow:
-    _check_text(delete.id, delete.id)
+    check_text(delete.id, f"of document {delete.id!r}")
     return delete.id, ANY_POSITION if delete.unchanged_since is None else delete.unchanged_since
 
 
-def _check_text(text: str, key: str) -> None:
-    """One bad text would fail at binding, and with it the whole group of callers: so it fails alone, here."""
+def check_text(text: str, where: str) -> None:
+    """Raise InvalidArgumentError for text that no store keeps; where: "of document 'a'".
+
+    One bad text would fail at binding, and with it the whole group of callers: so it fails alone, here.
+    """
     if "\0" in text:
-        raise InvalidArgumentError(f"Document {key!r} holds a NUL character.", "Remove it: no store keeps NUL in text.")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(f"Document {key!r} holds a lone surrogate.", "Send valid Unicode.") from error
+        raise InvalidArgumentError(f"The text {where} holds a NUL character.", "Remove it: no store keeps NUL in text.")
+    if not is_text(text):
+        raise InvalidArgumentError(f"The text {where} holds a lone surrogate.", "Send valid Unicode.")
+
+
+def is_text(text: str) -> bool:
+    """Whether text is Unicode without NUL: what every store keeps."""
+    if text.isascii():
+        return "\0" not in text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -9,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nearshore.errors import NearshoreError
-from nearshore.records import Change, Collection, CollectionSpec, Item
-from nearshore.store import collections, commits, feed, housekeeping
+from nearshore.records import Change, Collection, CollectionSpec, Item, Outline
+from nearshore.store import collections, commits, feed, housekeeping, lookups
 from nearshore.store.base import Cursor, FeedPage, Walk, WriteResult
 from nearshore.store.readers import Readers
-from nearshore.store.rows import encode_changes, to_microseconds
+from nearshore.store.rows import Write, encode_changes, to_microseconds
 from nearshore.store.schema import FILE_NAME, open_for_writing
+from nearshore.store.session import SqliteSession
 from nearshore.store.writer import Limits, Writer
 
 _MAX_READERS = 16
@@ -24,7 +26,7 @@ _PRUNE_ROWS = 1_000
 class SqliteStore:
     """Implements store.base.Store on a local folder. Thread-safe; the folder must be locked by the caller."""
 
-    def __init__(self, writer: Writer, readers: Readers) -> None:
+    def __init__(self, writer: Writer[sqlite3.Connection], readers: Readers) -> None:
         """Use SqliteStore.open."""
         self._writer = writer
         self._readers = readers
@@ -55,7 +57,8 @@ class SqliteStore:
         """
         file = folder / FILE_NAME
         limits = Limits(max_transaction_rows, max_transaction_bytes, max_queued_bytes)
-        return cls(Writer(open_for_writing(file), file, limits, on_death), Readers(file, _MAX_READERS))
+        session = SqliteSession(open_for_writing(file), file)
+        return cls(Writer(session, limits, on_death), Readers(file, _MAX_READERS))
 
     def create_collection(self, spec: CollectionSpec) -> Collection:
         """See Store."""
@@ -87,7 +90,7 @@ class SqliteStore:
             refused: Future[WriteResult] = Future()
             refused.set_exception(error)
             return refused
-        return self._writer.submit(commits.Write(collection_id, rows, request_id, request_digest))
+        return self._writer.submit(Write(collection_id, rows, request_id, request_digest))
 
     def find_request(self, collection_id: int, request_id: str, request_digest: bytes) -> WriteResult | None:
         """See Store."""
@@ -106,6 +109,19 @@ class SqliteStore:
             with self._readers.transaction("reading documents") as connection:
                 items.update(feed.read_live(connection, collection_id, ids[start : start + feed.MAX_PAGE_ROWS]))
         return items
+
+    def get_outlines(self, collection_id: int, ids: Sequence[str]) -> dict[str, Outline]:
+        """See Store."""
+        with self._readers.transaction("comparing documents") as connection:
+            return lookups.read_outlines(connection, collection_id, ids)
+
+    def list_ids(self, collection_id: int, prefixes: Sequence[str]) -> list[str]:
+        """See Store."""
+        found: dict[str, None] = {}
+        for prefix in prefixes:
+            with self._readers.transaction("listing ids") as connection:
+                found |= dict.fromkeys(lookups.read_ids(connection, collection_id, prefix))
+        return list(found)
 
     def read_feed(
         self, collection_id: int, cursor: Cursor, resume: Walk | None = None, limit: int = feed.MAX_PAGE_ROWS

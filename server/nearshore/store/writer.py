@@ -1,37 +1,37 @@
-"""The store's only writing thread: gathers what its callers queued into one transaction and one fsync.
+"""A process's only writing thread: gathers what its callers queued into one transaction.
 
 A group is what arrived during the last commit; no timer. When there is nothing to write, the thread removes the rows
-of deleted collections, a few at a time, so that it is always about to be free.
+of deleted collections, a few at a time, so that it is always about to be free. What a transaction is, a Session knows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
 from nearshore.errors import NearshoreError
-from nearshore.store import commits, housekeeping, schema
 from nearshore.store.base import WriteResult
-from nearshore.store.errors import StoreOverloadedError, StoreUnavailableError
-from nearshore.store.failures import closed, commit_failed, dead, mistaken, translate
+from nearshore.store.errors import StoreOverloadedError, StoreUnavailableError, closed, dead, mistaken
+from nearshore.store.rows import Write
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
+_C = TypeVar("_C")  # the session's connection
+_C_co = TypeVar("_C_co", covariant=True)
 
-MAX_WAL_BYTES = 64 << 20
-# A checkpoint that meets a reader gives up soon and comes back after so much more WAL.
-CHECKPOINT_RETRY_BYTES = 16 << 20
-CHECKPOINT_WAIT_MS = 250
 PURGE_ROWS = 500
+REPORT = "The server goes on; report it with this traceback."
+DIED = "The process ends, for it could write no more: restart it. What was acknowledged is safe; see the traceback."
+REMOVED_LATER = "It is tried again at the next deletion or start; free what `error` names, or bring the store back."
+REST_EVERY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,30 @@ class Limits:
     max_queued_bytes: int
 
 
+class Session(Protocol[_C_co]):
+    """The transactions of the writing thread, which alone uses it. Errors are NearshoreErrors."""
+
+    def apply(self, writes: Sequence[Write]) -> Sequence[WriteResult | NearshoreError]:
+        """Commit writes, those of one collection at one position; raises what concerns them all."""
+
+    def run(self, job: Callable[[_C_co], _T], doing: str) -> _T:
+        """Run and commit job in a transaction of its own."""
+
+    def rest(self) -> None:
+        """Do what can wait until callers have their answers. Must not raise."""
+
+    def tidy(self, max_rows: int) -> bool:
+        """Remove some rows of deleted collections. Returns False when nothing was left to do."""
+
+    def close(self) -> None:
+        """Release the connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """A write that waits for its group."""
 
-    write: commits.Write
+    write: Write
     future: Future[WriteResult]
 
 
@@ -55,20 +74,17 @@ class _Call:
 class _Job:
     """Anything else that needs a transaction of its own."""
 
-    run: Callable[[sqlite3.Connection], Any]
+    run: Callable[[Any], Any]
     future: Future[Any]
     doing: str
 
 
-class Writer:
-    """Owns the writing connection and its thread."""
+class Writer(Generic[_C]):
+    """Owns the session and its thread."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, file: Path, limits: Limits, on_death: Callable[[BaseException], None]
-    ) -> None:
-        """Takes over connection and starts the thread. on_death: told the error that ended it."""
-        self._connection: sqlite3.Connection | None = connection
-        self._file = file
+    def __init__(self, session: Session[_C], limits: Limits, on_death: Callable[[BaseException], None]) -> None:
+        """Takes over session and starts the thread. on_death: told the error that ended it."""
+        self._session = session
         self._limits = limits
         self._on_death = on_death
         self._changed = threading.Condition()
@@ -76,7 +92,7 @@ class Writer:
         self._queued_bytes = 0
         self._refusal: Callable[[], StoreUnavailableError] | None = None  # why nothing more is taken
         self._tidying = True
-        self._checkpoint_at_bytes = MAX_WAL_BYTES
+        self._rested_at = 0.0
         self._watchers: list[Callable[[int], None]] = []
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -85,7 +101,7 @@ class Writer:
         """Call on_commit(collection_id) from the writer thread after each commit."""
         self._watchers.append(on_commit)
 
-    def submit(self, write: commits.Write) -> Future[WriteResult]:
+    def submit(self, write: Write) -> Future[WriteResult]:
         """Queue a write; its future resolves after COMMIT has returned."""
         future: Future[WriteResult] = Future()
         size_bytes = write.rows.size_bytes
@@ -100,7 +116,7 @@ class Writer:
                 self._changed.notify()
         return future
 
-    def run(self, job: Callable[[sqlite3.Connection], _T], doing: str) -> _T:
+    def run(self, job: Callable[[_C], _T], doing: str) -> _T:
         """Run job in a transaction of its own, in turn with the writes; returns or raises what it does."""
         future: Future[_T] = Future()
         with self._changed:
@@ -128,15 +144,14 @@ class Writer:
             while (group := self._next_group()) is not None:
                 try:
                     self._serve(group)
-                    self._checkpoint()
+                    self._rest()
                 except Exception:  # the thread must outlive any mistake: every later write depends on it
-                    _log.exception("store writer met a mistake")
+                    _log.exception("store writer met a mistake", remedy=REPORT)
                 finally:
                     _refuse(group, mistaken)
         except BaseException as error:  # whatever it was, nobody may wait for a thread that is gone
             self._die(error)
-        if self._connection is not None:
-            self._connection.close()  # as the last connection it checkpoints and removes the WAL
+        self._session.close()
 
     def _die(self, error: BaseException) -> None:
         """Answer everybody, tell who can end the process, and only then log: logging may be what failed."""
@@ -145,7 +160,7 @@ class Writer:
             left, self._queue = self._queue, deque()
         _refuse(left, dead)
         self._on_death(error)
-        _log.error("store writer died", exc_info=error)
+        _log.error("store writer died", exc_info=error, remedy=DIED)
 
     def _next_group(self) -> Sequence[_Call | _Job] | None:
         """The next tasks for one transaction; empty when it is time to tidy, None when it is time to stop."""
@@ -169,6 +184,13 @@ class Writer:
             self._queued_bytes -= sum(call.write.rows.size_bytes for call in group if isinstance(call, _Call))
             return group
 
+    def _rest(self) -> None:
+        """Let the session rest when nobody waits, and now and then while somebody does."""
+        now = time.monotonic()
+        if not self._queue or now - self._rested_at >= REST_EVERY_S:
+            self._rested_at = now
+            self._session.rest()
+
     def _serve(self, group: Sequence[_Call | _Job]) -> None:
         wanted = [task for task in group if task.future.set_running_or_notify_cancel()]
         calls = [task for task in wanted if isinstance(task, _Call)]
@@ -182,16 +204,15 @@ class Writer:
 
     def _answer_job(self, job: _Job) -> None:
         try:
-            result = self._transact(job.run, job.doing)
+            result = self._session.run(job.run, job.doing)
         except NearshoreError as error:
             job.future.set_exception(error)
         else:
             job.future.set_result(result)
 
     def _answer_calls(self, calls: Sequence[_Call]) -> None:
-        writes = [call.write for call in calls]
         try:
-            results = self._transact(lambda connection: commits.apply_writes(connection, writes), "writing documents")
+            results = self._session.apply([call.write for call in calls])
         except NearshoreError as error:
             for call in calls:
                 call.future.set_exception(error)
@@ -202,77 +223,25 @@ class Writer:
             else:
                 call.future.set_exception(result)
         for collection_id in {result.commit.collection_id for result in results if isinstance(result, WriteResult)}:
-            self._notify(collection_id)
+            self.tell(collection_id)
 
-    def _notify(self, collection_id: int) -> None:
+    def tell(self, collection_id: int) -> None:
+        """Call the watchers."""
         for on_commit in self._watchers:
             try:
                 on_commit(collection_id)
             except Exception:  # a watcher's mistake must not stop the writes
-                _log.exception("store watcher failed")
-
-    def _transact(self, run: Callable[[sqlite3.Connection], _T], doing: str) -> _T:
-        """Run and commit one transaction. Whatever fails is rolled back and raised as a NearshoreError."""
-        committing = False
-        try:
-            connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
-            result = run(connection)
-            committing = True
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise (commit_failed if committing else translate)(error, self._file, doing) from error
-        except BaseException:
-            self._roll_back()
-            raise
-        return result
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = schema.open_for_writing(self._file)
-        return self._connection
-
-    def _roll_back(self) -> None:
-        """Leave no transaction open; a connection that cannot even do that is replaced at the next write."""
-        if self._connection is None or not self._connection.in_transaction:
-            return
-        try:
-            self._connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            self._connection.close()
-            self._connection = None
+                _log.exception("store watcher failed", remedy=REPORT)
 
     def _tidy_some(self) -> None:
         try:
-            more = self._transact(
-                lambda connection: housekeeping.purge(connection, PURGE_ROWS) or housekeeping.shrink(connection),
-                "removing old rows",
-            )
+            more = self._session.tidy(PURGE_ROWS)
         except NearshoreError as error:
-            _log.warning("store could not remove old rows", error=str(error))
+            _log.warning("store could not remove old rows", error=str(error), remedy=REMOVED_LATER)
             more = False  # taken up again by the next deletion or start
         if not more:
             with self._changed:
                 self._tidying = False
-
-    def _checkpoint(self) -> None:
-        """Move the WAL into the file and truncate it once it has grown large."""
-        wal = self._file.with_name(f"{self._file.name}-wal")
-        try:
-            if wal.stat().st_size < self._checkpoint_at_bytes:
-                return
-            connection = self._open()
-            connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
-            try:
-                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {schema.BUSY_TIMEOUT_MS}")
-            size_bytes = wal.stat().st_size
-        except (sqlite3.Error, OSError) as error:
-            _log.warning("store checkpoint failed", error=str(error))
-            busy, size_bytes = 1, self._checkpoint_at_bytes
-        self._checkpoint_at_bytes = size_bytes + CHECKPOINT_RETRY_BYTES if busy else MAX_WAL_BYTES
 
 
 def _refuse(tasks: Iterable[_Call | _Job], error: Callable[[], NearshoreError]) -> None:

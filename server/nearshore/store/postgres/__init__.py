@@ -1,0 +1,1 @@
+"""The store of a cluster: a PostgreSQL that many processes share."""

@@ -1,0 +1,64 @@
+"""Where the PostgreSQL is: its URL as connection parameters, and as text that may be shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from nearshore.store.errors import StoreUrlError
+
+SCHEMES = ("postgresql://", "postgres://")
+EXAMPLE = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+
+# What the URL does not say itself. A peer that is gone is noticed within some ten seconds; a standby, whose state may
+# be behind and which would take a new write token for one of another history, is not taken for the primary.
+_DEFAULTS: Mapping[str, str] = {
+    "application_name": "nearshore",
+    "client_encoding": "utf8",
+    "keepalives": "1",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "target_session_attrs": "read-write",
+}
+
+
+def parse(url: str, connect_timeout_s: float) -> dict[str, str]:
+    """The parameters of a connection to url. Raises StoreUrlError, which never repeats what it was given."""
+    if not url.startswith(SCHEMES):
+        raise _unusable("it does not begin with postgresql://")
+    given = _read(url)
+    if not given.get("dbname"):
+        raise _unusable("it names no database")
+    return {**_DEFAULTS, "connect_timeout": str(max(1, math.ceil(connect_timeout_s))), **given}
+
+
+def describe(url: str) -> str:
+    """Host, port, database and user of url: what logs and messages may show. Raises StoreUrlError."""
+    given = _read(url)
+    hosts = (given.get("host") or given.get("hostaddr") or "local socket").split(",")
+    ports = (given.get("port") or "5432").split(",")
+    ports += ports[-1:] * (len(hosts) - len(ports))
+    places = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+    user = f"{given['user']}@" if given.get("user") else ""
+    return f"postgresql://{user}{places}/{given.get('dbname', '')}"
+
+
+def _read(url: str) -> dict[str, str]:
+    try:
+        return {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
+    except (psycopg.Error, UnicodeError):
+        # libpq's message repeats a part of the URL, which may be the password.
+        detail = "it is not a URL (a password with @ : / ? # % or a space in it must be percent-encoded)"
+        raise _unusable(detail) from None
+
+
+def _unusable(detail: str) -> StoreUrlError:
+    return StoreUrlError(
+        f"store.url cannot be used: {detail}.",
+        f"Write it as {EXAMPLE}, or leave it empty for a store in data_dir.",
+    )

@@ -1,0 +1,112 @@
+"""Writes and the commit numbers they get: two round trips a transaction, the collection locked between them.
+
+The lock is a statement of its own and the first one: what is read after it is what the writer before has left,
+including the requests of a connection that was given up while its transaction was still at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+from nearshore.errors import NearshoreError, RequestIdReusedError
+from nearshore.records import Commit, new_tag
+from nearshore.store.base import WriteResult
+from nearshore.store.collections import unknown
+from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.judging import Judgement, judge
+from nearshore.store.postgres.transactions import Transaction
+from nearshore.store.rows import Write
+
+# A lock, not an update: each update would leave a dead version of the row, and where an orphan prepared transaction
+# or a dump keeps those, every commit gets slower than the one before.
+_LOCK = "SELECT 1 FROM collections WHERE id = %s FOR NO KEY UPDATE"
+_HEAD = """
+SELECT coalesce(max(pos), 0), greatest(max(at), clock_timestamp()) FROM
+    (SELECT pos, at FROM commits WHERE collection = %s ORDER BY pos DESC LIMIT 1) AS newest"""
+_REQUESTS = """
+SELECT r.id, r.digest, r.pos, c.tag, c.at, r.deleted
+FROM requests r JOIN commits c ON c.collection = r.collection AND c.pos = r.pos
+WHERE r.collection = %s AND r.id = ANY(%b::text[])
+    AND EXISTS (SELECT 1 FROM collections k WHERE k.id = r.collection)"""
+_LIVE = "SELECT key, pos FROM items WHERE collection = %s AND key = ANY(%b::text[]) AND NOT deleted"
+
+_COMMIT = "INSERT INTO commits(collection, pos, tag, at) VALUES(%s, %s, %s, %s)"
+_UPSERT = """
+INSERT INTO items(collection, pos, deleted, key, hash, parent_id, title, metadata, text, vector)
+SELECT %s, %s, false, rows.* FROM unnest(%b::text[], %b::bytea[], %b::text[], %b::text[], %b::text[], %b::text[],
+    %b::bytea[]) AS rows
+ON CONFLICT(collection, key) DO UPDATE SET
+    pos = excluded.pos, deleted = false, hash = excluded.hash, parent_id = excluded.parent_id, title = excluded.title,
+    metadata = excluded.metadata, text = excluded.text, vector = excluded.vector"""
+_DELETE = """
+UPDATE items SET pos = %s, deleted = true,
+    hash = NULL, parent_id = NULL, title = NULL, metadata = NULL, text = NULL, vector = NULL
+WHERE collection = %s AND key = ANY(%b::text[]) AND NOT deleted"""
+_REQUEST = """
+INSERT INTO requests(collection, pos, id, digest, deleted)
+SELECT %s, %s, rows.* FROM unnest(%b::text[], %b::bytea[], %b::bigint[]) AS rows"""
+
+
+def apply_writes(
+    transaction: Transaction, collection_id: int, writes: Sequence[Write], first: Sequence[str] = ()
+) -> list[WriteResult | NearshoreError]:
+    """Commit writes of one collection at one position, judged in their order; first: statements before the lock.
+
+    Raises psycopg.Error and CommitUnknownError.
+    """
+    connection = transaction.connection
+    ids = sorted({write.request_id for write in writes if write.request_id})
+    deletes = sorted({row[0] for write in writes for row in write.rows.deletes})
+    with connection.pipeline():
+        transaction.begin()
+        for statement in first:
+            connection.execute(statement)
+        locked = connection.execute(_LOCK, (collection_id,))
+        head = connection.execute(_HEAD, (collection_id,), binary=True)
+        requests = connection.execute(_REQUESTS, (collection_id, ids), binary=True) if ids else None
+        live = connection.execute(_LIVE, (collection_id, deletes), binary=True) if deletes else None
+    if not locked.fetchall():
+        return [unknown(collection_id) for _ in writes]
+    position, at = head.fetchall()[0]
+    commit = Commit(collection_id, position + 1, new_tag(), at.astimezone(UTC))
+    known = {row[0]: _decode(collection_id, row) for row in requests.fetchall()} if requests else {}
+    judgement = judge(writes, commit, known, dict(live.fetchall()) if live else {})
+    if judgement.writes:
+        with transaction.commit():
+            _write(connection, commit, judgement)
+    return judgement.results
+
+
+def find_request(connection: Connection, collection_id: int, request_id: str, digest: bytes) -> WriteResult | None:
+    """What this request id did before, if it did. Raises RequestIdReusedError when its digest was another."""
+    if not request_id:
+        return None
+    found = connection.execute(_REQUESTS, (collection_id, [request_id]), binary=True).fetchall()
+    if not found:
+        return None
+    known_digest, result = _decode(collection_id, found[0])
+    if known_digest != digest:
+        raise RequestIdReusedError(request_id)
+    return result
+
+
+def _write(connection: Connection, commit: Commit, judgement: Judgement) -> None:
+    """Send what the judgement says; nothing is waited for."""
+    place = (commit.collection_id, commit.position)
+    connection.execute(_COMMIT, (*place, UUID(bytes=commit.tag), commit.at))
+    if judgement.upserts:
+        columns = [list(column) for column in zip(*judgement.upserts.values(), strict=True)]
+        connection.execute(_UPSERT, (*place, *columns))
+    if judgement.tombstones:
+        connection.execute(_DELETE, (commit.position, commit.collection_id, sorted(judgement.tombstones)))
+    if judgement.requests:
+        columns = [list(column) for column in zip(*judgement.requests, strict=True)]
+        connection.execute(_REQUEST, (*place, *columns))
+
+
+def _decode(collection_id: int, row: Sequence[Any]) -> tuple[bytes, WriteResult]:
+    _, digest, position, tag, at, deleted = row
+    return digest, WriteResult(Commit(collection_id, position, tag.bytes, at.astimezone(UTC)), deleted)

@@ -1,0 +1,191 @@
+"""Connections to one database: how they are opened, what their sessions are told, and a pool of them for readers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from nearshore.errors import NearshoreError
+from nearshore.store.errors import StoreUnavailableError, closed
+from nearshore.store.postgres.address import describe, parse
+from nearshore.store.postgres.failures import code_of, translate
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# Nothing is inherited from the role, the database or the server that could change what a statement means. Plans are
+# pinned to the indexes: the statistics of a table that was filled a second ago would have them sort it instead.
+_EVERY_SESSION = """
+SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
+SET default_transaction_deferrable = off; SET TimeZone = 'UTC'; SET jit = off; SET plan_cache_mode = auto;
+SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; SET enable_hashjoin = off;
+SET enable_mergejoin = off"""
+# A writer that hangs in a transaction is ended before those that wait for its lock give up; the server looks itself
+# whether a silent writer is still there. A statement_timeout would also end the wait for a synchronous standby, after
+# which COMMIT succeeds all the same: so there is none.
+WRITER = """
+SET lock_timeout = '4s'; SET idle_in_transaction_session_timeout = '3s'; SET statement_timeout = 0;
+SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = '15s';
+SELECT set_config('synchronous_commit', 'on', false)
+WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"""
+READER = """
+SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '30s'; SET statement_timeout = '60s'"""
+LISTENER = "SET statement_timeout = 0"
+
+_MAX_LIFETIME_S = 1_800.0
+_PATIENCE_S = 0.2  # how long a caller waits for a connection while the last attempt to make one failed
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One database, as store.url names it."""
+
+    place: str  # may be shown
+    parameters: Mapping[str, str]  # may not
+
+    @classmethod
+    def of(cls, url: str, connect_timeout_s: float) -> Address:
+        """Raises StoreUrlError."""
+        return cls(describe(url), parse(url, connect_timeout_s))
+
+    def connect(self, settings: str) -> Connection:
+        """A new connection whose session has these settings besides those of every one. Raises psycopg.Error."""
+        connection = psycopg.connect(**self._arguments())
+        try:
+            configure(connection, settings)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**self.parameters, "autocommit": True}
+
+
+def configure(connection: Connection, settings: str) -> None:
+    """Tell a new session how to behave, in one round trip."""
+    connection.execute(f"{_EVERY_SESSION.strip()};{settings}")
+
+
+class _Reading(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose failure to come about is told: the pool would only log it."""
+
+    @classmethod
+    def connect(cls, *arguments: Any, **keywords: Any) -> Self:
+        failed: Callable[[psycopg.Error], None] = keywords.pop("failed")
+        try:
+            return super().connect(*arguments, **keywords)
+        except psycopg.Error as error:
+            failed(error)
+            raise
+
+
+class Readers:
+    """Connections that any thread may borrow. While PostgreSQL is away calls fail soon, and with the cause."""
+
+    def __init__(self, address: Address, max_connections: int, timeout_s: float) -> None:
+        """Opens connections in the background, as they are needed; beyond max_connections readers wait timeout_s."""
+        # Each failure is told to the caller; the pool's own lines would come for every attempt.
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+        self._place = address.place
+        self._timeout_s = timeout_s
+        self._max_connections = max_connections
+        self._failure: psycopg.Error | None = None  # of the last attempt to connect, none succeeding since
+        self._pool: ConnectionPool[_Reading] = ConnectionPool(
+            connection_class=_Reading,
+            kwargs={**address.parameters, "autocommit": True, "failed": self._failed},
+            min_size=1,
+            max_size=max_connections,
+            open=True,
+            configure=self._connected,
+            name="nearshore",
+            timeout=timeout_s,
+            max_lifetime=_MAX_LIFETIME_S,
+            reconnect_timeout=0.0,  # no back-off here: whoever asks next tries again
+        )
+
+    def run(
+        self, doing: str, job: Callable[Concatenate[Connection, _P], _T], *arguments: _P.args, **keywords: _P.kwargs
+    ) -> _T:
+        """Run job, which must only read, with a connection; once more where the connection turns out to be dead.
+
+        Raises what failures.translate makes of PostgreSQL's errors, and StoreUnavailableError once closed.
+        """
+        try:
+            return self._run(job, *arguments, **keywords)
+        except psycopg.OperationalError as error:
+            if not _is_lost(error):
+                raise translate(error, self._place, doing) from error
+        except psycopg.Error as error:
+            raise translate(error, self._place, doing) from error
+        self._pool.drain()  # the others are most likely dead as well
+        try:
+            return self._run(job, *arguments, **keywords)
+        except psycopg.Error as error:
+            raise translate(error, self._place, doing) from error
+
+    def close(self) -> None:
+        """Close the connections; those in use are closed when they come back."""
+        self._pool.close(self._timeout_s)
+
+    def _run(self, job: Callable[Concatenate[Connection, _P], _T], *arguments: _P.args, **keywords: _P.kwargs) -> _T:
+        connection = self._take()
+        try:
+            return job(connection, *arguments, **keywords)
+        except BaseException:
+            if not connection.closed:
+                connection.rollback()
+            raise
+        finally:
+            self._pool.putconn(connection)
+
+    def _take(self) -> _Reading:
+        give_up_at = time.monotonic() + self._timeout_s
+        while True:
+            left_s = give_up_at - time.monotonic()
+            try:
+                return self._pool.getconn(max(0.001, min(_PATIENCE_S, left_s)))
+            except PoolTimeout:
+                failure = self._failure
+                if failure is not None and code_of(failure) != "53300":  # which a busy pool can live with
+                    raise _again(failure) from None
+                if left_s <= 0:
+                    raise self._busy() from None
+            except PoolClosed:
+                raise closed() from None
+
+    def _busy(self) -> NearshoreError:
+        return StoreUnavailableError(
+            f"No connection to PostgreSQL at {self._place} came free within {self._timeout_s:g} s "
+            f"(store.max_connections = {self._max_connections}).",
+            "Retry; if it lasts, look at the load of the PostgreSQL server, or raise store.max_connections.",
+        )
+
+    def _failed(self, error: psycopg.Error) -> None:
+        self._failure = error
+
+    def _connected(self, connection: _Reading) -> None:
+        try:
+            configure(connection, READER)
+        except psycopg.Error as error:
+            self._failure = error
+            raise
+        self._failure = None
+
+
+def _is_lost(error: psycopg.OperationalError) -> bool:
+    """Whether the connection broke while it was used, so that a new one may do better."""
+    return error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
+
+
+def _again(error: psycopg.Error) -> psycopg.Error:
+    """The same failure for another caller: one exception must not gather the tracebacks of all."""
+    return type(error)(str(error))

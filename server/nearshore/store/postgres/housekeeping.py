@@ -1,0 +1,75 @@
+"""Forgetting: old commits and tombstones, and rows of deleted collections.
+
+Every function does a bounded piece of work within an open transaction, so that writes get their turn in between.
+"""
+
+from __future__ import annotations
+
+from nearshore.store.collections import unknown
+from nearshore.store.postgres.connections import Connection
+
+_PURGE = (
+    """DELETE FROM items WHERE collection = %(id)s
+        AND key IN (SELECT key FROM items WHERE collection = %(id)s LIMIT %(rows)s)""",
+    """DELETE FROM commits WHERE collection = %(id)s
+        AND pos IN (SELECT pos FROM commits WHERE collection = %(id)s LIMIT %(rows)s)""",
+    """DELETE FROM requests WHERE collection = %(id)s
+        AND id IN (SELECT id FROM requests WHERE collection = %(id)s LIMIT %(rows)s)""",
+)
+
+
+def purge(connection: Connection, max_rows: int) -> bool:
+    """Remove at most max_rows rows of a deleted collection. Returns False when nothing was left to remove.
+
+    A collection that another process is removing is left to it.
+    """
+    found = connection.execute("SELECT collection FROM purges LIMIT 1 FOR UPDATE SKIP LOCKED").fetchall()
+    if not found:
+        return False
+    place = {"id": found[0][0], "rows": max_rows}
+    for statement in _PURGE:
+        if connection.execute(statement, place).rowcount:
+            return True
+    connection.execute("DELETE FROM purges WHERE collection = %(id)s", place)
+    return True
+
+
+def raise_floor(connection: Connection, collection_id: int, target: int, max_rows: int) -> int:
+    """Raise the floor towards target, forgetting some max_rows tombstones and commits. Returns the new floor."""
+    found = connection.execute(
+        "SELECT floor FROM collections WHERE id = %s FOR NO KEY UPDATE", (collection_id,)
+    ).fetchall()
+    if not found:
+        raise unknown(collection_id)
+    floor = int(found[0][0])
+    if floor >= target:
+        return floor
+    crowded = connection.execute(
+        "SELECT pos FROM items WHERE collection = %s AND deleted ORDER BY pos LIMIT 1 OFFSET %s",
+        (collection_id, max_rows),
+    ).fetchall()
+    raised = min(target, floor + max_rows, max(floor + 1, crowded[0][0]) if crowded else target)
+    place = {"id": collection_id, "floor": raised}
+    connection.execute("UPDATE collections SET floor = %(floor)s WHERE id = %(id)s", place)
+    connection.execute("DELETE FROM items WHERE collection = %(id)s AND deleted AND pos <= %(floor)s", place)
+    # The commit at the floor stays: a follower that stands exactly there must be able to prove it.
+    connection.execute("DELETE FROM commits WHERE collection = %(id)s AND pos < %(floor)s", place)
+    connection.execute("DELETE FROM requests WHERE collection = %(id)s AND pos < %(floor)s", place)
+    return raised
+
+
+def last_position_before(connection: Connection, collection_id: int, keep_s: float) -> int:
+    """The last position whose commit, and every one before it, is older than keep_s by PostgreSQL's clock."""
+    found = connection.execute(
+        """
+        SELECT k.floor,
+            (SELECT pos FROM commits WHERE collection = k.id AND at >= clock_timestamp() - make_interval(secs => %s)
+             ORDER BY pos LIMIT 1),
+            (SELECT pos FROM commits WHERE collection = k.id ORDER BY pos DESC LIMIT 1)
+        FROM collections k WHERE k.id = %s""",
+        (keep_s, collection_id),
+    ).fetchall()
+    if not found:
+        raise unknown(collection_id)
+    floor, younger, head = found[0]
+    return max(floor, younger - 1) if younger is not None else head or 0

@@ -1,0 +1,134 @@
+"""The writing connection, opened when it is needed, and transactions whose outcome is known, or said not to be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from nearshore.errors import CommitUnknownError
+from nearshore.store.postgres.connections import WRITER, Address, Connection
+from nearshore.store.postgres.failures import commit_failed, translate
+
+_T = TypeVar("_T")
+
+RETRY_AFTER_S = 0.5  # after a failed attempt to connect, writes fail at once for so long
+
+
+class Transaction:
+    """One transaction on the writing connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        """connection: idle."""
+        self.connection = connection
+        self.committing = False
+        self._warnings: list[str] = []
+
+    def begin(self) -> None:
+        """Begin; may stand in a pipeline."""
+        self.connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+
+    @contextmanager
+    def commit(self) -> Iterator[None]:
+        """Send the block's statements and COMMIT in one go. Raises psycopg.Error and CommitUnknownError."""
+        self.connection.add_notice_handler(self._heed)
+        try:
+            with self.connection.pipeline():
+                yield
+                self.committing = True
+                done = self.connection.execute("COMMIT")
+        finally:
+            self.connection.remove_notice_handler(self._heed)
+        if done.statusmessage != "COMMIT":  # a failed transaction answers ROLLBACK, and calls that success
+            raise errors.InFailedSqlTransaction(f"COMMIT was answered by {done.statusmessage}")
+        if self._warnings:  # the wait for a synchronous standby was cancelled: the commit may be on one machine only
+            raise CommitUnknownError(f"PostgreSQL warned at its commit: {self._warnings[0]}")
+
+    def _heed(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            self._warnings.append(notice.message_primary or "")
+
+
+class Transactions:
+    """Owns the writing connection. Used by the writing thread alone."""
+
+    def __init__(self, address: Address, connection: Connection) -> None:
+        """Takes over connection, opened with connections.WRITER."""
+        self._address = address
+        self._connection: Connection | None = connection
+        self.process_id = connection.info.backend_pid  # of the server, behind the connection
+        self._failure: psycopg.Error | None = None  # of the last attempt to connect
+        self._retry_at = 0.0
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, where there is one."""
+        return self._connection
+
+    def run(self, job: Callable[[Transaction], _T], doing: str) -> _T:
+        """Run job, which begins and commits, or leaves what is to be rolled back.
+
+        A connection that turns out to be dead before the commit is replaced, once. Raises what failures.translate
+        makes of PostgreSQL's errors, and CommitUnknownError.
+        """
+        reused = self._connection is not None
+        try:
+            return self._attempt(job, doing, may_be_stale=reused)
+        except _StaleError:
+            return self._attempt(job, doing, may_be_stale=False)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def give_up(self) -> None:
+        """Leave no transaction open; a connection that cannot do that is replaced at the next use."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            if connection.info.transaction_status != TransactionStatus.IDLE:
+                connection.rollback()
+        except psycopg.Error:
+            self.close()
+        if connection.closed:
+            self.close()
+
+    def _attempt(self, job: Callable[[Transaction], _T], doing: str, *, may_be_stale: bool) -> _T:
+        transaction = Transaction(self._open(doing))
+        try:
+            return job(transaction)
+        except psycopg.Error as error:
+            lost = transaction.connection.closed
+            if transaction.committing:
+                raise commit_failed(error, self._address.place, doing, lost=lost) from error
+            if lost and may_be_stale:
+                raise _StaleError from error
+            raise translate(error, self._address.place, doing) from error
+        finally:
+            self.give_up()
+
+    def _open(self, doing: str) -> Connection:
+        if self._connection is not None:
+            return self._connection
+        if self._failure is not None and time.monotonic() < self._retry_at:
+            raise translate(self._failure, self._address.place, doing)
+        try:
+            self._connection = self._address.connect(WRITER)
+        except psycopg.Error as error:
+            self._failure, self._retry_at = error, time.monotonic() + RETRY_AFTER_S
+            raise translate(error, self._address.place, doing) from error
+        self._failure = None
+        self.process_id = self._connection.info.backend_pid
+        return self._connection
+
+
+class _StaleError(Exception):
+    """The connection had died while nobody used it; nothing was committed."""
