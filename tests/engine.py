@@ -16,6 +16,7 @@ from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.requests import CollectionInput, DocumentInput, RawValue, UpsertRequest, Vectors
+from nearshore.documents.threads import Threads
 from nearshore.embedding import Embedder
 from nearshore.records import F32, Metric
 from nearshore.replica import ReplicaOptions, Replicas
@@ -49,9 +50,10 @@ class Engine:
         self._executor = ThreadPoolExecutor(4)
         self._runner = asyncio.Runner()
         self.models = Models(embedders or {}, next(iter(embedders)) if embedders else "none")
-        self.documents = Documents(self.store, self.replicas, self.models, limits, self._executor)
-        self.collections = Collections(self.replicas, self.models, limits, self._executor)
-        self.searcher = Searcher(self.replicas, self.models, limits, self._executor, ef_search=128)
+        threads = Threads(self._executor, self._executor, self._executor)
+        self.documents = Documents(self.store, self.replicas, self.models, limits, threads)
+        self.collections = Collections(self.replicas, self.models, limits, threads)
+        self.searcher = Searcher(self.replicas, self.models, limits, threads, ef_search=128)
 
     def run(self, awaited: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine."""

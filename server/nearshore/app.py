@@ -17,7 +17,15 @@ import structlog
 from grpc import aio
 
 from nearshore import __version__, logs, threads
-from nearshore.assembly import Threads, allow_open_files, make_parts, open_embedder, open_store, replica_options
+from nearshore.assembly import (
+    allow_open_files,
+    make_parts,
+    open_embedder,
+    open_store,
+    replica_options,
+    tell_of_unused_store,
+)
+from nearshore.documents.threads import Threads
 from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
@@ -28,11 +36,13 @@ from nearshore.service.admission import Admission
 from nearshore.service.health import Health
 from nearshore.service.server import SERVICE_NAMES, add_services, bind, is_loopback, local_address
 from nearshore.settings import Settings
-from nearshore.store.errors import DataFolderReadOnlyError
+from nearshore.store.base import Store
+from nearshore.store.errors import DataFolderReadOnlyError, StoreUnavailableError
 from nearshore.store.lock import FolderLock
 
 Opened = TypeVar("Opened")
 
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 5.0  # to reach PostgreSQL at the start
 PRUNE_INTERVAL_S = 3_600.0
 PROGRESS_INTERVAL_S = 5.0
 READY_WAIT_S = 0.25  # also how long a stop during loading waits for the thread that waits
@@ -76,13 +86,14 @@ class Process:
         self._opened = contextlib.AsyncExitStack()  # closes what was opened, last first
         self._health = Health()
         self._ended = asyncio.Event()
+        self._died = asyncio.Event()
         self._death: BaseException | None = None
 
     async def serve(self) -> ExitCode:
         """Live. Raises NearshoreError when the server cannot start."""
         async with self._opened:
-            await self._start()
-            await self._loop()
+            if await self._start():
+                await self._loop()
         if self._death is not None:
             log.error("A part of the server died and took it along", error=repr(self._death), remedy=RESTART)
             return ExitCode.CRASHED
@@ -97,27 +108,32 @@ class Process:
         log.info("Asked to stop", cause=cause)
         self._ended.set()
 
-    async def _start(self) -> None:
-        """Open everything. What another process may hold comes first: the data folder, then the port."""
+    async def _start(self) -> bool:
+        """Open everything, first what another process may hold: the data folder, the port. False: asked to stop."""
         settings = self._settings
         lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
         self._opened.callback(lock.release)
         limits = settings.server
-        server, port = bind(limits.host, limits.port, max_message_bytes=limits.max_message_bytes)
+        server, port = bind(
+            limits.host,
+            limits.port,
+            max_message_bytes=limits.max_message_bytes,
+            max_connection_age_s=limits.max_connection_age_s,
+            max_connection_age_grace_s=limits.max_connection_age_grace_s,
+        )
         metrics = Metrics()
         await self._serve_metrics(metrics)
         on_death = self._teller_of_death()
-        store = await self._open(lambda: open_store(settings, on_death))
-        self._opened.push_async_callback(asyncio.to_thread, store.close)
+        store = await self._reach_store(on_death)
+        if store is None:
+            return False
         embedder = await self._open(lambda: open_embedder(settings, metrics))
         self._opened.push_async_callback(asyncio.to_thread, embedder.close)
         options = replica_options(settings)
         replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
         self._opened.push_async_callback(asyncio.to_thread, replicas.close)
-        work = self._opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "service"))
-        searches = self._opened.enter_context(ThreadPoolExecutor(usable_cores(), "search"))
         replicas.start()
-        parts = make_parts(settings, store, replicas, embedder, Threads(work, searches))
+        parts = make_parts(settings, store, replicas, embedder, self._open_threads())
         admission = Admission(max_calls=limits.max_concurrent_calls, max_bytes=limits.max_concurrent_bytes)
         metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
         metrics.read_at_scrape(reader_of(replicas, embedder, admission, self._health))
@@ -131,6 +147,36 @@ class Process:
         lock.publish(address)
         if self._on_serving is not None:
             self._on_serving(address)
+        return True
+
+    async def _reach_store(self, on_death: Callable[[BaseException], None]) -> Store | None:
+        """Open the store; while PostgreSQL is away, try again until it is there. None: asked to stop meanwhile."""
+        tell_of_unused_store(self._settings)
+        pause_s = FIRST_RETRY_S
+        while not self._ended.is_set():
+            try:
+                store = await self._open(lambda: open_store(self._settings, on_death))
+            except StoreUnavailableError as error:
+                if not self._settings.store.url:
+                    raise
+                log.warning(
+                    "PostgreSQL cannot be reached yet", detail=error.message, remedy=error.remedy, next_try_s=pause_s
+                )
+                await _happens(self._ended, pause_s)
+                pause_s = min(2 * pause_s, LAST_RETRY_S)
+            else:
+                self._opened.push_async_callback(asyncio.to_thread, store.close)
+                return store
+        return None
+
+    def _open_threads(self) -> Threads:
+        cores = usable_cores()
+        askers = max(cores, self._settings.store.max_connections) + SPARE_THREADS
+        work, searches, store = (
+            self._opened.enter_context(ThreadPoolExecutor(count, name))
+            for name, count in (("service", cores + SPARE_THREADS), ("search", cores), ("store", askers))
+        )
+        return Threads(work, searches, store)
 
     async def _serve_metrics(self, metrics: Metrics) -> None:
         """Before anything is loaded and until all is closed, so that no scrape fails meanwhile."""
@@ -150,6 +196,11 @@ class Process:
 
     async def _stop(self, server: aio.Server) -> None:
         """Take no more calls and let those in flight finish; what they use is closed after this returns."""
+        drain_s = self._settings.server.drain_s
+        if drain_s and self._death is None:
+            log.info("Draining: not ready any more, answering still", drain_s=drain_s)
+            await self._health.drain()
+            await _happens(self._died, drain_s)
         grace_s = self._settings.server.grace_s if self._death is None else 0.0
         log.info("Stopping", grace_s=grace_s)
         await self._health.close()
@@ -209,6 +260,7 @@ class Process:
         def die(error: BaseException) -> None:
             self._death = self._death or error
             self._ended.set()
+            self._died.set()
 
         def tell(error: BaseException) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending anyway
@@ -228,7 +280,7 @@ class Process:
             fingerprint=embedder.fingerprint(),
             workers=settings.embedding.workers or usable_cores(),
             native_threads=threads.THREADS_PER_LIBRARY,
-            durability="a write is acknowledged after fsync (SQLite WAL, synchronous=FULL)",
+            durability=self._store.durability,
         )
         if not is_loopback(settings.server.host):
             log.warning(
@@ -236,3 +288,10 @@ class Process:
                 host=settings.server.host,
                 remedy="Keep it behind a network policy, or listen on 127.0.0.1.",
             )
+
+
+async def _happens(event: asyncio.Event, timeout_s: float) -> None:
+    """Wait for it, at most so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -16,12 +15,15 @@ from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.texts import Texts
+from nearshore.documents.threads import Threads
 from nearshore.embedding import Embedder, Observer
 from nearshore.index import IndexOptions
 from nearshore.replica import ReplicaOptions, Replicas
 from nearshore.search.searcher import Searcher
 from nearshore.service.server import Parts
 from nearshore.settings import Settings
+from nearshore.store.base import Store
+from nearshore.store.schema import FILE_NAME
 from nearshore.store.sqlite import SqliteStore
 
 FILES_PER_COLLECTION = 4  # rows and payload, twice while the index is rebuilt
@@ -46,19 +48,31 @@ def allow_open_files(settings: Settings) -> None:
         )
 
 
-def open_store(settings: Settings, on_death: Callable[[BaseException], None]) -> SqliteStore:
-    """Open the store in the data folder, which the caller has locked.
+def open_store(settings: Settings, on_death: Callable[[BaseException], None]) -> Store:
+    """Open PostgreSQL if store.url names it, else SQLite in the data folder, which the caller has locked then.
 
-    on_death is told when its writing thread dies; the process has to end then. Raises what SqliteStore.open does.
+    on_death is told when its writing thread dies; the process has to end then. Raises what PostgresStore.open or
+    SqliteStore.open does, StoreUnavailableError above all when PostgreSQL cannot be reached right now.
     """
-    limits = settings.store
+    chosen = settings.store
     return SqliteStore.open(
         settings.data_dir,
-        max_transaction_rows=limits.max_transaction_rows,
-        max_transaction_bytes=limits.max_transaction_bytes,
-        max_queued_bytes=limits.max_queued_bytes,
+        max_transaction_rows=chosen.max_transaction_rows,
+        max_transaction_bytes=chosen.max_transaction_bytes,
+        max_queued_bytes=chosen.max_queued_bytes,
         on_death=on_death,
     )
+
+
+def tell_of_unused_store(settings: Settings) -> None:
+    """Log when the data folder holds a store that PostgreSQL takes the place of: its documents would be missed."""
+    file = settings.data_dir / FILE_NAME
+    if settings.store.url and file.exists():
+        log.warning(
+            "The SQLite store in the data folder is not used: store.url names PostgreSQL",
+            file=str(file),
+            remedy="Leave store.url (NEARSHORE_STORE__URL) out to serve it, or delete the file if it is not needed.",
+        )
 
 
 def open_embedder(settings: Settings, observer: Observer | None = None) -> Embedder:
@@ -92,17 +106,7 @@ def replica_options(settings: Settings, *, close_snapshot_bytes: int | None = No
     return options if close_snapshot_bytes is None else replace(options, close_snapshot_bytes=close_snapshot_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class Threads:
-    """Where blocking work runs: searches have threads of their own, so that a stalled write never holds them up."""
-
-    work: Executor
-    searches: Executor
-
-
-def make_parts(
-    settings: Settings, store: SqliteStore, replicas: Replicas, embedder: Embedder, threads: Threads
-) -> Parts:
+def make_parts(settings: Settings, store: Store, replicas: Replicas, embedder: Embedder, threads: Threads) -> Parts:
     """What answers calls, made of what was opened; owns none of it."""
     name = embedder.bundle.manifest.name
     models = Models({name: embedder}, name)
@@ -113,9 +117,9 @@ def make_parts(
     )
     return Parts(
         texts=texts,
-        collections=Collections(replicas, models, limits, threads.work),
-        documents=Documents(store, replicas, models, limits, threads.work),
-        searcher=Searcher(replicas, models, limits, threads.searches, ef_search=settings.index.ef_search),
+        collections=Collections(replicas, models, limits, threads),
+        documents=Documents(store, replicas, models, limits, threads),
+        searcher=Searcher(replicas, models, limits, threads, ef_search=settings.index.ef_search),
         work=threads.work,
         searches=threads.searches,
     )

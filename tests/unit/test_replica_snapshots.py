@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nearshore.errors import HistoryChangedError, UnavailableError
 from nearshore.replica.snapshots import MANIFEST, candidates
 from tests.replica_world import SwitchableStore, World, delete, open_store, scratch_folder, spec, upsert
 
@@ -313,3 +314,23 @@ def test_a_restored_database_is_followed(world: World, tmp_path: Path, *, restar
     assert not world.replica.state().history_changed
     world.check()
     assert restarted_rows(world) <= 2
+
+
+def test_a_token_lost_in_a_fail_over_is_refused(world: World, tmp_path: Path) -> None:
+    """Its position comes to mean another write while it waits: it fails, and is never taken for that one."""
+    world.settle()
+    back_up(world, tmp_path / "backup")
+    lost = [world.write([upsert(key, 7)]) for key in (1, 2)]
+    waiters = [world.replica.applied(commit.token) for commit in lost]
+    world.store.away = True
+    with pytest.raises(UnavailableError):
+        world.follower.step()
+    restore(world, tmp_path / "backup")
+    world.store.away = False
+    for commit in lost:
+        del world.expected[commit.position]
+    for key in (3, 4, 5):
+        world.write([upsert(key, 7)])
+    world.settle()
+    world.check()
+    assert [type(waiter.exception(0)) for waiter in waiters] == [HistoryChangedError] * 2

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from nearshore.assembly import Threads, allow_open_files, make_parts, open_embedder, open_store, replica_options
+from nearshore.assembly import allow_open_files, make_parts, open_embedder, open_store, replica_options
+from nearshore.documents.models import Models
+from nearshore.documents.threads import Threads
 from nearshore.embedding import usable_cores
 from nearshore.errors import ServiceError
 from nearshore.replica import Replicas
@@ -42,17 +44,20 @@ class Engine:
         allow_open_files(settings)
         with contextlib.ExitStack() as opened:
             opened.callback(FolderLock.acquire(settings.data_dir).release)
-            store = open_store(settings, self._die)
+            self.store = store = open_store(settings, self._die)
             opened.callback(store.close)
             self.embedder = open_embedder(settings)
             opened.callback(self.embedder.close)
+            name = self.embedder.bundle.manifest.name
+            self.models = Models({name: self.embedder}, name)
             # A bulk job leaves a snapshot whatever its size: the server that starts next must not read it all again.
             options = replica_options(settings, close_snapshot_bytes=UNBOUNDED_BYTES)
             self.replicas = Replicas.open(store, settings.data_dir, options, self._die)
             opened.callback(self.replicas.close)
             executor = opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "engine"))
             self.replicas.start()
-            self.parts = make_parts(settings, store, self.replicas, self.embedder, Threads(executor, executor))
+            threads = Threads(executor, executor, executor)
+            self.parts = make_parts(settings, store, self.replicas, self.embedder, threads)
             self._opened = opened.pop_all()
 
     def check(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Executor
 
 from nearshore.documents.errors import (
     DimensionsError,
@@ -22,6 +21,7 @@ from nearshore.documents.requests import (
     ListCollectionsAnswer,
     ListCollectionsRequest,
 )
+from nearshore.documents.threads import Threads
 from nearshore.documents.waiting import in_thread
 from nearshore.records import CollectionSpec, ReadState
 from nearshore.replica import IndexLoadingError, Replica, Replicas
@@ -30,14 +30,14 @@ _SCOPE = "collections"
 
 
 class Collections:
-    """The collections of the store. Its methods are awaited on one event loop; blocking work runs in `executor`."""
+    """The collections of the store. Its methods are awaited on one event loop; blocking work runs in `threads`."""
 
-    def __init__(self, replicas: Replicas, models: Models, limits: Limits, executor: Executor) -> None:
+    def __init__(self, replicas: Replicas, models: Models, limits: Limits, threads: Threads) -> None:
         """Decide with these; owns none of them."""
         self._replicas = replicas
         self._models = models
         self._limits = limits
-        self._executor = executor
+        self._store_threads = threads.store
         self._creating = threading.Lock()  # so that two creations at once cannot pass max_collections
 
     async def create(self, request: CollectionInput) -> CollectionDescription:
@@ -47,12 +47,12 @@ class Collections:
         TooManyCollectionsError, CollectionExistsError and the store's errors.
         """
         spec = self._spec(request)
-        return await in_thread(self._executor, lambda: _described(self._create(spec)))
+        return await in_thread(self._store_threads, lambda: _described(self._create(spec)))
 
     async def get(self, name: str) -> CollectionDescription:
         """Describe "collections/{collection}". Raises InvalidNameError, CollectionNotFoundError."""
         bare = collection_id(name, "name")
-        return await in_thread(self._executor, lambda: _described(self._replicas.get(bare)))
+        return await in_thread(self._store_threads, lambda: _described(self._replicas.current(bare)))
 
     async def list(self, request: ListCollectionsRequest) -> ListCollectionsAnswer:
         """One page of collections by name. Raises PageSizeError, InvalidPageTokenError and the store's errors."""
@@ -65,12 +65,12 @@ class Collections:
             last = following[size - 1].collection.spec.name if len(following) > size else ""
             return ListCollectionsAnswer(shown, page_token(_SCOPE, last) if last else "")
 
-        return await in_thread(self._executor, page)
+        return await in_thread(self._store_threads, page)
 
     async def delete(self, name: str) -> None:
         """Delete "collections/{collection}" and its documents. Raises InvalidNameError, CollectionNotFoundError."""
         bare = collection_id(name, "name")
-        await in_thread(self._executor, lambda: self._replicas.delete(bare))
+        await in_thread(self._store_threads, lambda: self._replicas.delete(bare))
 
     def _create(self, spec: CollectionSpec) -> Replica:
         with self._creating:

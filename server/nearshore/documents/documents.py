@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from nearshore.documents.reading import (
     answer_bytes,
     check_answer_bytes,
     find_replica,
-    naming,
     reach,
     read_state,
+    successor,
     with_parts,
 )
 from nearshore.documents.requests import (
@@ -35,6 +35,7 @@ from nearshore.documents.requests import (
     UpsertRequest,
     Vectors,
 )
+from nearshore.documents.threads import Threads
 from nearshore.documents.upserts import UpsertPlan, plan_upsert
 from nearshore.documents.validate import check_ids, check_request_id, parsed_filter
 from nearshore.documents.waiting import begun_in_thread, check_deadline, in_thread, outcome_of, result_of, turn_of
@@ -44,22 +45,24 @@ from nearshore.records import Change, Delete, Document, WriteToken
 from nearshore.replica import Replica, Replicas, ReplicaView
 from nearshore.store.base import Store, WriteResult
 
+Answer = TypeVar("Answer")
+
 _READ_ROWS = 64  # documents of a list taken from the local copy at once
 
 
 class Documents:
-    """The documents of all collections. Its methods are awaited on one event loop; blocking work runs in `executor`.
+    """The documents of all collections. Its methods are awaited on one event loop; blocking work runs in `threads`.
 
     deadline: time.monotonic() seconds, None for none.
     """
 
-    def __init__(self, store: Store, replicas: Replicas, models: Models, limits: Limits, executor: Executor) -> None:
+    def __init__(self, store: Store, replicas: Replicas, models: Models, limits: Limits, threads: Threads) -> None:
         """Decide with these; owns none of them."""
         self._store = store
         self._replicas = replicas
         self._models = models
         self._limits = limits
-        self._executor = executor
+        self._threads = threads
 
     async def upsert(self, request: UpsertRequest, *, deadline: float | None = None) -> UpsertAnswer:
         """Write whole documents in one commit.
@@ -68,13 +71,14 @@ class Documents:
         DeadlineError, RequestIdReusedError and the store's; after all but CommitUnknownError and
         WriteOutcomePendingError nothing was written.
         """
-        replica = await self._replica(request.collection)
-        with naming(replica):
-            plan = await begun_in_thread(
-                self._executor,
-                partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
-                UpsertPlan.give_up,
-            )
+        return await self._written(request.collection, lambda replica: self._upsert(request, replica, deadline))
+
+    async def _upsert(self, request: UpsertRequest, replica: Replica, deadline: float | None) -> UpsertAnswer:
+        plan = await begun_in_thread(
+            self._threads.store,
+            partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
+            UpsertPlan.give_up,
+        )
         if plan.repeated is not None:
             return UpsertAnswer(plan.repeated.commit.token.encode(), (), 0)
         truncated: tuple[int, ...] = ()
@@ -90,7 +94,9 @@ class Documents:
 
         Raises IdsOrFilterError, the errors of validation, CollectionNotFoundError, DeadlineError and the store's.
         """
-        replica = await self._replica(request.collection)
+        return await self._written(request.collection, lambda replica: self._delete(request, replica, deadline))
+
+    async def _delete(self, request: DeleteRequest, replica: Replica, deadline: float | None) -> DeleteAnswer:
         by_filter = bool(request.filter.strip())
         if by_filter == bool(request.ids):
             raise IdsOrFilterError(
@@ -106,14 +112,14 @@ class Documents:
 
     async def get(self, request: GetRequest, *, deadline: float | None = None) -> GetAnswer:
         """Read documents by id. Raises the errors of validation, of read_after, and AnswerTooLargeError."""
-        replica = await self._replica(request.collection)
+        replica = await self._replica(request.collection, request.read_after)
         check_ids(request.ids, "ids", self._limits)
         await reach(replica, request.read_after, self._limits, deadline)
-        return await in_thread(self._executor, partial(self._read, replica, request))
+        return await in_thread(self._threads.work, partial(self._read, replica, request))
 
     async def list(self, request: ListRequest, *, deadline: float | None = None) -> ListAnswer:
         """Read one page of documents in the order of their ids. Raises the errors of validation and of read_after."""
-        replica = await self._replica(request.collection)
+        replica = await self._replica(request.collection, request.read_after)
         scope = f"{replica.collection.id}\0{request.filter}"
         after = page_start(scope, request.page_token)
         size = page_size(request.page_size)
@@ -131,21 +137,30 @@ class Documents:
                 read_state(replica, view),
             )
 
-        return await in_thread(self._executor, page)
+        return await in_thread(self._threads.work, page)
 
     async def count(self, request: CountRequest, *, deadline: float | None = None) -> CountAnswer:
         """Count documents, exactly. Raises the errors of validation and of read_after."""
-        replica = await self._replica(request.collection)
+        replica = await self._replica(request.collection, request.read_after)
         await reach(replica, request.read_after, self._limits, deadline)
 
         def count() -> CountAnswer:
             view, documents = replica.count(parsed_filter(request.filter, self._limits))
             return CountAnswer(documents, read_state(replica, view))
 
-        return await in_thread(self._executor, count)
+        return await in_thread(self._threads.work, count)
 
-    async def _replica(self, name: str) -> Replica:
-        return await find_replica(self._replicas, name, "collection", self._executor)
+    async def _replica(self, name: str, read_after: Sequence[str] = ()) -> Replica:
+        return await find_replica(self._replicas, name, self._threads, self._limits, read_after)
+
+    async def _written(self, name: str, write: Callable[[Replica], Awaitable[Answer]]) -> Answer:
+        """Do it to the collection of that name, which another replica may have replaced by a namesake."""
+        replica = await self._replica(name)
+        while True:
+            try:
+                return await write(replica)
+            except CollectionNotFoundError:  # then nothing was written
+                replica = await successor(self._replicas, replica, self._threads)
 
     def _read(self, replica: Replica, request: GetRequest) -> GetAnswer:
         view, found = replica.lookup(request.ids)
@@ -184,15 +199,15 @@ class Documents:
             raise FieldNotAllowedError(
                 "request_id cannot go with a filter.", "Leave it out: a repeat deletes what matches by then."
             )
-        wanted = await in_thread(self._executor, partial(parsed_filter, request.filter, self._limits))
-        head = (await in_thread(self._executor, self._store.heads)).get(replica.collection.id)
+        wanted = await in_thread(self._threads.work, partial(parsed_filter, request.filter, self._limits))
+        head = (await in_thread(self._threads.store, self._store.heads)).get(replica.collection.id)
         if head is None:
             raise CollectionNotFoundError(replica.collection.spec.name)
         if wanted is None or head.position == 0:
             return DeleteAnswer("", 0)
         token = WriteToken(replica.collection.id, head.position, head.tag)
         await reach(replica, [token.encode()], self._limits, deadline)
-        deletes = await in_thread(self._executor, partial(_matching_deletes, replica, wanted))
+        deletes = await in_thread(self._threads.work, partial(_matching_deletes, replica, wanted))
         if not deletes:
             return DeleteAnswer("", 0)
         return _deleted(await self._write_deletes(replica, deletes, "", deadline))
@@ -216,9 +231,8 @@ class Documents:
         await turn_of(replica.pace.turn(), deadline)
         check_deadline(deadline, "the write began")
         store, collection = self._store, replica.collection
-        with naming(replica):
-            write = await in_thread(self._executor, lambda: store.write(collection.id, changes(), request_id, digest))
-            return await outcome_of(write, deadline)
+        write = await in_thread(self._threads.store, lambda: store.write(collection.id, changes(), request_id, digest))
+        return await outcome_of(write, deadline)
 
 
 def _matching_deletes(replica: Replica, wanted: Filter) -> list[Delete]:

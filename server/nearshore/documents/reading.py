@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -14,41 +13,58 @@ from nearshore.documents.limits import Limits
 from nearshore.documents.names import collection_id
 from nearshore.documents.requests import Parts
 from nearshore.documents.sizes import size_bytes
+from nearshore.documents.threads import Threads
 from nearshore.documents.waiting import in_thread, result_of
 from nearshore.errors import CollectionNotFoundError, DeadlineError
 from nearshore.records import Document, ReadState, WriteToken, metadata_size_bytes
 from nearshore.replica import Replica, Replicas, ReplicaView
 
+_FIRST_VIEW_WAIT_S = 2.0  # a collection that another replica created just now has its view much sooner
 _ANSWER_MARGIN_S = 0.05  # before the caller's deadline, so that the answer says why and still arrives
 _FRAME_BYTES = 64  # of one document in a message, about
 
 
-async def find_replica(replicas: Replicas, name: str, field: str, executor: Executor) -> Replica:
-    """The replica of "collections/{collection}"; one not known yet is looked for in the store, in a thread.
+async def find_replica(
+    replicas: Replicas, name: str, threads: Threads, limits: Limits, read_after: Sequence[str] = ()
+) -> Replica:
+    """The replica of "collections/{collection}", the value of a request's field `collection`.
 
-    Raises InvalidNameError naming `field`, CollectionNotFoundError.
+    The store is asked for one that is not known here, and where a token of read_after says that memory may be behind:
+    another replica may have created the collection, or deleted it and created a namesake.
+
+    Raises InvalidNameError, InvalidWriteTokenError, CollectionNotFoundError, UnavailableError.
     """
-    bare = collection_id(name, field)
+    bare = collection_id(name, "collection")
     replica = replicas.known(bare)
-    return await in_thread(executor, partial(replicas.get, bare)) if replica is None else replica
+    if replica is None:
+        return await in_thread(threads.store, partial(replicas.get, bare))
+    tokens = read_after[: limits.max_read_after]  # reach() refuses more
+    if any(WriteToken.decode(token).collection_id != replica.collection.id for token in tokens):
+        return await in_thread(threads.store, partial(replicas.current, bare))
+    return replica
 
 
-@contextmanager
-def naming(replica: Replica) -> Iterator[None]:
-    """Name the collection when the store, which knows it by number, says that it is gone."""
-    try:
-        yield
-    except CollectionNotFoundError:
-        raise CollectionNotFoundError(replica.collection.spec.name) from None
+async def successor(replicas: Replicas, gone: Replica, threads: Threads) -> Replica:
+    """The replica of the collection that has the name of one that the store no longer has.
+
+    Raises CollectionNotFoundError when there is none, UnavailableError.
+    """
+    name = gone.collection.spec.name
+    replica = await in_thread(threads.store, partial(replicas.find, name))
+    if replica is gone:
+        raise CollectionNotFoundError(name)
+    return replica
 
 
 async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, deadline: float | None) -> None:
-    """Wait until `replica` has applied every write of `read_after`.
+    """Wait until `replica` has applied every write of `read_after`, and a moment for its first view.
 
     Raises InvalidWriteTokenError, HistoryChangedError for a token of another history, and ReadAfterTimeoutError with
     the positions shortly before the deadline or after limits.max_read_wait_s.
     """
     if not read_after:
+        if not replica.has_view:
+            await _first_view(replica, deadline)
         return
     if len(read_after) > limits.max_read_after:
         raise BatchSizeError(
@@ -70,6 +86,12 @@ async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, dea
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+async def _first_view(replica: Replica, deadline: float | None) -> None:
+    until = time.monotonic() + _FIRST_VIEW_WAIT_S
+    with suppress(DeadlineError):  # who reads the view will say that it is being loaded
+        await result_of(replica.loaded(), until if deadline is None else min(until, deadline), "loading the collection")
 
 
 def read_state(replica: Replica, view: ReplicaView) -> ReadState:

@@ -101,14 +101,15 @@ class Follower:
         mirror = self._mirror or self._open()
         if mirror.walk is None:
             self._adopt(mirror)
-        paused = self._paused(mirror)
+        paused, asked = self._paused(mirror), self.replica.waiters.asked()
         try:  # paused, nothing is applied, but the head is known and the history checked
             page = self._read(mirror, limit=1 if paused else self._around.options.page_rows)
         except HistoryChangedError as error:
             self._start_over(error)
             return True
-        if len(self.replica.waiters):
-            self.replica.waiters.verify(self._around.store, self.replica.seen)
+        if not paused:
+            self.replica.seen.add(page.commits)
+        self.replica.waiters.judge(asked, page.head.position, self.replica.seen, self._around.store)
         if paused:
             self.replica.wake_waiters()
             return False
@@ -120,7 +121,6 @@ class Follower:
     def _read(self, mirror: Mirror, limit: int) -> FeedPage:
         page = self._around.store.read_feed(self.replica.collection.id, mirror.cursor, mirror.walk, limit)
         self.replica.heard(page.head)
-        self.replica.seen.add(page.commits)
         return page
 
     def _take(self, mirror: Mirror, page: FeedPage) -> None:

@@ -70,6 +70,11 @@ class Replica:
             raise IndexLoadingError(self.collection.spec.name)
         return view
 
+    @property
+    def has_view(self) -> bool:
+        """Whether there is a view to read."""
+        return self._view is not None
+
     def state(self, view: ReplicaView | None = None) -> ReplicaState:
         """How true an answer from `view` (or from the newest) is."""
         view = view or self.view()
@@ -193,7 +198,6 @@ class Replica:
         """The view belongs to a history that the store no longer has; it serves on until it is replaced."""
         self._history_changed = True
         self._lag.lost()
-        self.waiters.doubt()
 
     def loading(self, rows_read: int, share: float, *, building: bool, ready: bool) -> None:
         """Tell how far the first load is; `ready` ends it."""

@@ -1,12 +1,13 @@
 """Callers who wait until a write is visible.
 
-A token is first proved, by a commit that the feed named or else by the store, so that one of another history fails at
-once; then it waits for its position.
+A token is proved by a commit that the feed named, or else by the store, so that one of another history fails at once.
+It is proved anew in every step: after a fail-over its position may come to mean another write.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ class Waiter:
 
     token: WriteToken
     future: Future[None] = field(default_factory=Future)
-    verified: bool = False
+    proved: bool = False  # in the present step
 
 
 class Waiters:
@@ -49,45 +50,36 @@ class Waiters:
         """Wait for the first view, whatever it shows: as for a token of position 0, which every history has."""
         return self.add(WriteToken(collection_id, 0, b""))
 
-    def verify(self, store: Store, seen: SeenCommits) -> None:
-        """Prove the tokens that are not proved yet, asking the store about commits that were not seen.
+    def asked(self) -> list[Waiter]:
+        """Those who wait now."""
+        with self._lock:
+            return list(self._waiting)
 
-        Fails those of another history. May raise UnavailableError.
+    def judge(self, asked: Iterable[Waiter], head: int, seen: SeenCommits, store: Store) -> None:
+        """Prove the tokens of `asked`; fail those that the history of a page read after they were asked has not.
+
+        head: the position of that page's head. The store is asked about commits that were not seen. May raise
+        UnavailableError.
         """
-        for waiter in self._snapshot():
-            token = waiter.token
-            if waiter.verified or not token.position or seen.tag(token.position) == token.tag:
-                waiter.verified = True
-                continue
+        for waiter in asked:
+            waiter.proved = False
             try:
-                tag = store.commit_tag(token.collection_id, token.position)
+                waiter.proved = _holds(waiter.token, head, seen, store)
             except WriteTokenExpiredError as error:
                 _settle(waiter.future, error)
-                continue
-            if tag == token.tag:
-                waiter.verified = True
-            else:
-                _settle(waiter.future, other_history(token))
+            if not waiter.proved:
+                _settle(waiter.future, other_history(waiter.token))
 
     def reach(self, position: int) -> None:
-        """Wake all verified callers whose token lies at or before `position`."""
-        for waiter in self._snapshot():
-            if waiter.verified and waiter.token.position <= position:
+        """Wake all callers with a proved token that lies at or before `position`."""
+        for waiter in self.asked():
+            if waiter.proved and waiter.token.position <= position:
                 _settle(waiter.future, None)
-
-    def doubt(self) -> None:
-        """The store's history changed: ask again about every token."""
-        for waiter in self._snapshot():
-            waiter.verified = False
 
     def fail(self, error: Exception) -> None:
         """Fail everybody: the collection or the process is going away."""
-        for waiter in self._snapshot():
+        for waiter in self.asked():
             _settle(waiter.future, error)
-
-    def _snapshot(self) -> list[Waiter]:
-        with self._lock:
-            return list(self._waiting)
 
     def _forget(self, waiter: Waiter) -> None:
         with self._lock:
@@ -105,6 +97,14 @@ def other_history(token: WriteToken) -> HistoryChangedError:
         collection_id=token.collection_id,
         position=token.position,
     )
+
+
+def _holds(token: WriteToken, head: int, seen: SeenCommits, store: Store) -> bool:
+    if not 0 < token.position <= head:
+        return not token.position  # who wrote it had it durable before asking: beyond the head it is lost
+    if seen.tag(token.position) == token.tag:
+        return True
+    return store.commit_tag(token.collection_id, token.position) == token.tag
 
 
 def _settle(future: Future[None], error: Exception | None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.reading import find_replica, reach
+from nearshore.documents.threads import Threads
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.vectors import for_metric
 from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
@@ -30,19 +31,17 @@ _TURN_S = 0.002  # of a batch in a thread; changing threads costs a tenth of a m
 
 
 class Searcher:
-    """Answers searches. Its methods are awaited on one event loop; the index and the local copy are read in `executor`.
+    """Answers searches. Its methods are awaited on one event loop; the index and the local copy are read in `threads`.
 
     deadline: time.monotonic() seconds, None for none.
     """
 
-    def __init__(
-        self, replicas: Replicas, models: Models, limits: Limits, executor: Executor, *, ef_search: int
-    ) -> None:
+    def __init__(self, replicas: Replicas, models: Models, limits: Limits, threads: Threads, *, ef_search: int) -> None:
         """ef_search: how many candidates a graph search keeps unless the request says so. Owns nothing of it."""
         self._replicas = replicas
         self._models = models
         self._limits = limits
-        self._executor = executor
+        self._threads = threads
         self._ef_search = ef_search
 
     async def search(self, request: SearchRequest, *, deadline: float | None = None) -> SearchAnswer:
@@ -51,7 +50,7 @@ class Searcher:
         Raises the errors of validation and of read_after, CollectionNotFoundError, NoModelError,
         FingerprintMismatchError, TextTooLongError, DocumentNotFoundError, OverloadedError, DeadlineError.
         """
-        replica = await find_replica(self._replicas, request.collection, "collection", self._executor)
+        replica = await self._replica(request.collection, request.read_after)
         query = checked_query(request, "", replica.collection.spec, self._limits, self._ef_search)
         await reach(replica, request.read_after, self._limits, deadline)
         if query.text is not None:
@@ -60,7 +59,7 @@ class Searcher:
 
     async def batch(self, request: BatchSearchRequest, *, deadline: float | None = None) -> BatchSearchAnswer:
         """Answer several queries over one view, all or none. Raises what search raises, naming the search."""
-        replica = await find_replica(self._replicas, request.collection, "collection", self._executor)
+        replica = await self._replica(request.collection, request.read_after)
         check_batch_size(len(request.searches), self._limits.max_queries, "searches")
         queries = []
         for index, each in enumerate(request.searches):
@@ -70,12 +69,15 @@ class Searcher:
         await reach(replica, request.read_after, self._limits, deadline)
         return BatchSearchAnswer(await self._answer(replica, queries, deadline))
 
+    async def _replica(self, name: str, read_after: Sequence[str]) -> Replica:
+        return await find_replica(self._replicas, name, self._threads, self._limits, read_after)
+
     async def _answer(self, replica: Replica, queries: Sequence[Query], deadline: float | None) -> list[SearchAnswer]:
         embedded = await self._embed(replica, queries, deadline)
         answers = answer_queries(replica, queries, embedded, self._limits, deadline)
         answered: list[SearchAnswer] = []
         while len(answered) < len(queries):  # in turns, so that no batch holds up the searches that come after it
-            answered += await in_thread(self._executor, partial(_turn, answers))
+            answered += await in_thread(self._threads.searches, partial(_turn, answers))
         return answered
 
     async def _answer_text(self, replica: Replica, query: Query, text: str, deadline: float | None) -> SearchAnswer:
@@ -108,7 +110,7 @@ class Searcher:
         """Submit here what is tokenized in no time, long texts in a thread."""
         if sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS:
             return submit()
-        return await begun_in_thread(self._executor, submit, Future.cancel)
+        return await begun_in_thread(self._threads.searches, submit, Future.cancel)
 
     def _made(
         self, replica: Replica, queries: Sequence[Query], embeddings: Embeddings, embedding_s: float

@@ -37,10 +37,14 @@ class Health:
             await self._servicer.set(name, SERVING)
         self.serving = True
 
-    async def close(self) -> None:
-        """Nothing takes calls any more; tell those who watch, and let them go."""
+    async def drain(self) -> None:
+        """Tell those who ask and those who watch to send their calls elsewhere, for good."""
         self.serving = False
         await self._servicer.enter_graceful_shutdown()
+
+    async def close(self) -> None:
+        """Nothing takes calls any more; tell those who watch, and let them go."""
+        await self.drain()
         self._closing.set()
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 -- named by the proto

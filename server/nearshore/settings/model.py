@@ -44,7 +44,7 @@ class ServerSettings(_Section):
         description="Seconds after which a connection is asked to end, so that clients look names up again; 0: never.",
     )
     max_connection_age_grace_s: float = Field(
-        default=30.0, ge=0, description="Seconds that calls get to finish on a connection that was asked to end."
+        default=600.0, ge=0, description="Seconds that calls get to finish on a connection that was asked to end."
     )
     max_message_bytes: int = Field(
         default=64 << 20, ge=1 << 16, le=1 << 30, description="Largest request or answer, in bytes."

@@ -1,0 +1,15 @@
+"""Where blocking work runs, so that one kind never holds up another."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """The executors of one process."""
+
+    work: Executor  # everything else: long messages, long texts, documents from the local copy
+    searches: Executor
+    store: Executor  # calls that ask the store, which may be slow or away
