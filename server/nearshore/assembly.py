@@ -23,8 +23,10 @@ from nearshore.search.searcher import Searcher
 from nearshore.service.server import Parts
 from nearshore.settings import Settings
 from nearshore.store.base import Store
+from nearshore.store.postgres.store import PostgresStore
 from nearshore.store.schema import FILE_NAME
 from nearshore.store.sqlite import SqliteStore
+from nearshore.store.writer import Limits as WriteLimits
 
 FILES_PER_COLLECTION = 4  # rows and payload, twice while the index is rebuilt
 FILES_BESIDE = 256  # connections of callers and of the store, libraries
@@ -55,11 +57,19 @@ def open_store(settings: Settings, on_death: Callable[[BaseException], None]) ->
     SqliteStore.open does, StoreUnavailableError above all when PostgreSQL cannot be reached right now.
     """
     chosen = settings.store
-    return SqliteStore.open(
-        settings.data_dir,
-        max_transaction_rows=chosen.max_transaction_rows,
-        max_transaction_bytes=chosen.max_transaction_bytes,
-        max_queued_bytes=chosen.max_queued_bytes,
+    if not chosen.url:
+        return SqliteStore.open(
+            settings.data_dir,
+            max_transaction_rows=chosen.max_transaction_rows,
+            max_transaction_bytes=chosen.max_transaction_bytes,
+            max_queued_bytes=chosen.max_queued_bytes,
+            on_death=on_death,
+        )
+    return PostgresStore.open(
+        chosen.url,
+        max_connections=chosen.max_connections,
+        connect_timeout_s=chosen.connect_timeout_s,
+        limits=WriteLimits(chosen.max_transaction_rows, chosen.max_transaction_bytes, chosen.max_queued_bytes),
         on_death=on_death,
     )
 
