@@ -159,8 +159,11 @@ class PostgresServer:
         """
         name = database_of(url) if url else f"test_{os.getpid()}_{next(_names)}"
         with self.connect() as connection:
-            if url:
-                self._name_in(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+            if url:  # put aside, not dropped: that would wait for a checkpoint of everything
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (name,)
+                )
+                self._name_in(connection, "ALTER DATABASE {} RENAME TO {}", name, f"old_{os.getpid()}_{next(_names)}")
             template = database_of(copy_of) if copy_of else "template1"
             self._name_in(connection, "CREATE DATABASE {} TEMPLATE {}", name, template)
         return self.url(name)
