@@ -6,14 +6,21 @@ import platform
 import subprocess
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 PACKAGES = ("onnxruntime", "tokenizers", "faiss-cpu", "grpcio", "numpy")
 
 
 def commit() -> str:
-    """The commit that is checked out, with a mark when the tree differs from it."""
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    """The commit that is checked out, with a mark when the tree differs from it in more than results."""
+    head = _git("rev-parse", "--short", "HEAD")
+    if not head:
+        return "unknown"
+    return f"{head}-dirty" if _git("status", "--porcelain", "--untracked-files=no", ".", ":!docs/results") else head
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def describe() -> dict[str, str]:
