@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from helm.values import Section, Values
+from helm.sections import Section
+from helm.values import Values
 from nearshore.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ CHART = ROOT / "helm" / "nearshore"
 CLUSTER_VALUES = CHART / "values-cluster.yaml"
 MANIFESTS: dict[str, tuple[str, ...]] = {"embedded.yaml": (), "cluster.yaml": ("--values", str(CLUSTER_VALUES))}
 WIDTH = 118
-HEADER = "# Generated from helm/values.py by `make chart`: change it there.\n"
+HEADER = "# Generated from helm/values.py and helm/sections.py by `make chart`: change it there.\n"
 MANIFEST_HEADER = """\
 # Rendered from helm/nearshore by `make chart`: change it there.
 #   sed "s|image: nearshore:.*|image: $IMAGE:$TAG|" k8s/{name} | kubectl apply --filename -

@@ -1,6 +1,6 @@
 """The Helm programs that render the chart in tests."""
 
-import os
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +10,11 @@ from tests.chart.charts import Helm
 WITHOUT = (
     "the chart's tests need Helm 3 or 4, on the PATH or named by HELM: make helm, or https://helm.sh/docs/intro/install"
 )
-ABSENT = pytest.param("", marks=pytest.mark.skip(WITHOUT))
+PROGRAMS = [pytest.param(each, id=Path(each).name) for each in find_helms()]
+ABSENT = [pytest.param("", marks=pytest.mark.skip(WITHOUT))]
 
 
-@pytest.fixture(scope="session", params=find_helms() or [ABSENT], ids=os.path.basename)
+@pytest.fixture(scope="session", params=PROGRAMS or ABSENT)
 def helm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Each Helm that is there."""
     return Helm(request.param, tmp_path_factory.mktemp("helm"))

@@ -32,10 +32,10 @@ VERSIONS = ("1.29", "1.31", "1.34", "1.37")
 CUSTOM_KINDS = {"PodMonitor"}
 
 
-@pytest.fixture(params=MATRIX.values(), ids=MATRIX.keys())
+@pytest.fixture(params=list(MATRIX))
 def objects(request: pytest.FixtureRequest, helm: Helm) -> list[Object]:
     """The objects that one row of the matrix gives."""
-    return helm.render(request.param)
+    return helm.render(MATRIX[request.param])
 
 
 @functools.cache

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from helm import generate
-from helm.values import Section, Values
+from helm.sections import Section
+from helm.values import Values
 from nearshore import __version__
 
 
