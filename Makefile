@@ -15,10 +15,10 @@ COMPILE := pip-compile --quiet --no-header --generate-hashes --strip-extras --al
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo proto docs check test test-slow test-chart prove bench image chart lock format clean
+.PHONY: help setup model demo proto docs check test test-slow test-chart test-cluster prove bench image chart lock format clean
 
 help: ## Show the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with exactly the locked packages
 $(STAMP): requirements-dev.lock pyproject.toml
@@ -58,6 +58,9 @@ test-slow: $(STAMP) $(BUNDLE) ## Kill -9 rounds, the real model, larger corpora:
 
 test-chart: $(STAMP) ## The chart alone: lint, templates, schemas of Kubernetes; needs Helm 3 or 4, on the PATH or as HELM=
 	$(BIN)/python -m pytest tests/chart
+
+test-cluster: $(STAMP) ## On the Kubernetes that KUBECONFIG names; tests/cluster/conftest.py says what else it needs
+	$(BIN)/python -m pytest tests/cluster --timeout 3600 -rP
 
 prove: $(STAMP) $(BUNDLE) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DATA names the data
 	$(BIN)/python -m benchmarks.prove $(STEPS)

@@ -67,7 +67,7 @@ def pod_state(pod: dict[str, Any]) -> PodState:
     """Of a v1 Pod that a Job made."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     containers = status.get("containerStatuses") or ()
-    container = next((each for each in containers if each["name"] == CONTAINER), {})
+    container: dict[str, Any] = next((each for each in containers if each["name"] == CONTAINER), {})
     state = container.get("state") or {}
     ended = state.get("terminated")
     places = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}

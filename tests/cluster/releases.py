@@ -1,0 +1,71 @@
+"""Images of this checkout for the cluster, and releases of the chart that use them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.kube import CHART, Kube, run
+
+IMAGE_COMMAND = "NEARSHORE_TEST_IMAGE_COMMAND"
+REPOSITORY = "localhost/nearshore-test"
+POSTGRES_IMAGE = "localhost/nearshore-test-postgres:1"
+BUILD_S = 1_800.0
+RELEASE = "nearshore"
+# Pods that also fit a small machine; one thread each for the model, so that replicas share its cores.
+SMALL = {
+    "resources.requests.cpu": "100m",
+    "resources.requests.memory": "512Mi",
+    "indexJob.resources.requests.cpu": "100m",
+    "indexJob.resources.requests.memory": "512Mi",
+    "config.embedding.workers": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Two images of this checkout under two tags, as two releases would have them."""
+
+    first: str
+    second: str
+
+    def reference(self, tag: str) -> str:
+        """Repository and tag."""
+        return f"{REPOSITORY}:{tag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The chart installed with three replicas over a PostgreSQL, in a namespace of its own."""
+
+    kube: Kube
+    images: Images
+    name: str = RELEASE
+
+    @property
+    def target(self) -> str:
+        """For clients that balance."""
+        return f"dns:///{self.name}-headless:50051"
+
+    def upgrade(self, *options: str, **values: str) -> None:
+        """`helm upgrade` with these values changed, and wait until it is through."""
+        wanted = ["--reuse-values", *sets(values), *options, "--wait", "--timeout", "10m"]
+        self.kube.helm("upgrade", self.name, str(CHART), *wanted)
+
+
+def sets(values: dict[str, str]) -> list[str]:
+    """Values as options of helm; "__" stands for the dot."""
+    return [part for name, value in values.items() for part in ("--set", f"{name.replace('__', '.')}={value}")]
+
+
+def build(context: Path, tag: str, *arguments: str) -> None:
+    """Build an image and give it to the cluster."""
+    command: list[str] = []
+    for part in shlex.split(os.environ[IMAGE_COMMAND]):
+        if part == "{args}":
+            command += arguments
+        else:
+            command.append(part.replace("{context}", str(context)).replace("{tag}", tag))
+    run(command, timeout_s=BUILD_S)
