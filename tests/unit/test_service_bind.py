@@ -1,11 +1,14 @@
-"""What a server may listen on."""
+"""What a server may listen on, and how long its connections last."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
+import grpc
 import pytest
+from grpc import aio
 
 from nearshore.errors import AddressUnusableError, PortInUseError
 from nearshore.service.server import bind
@@ -40,3 +43,29 @@ def test_a_port_that_another_program_listens_on_is_in_use() -> None:
     """It need not be a server of ours."""
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(PortInUseError):
         asyncio.run(listen("127.0.0.1", other.getsockname()[1]))
+
+
+async def peers(max_connection_age_s: float, calls: int) -> set[str]:
+    """The addresses from which a caller's calls arrive, one connection at a time; stops early at the second."""
+
+    async def peer(request: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
+        return context.peer().encode()
+
+    server, port = bind("127.0.0.1", 0, max_message_bytes=1 << 20, max_connection_age_s=max_connection_age_s)
+    handler: Any = grpc.unary_unary_rpc_method_handler(peer)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", {"Peer": handler}),))
+    await server.start()
+    seen: set[str] = set()
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary("/test.Test/Peer")
+        while calls and len(seen) < 2:
+            seen.add(await call(b""))
+            calls -= 1
+    await server.stop(None)
+    return seen
+
+
+def test_connections_end_after_their_age() -> None:
+    """A client connects anew, which no call notices; without an age, a connection stays."""
+    assert len(asyncio.run(peers(0.1, calls=100_000))) == 2
+    assert len(asyncio.run(peers(0.0, calls=500))) == 1

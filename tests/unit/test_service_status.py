@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearshore import errors
-from nearshore.client.failures import error_of
+from nearshore.client.failures import failure_of
+from nearshore.embedding.errors import ModelRunError
 from nearshore.service.status import bug_status, code_of, status_of
 from nearshore.wire import DETAILS_KEY
 
@@ -43,12 +44,13 @@ def test_each_branch_has_its_code(error: errors.NearshoreError, code: StatusCode
         (errors.OverloadedError("x"), True),
         (errors.UnavailableError("x"), True),
         (errors.CommitUnknownError("x"), False),
+        (ModelRunError(RuntimeError()), False),
         (errors.StorageFullError("x"), False),
         (errors.DeadlineError("x"), False),
     ],
 )
 def test_retry_info_only_where_a_blind_retry_helps(error: errors.NearshoreError, again: bool) -> None:
-    """A write of unknown outcome must not be repeated by a generic retry policy."""
+    """A write of unknown outcome must not be repeated blindly, and what fails again as a rule not at all."""
     details = status_of(error, "id")[1].details
     assert any(detail.Is(RetryInfo.DESCRIPTOR) for detail in details) is again
 
@@ -69,7 +71,7 @@ def test_a_status_fits_into_headers_and_survives(message: str, remedy: str, fact
     code, status = status_of(errors.PreconditionError(message, remedy, fact=fact), "id")
     packed = status.SerializeToString()
     assert len(packed) * 4 / 3 + 3 * len(status.message.encode()) < HEADER_BYTES
-    error = error_of(code, status.message, [(DETAILS_KEY, packed)], "target")
+    error = failure_of(code, status.message, [(DETAILS_KEY, packed)], "target").error
     assert isinstance(error, errors.PreconditionError)
     assert error.message == (status.message or code.name)
 
@@ -77,7 +79,7 @@ def test_a_status_fits_into_headers_and_survives(message: str, remedy: str, fact
 def test_the_client_raises_the_servers_class() -> None:
     """`except CollectionNotFoundError` works on both sides of the wire."""
     code, status = status_of(errors.CollectionNotFoundError("docs"), "id-1")
-    error = error_of(code, status.message, [(DETAILS_KEY, status.SerializeToString())], "target")
+    error = failure_of(code, status.message, [(DETAILS_KEY, status.SerializeToString())], "target").error
     assert type(error) is errors.CollectionNotFoundError
     assert error.metadata == {"collection": "docs", "request_id": "id-1"}
 
@@ -86,6 +88,6 @@ def test_an_unknown_reason_becomes_its_branch() -> None:
     """A newer server's error is still caught by its branch, and keeps its reason."""
     _, status = status_of(errors.CollectionNotFoundError("x"), "id")
     status.details[0].Pack(ErrorInfo(reason="BRAND_NEW", domain="nearshore"))
-    error = error_of(StatusCode.NOT_FOUND, "x", [(DETAILS_KEY, status.SerializeToString())], "target")
+    error = failure_of(StatusCode.NOT_FOUND, "x", [(DETAILS_KEY, status.SerializeToString())], "target").error
     assert isinstance(error, errors.NotFoundError)
     assert error.reason == "BRAND_NEW"
