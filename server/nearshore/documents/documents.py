@@ -39,7 +39,7 @@ from nearshore.documents.threads import Threads
 from nearshore.documents.upserts import UpsertPlan, plan_upsert
 from nearshore.documents.validate import check_ids, check_request_id, parsed_filter
 from nearshore.documents.waiting import begun_in_thread, check_deadline, in_thread, outcome_of, result_of, turn_of
-from nearshore.errors import CollectionNotFoundError
+from nearshore.errors import CollectionNotFoundError, InvalidArgumentError, PreconditionError
 from nearshore.index.filters import Filter
 from nearshore.records import Change, Delete, Document, WriteToken
 from nearshore.replica import Replica, Replicas, ReplicaView
@@ -154,13 +154,16 @@ class Documents:
         return await find_replica(self._replicas, name, self._threads, self._limits, read_after)
 
     async def _written(self, name: str, write: Callable[[Replica], Awaitable[Answer]]) -> Answer:
-        """Do it to the collection of that name, which another replica may have replaced by a namesake."""
+        """Do it to the collection of that name, which another replica may have replaced by a namesake.
+
+        A refusal may rest on a collection that is gone; after it, nothing was written.
+        """
         replica = await self._replica(name)
         while True:
             try:
                 return await write(replica)
-            except CollectionNotFoundError:  # then nothing was written
-                replica = await successor(self._replicas, replica, self._threads)
+            except (CollectionNotFoundError, InvalidArgumentError, PreconditionError) as refusal:
+                replica = await successor(self._replicas, replica, self._threads, refusal)
 
     def _read(self, replica: Replica, request: GetRequest) -> GetAnswer:
         view, found = replica.lookup(request.ids)

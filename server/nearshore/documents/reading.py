@@ -15,7 +15,7 @@ from nearshore.documents.requests import Parts
 from nearshore.documents.sizes import size_bytes
 from nearshore.documents.threads import Threads
 from nearshore.documents.waiting import in_thread, result_of
-from nearshore.errors import CollectionNotFoundError, DeadlineError
+from nearshore.errors import CallerError, CollectionNotFoundError, DeadlineError, UnavailableError
 from nearshore.records import Document, ReadState, WriteToken, metadata_size_bytes
 from nearshore.replica import Replica, Replicas, ReplicaView
 
@@ -44,16 +44,22 @@ async def find_replica(
     return replica
 
 
-async def successor(replicas: Replicas, gone: Replica, threads: Threads) -> Replica:
-    """The replica of the collection that has the name of one that the store no longer has.
+async def successor(replicas: Replicas, refusing: Replica, threads: Threads, refusal: CallerError) -> Replica:
+    """The replica of the collection that now has the name of `refusing`, which refused a write.
 
-    Raises CollectionNotFoundError when there is none, UnavailableError.
+    Raises `refusal` when that is no other, CollectionNotFoundError when there is none. While the store is away, what
+    was refused stays refused.
     """
-    name = gone.collection.spec.name
-    replica = await in_thread(threads.store, partial(replicas.find, name))
-    if replica is gone:
-        raise CollectionNotFoundError(name)
-    return replica
+    name = refusing.collection.spec.name
+    try:
+        replica = await in_thread(threads.store, partial(replicas.find, name))
+    except UnavailableError:
+        raise refusal from None
+    if replica is not refusing:
+        return replica
+    if isinstance(refusal, CollectionNotFoundError):  # of the store, which knows it by number
+        raise CollectionNotFoundError(name) from None
+    raise refusal
 
 
 async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, deadline: float | None) -> None:

@@ -3,7 +3,7 @@
 from nearshore.replica.options import ReplicaOptions as ReplicaOptions
 from nearshore.replica.replica import IndexLoadingError as IndexLoadingError
 from nearshore.replica.replica import Replica as Replica
-from nearshore.replica.replicas import ReplicaClosedError as ReplicaClosedError
+from nearshore.replica.replica import ReplicaClosedError as ReplicaClosedError
 from nearshore.replica.replicas import Replicas as Replicas
 from nearshore.replica.view import LoadProgress as LoadProgress
 from nearshore.replica.view import ReplicaState as ReplicaState

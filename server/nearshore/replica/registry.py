@@ -66,6 +66,11 @@ class Registry:
             self._deleted.add(collection.id)
             self._free_name(collection)
 
+    def unname(self, follower: Follower) -> None:
+        """Free the name of a follower whose collection is gone; the follower is removed later."""
+        with self._lock:
+            self._free_name(follower.replica.collection)
+
     def remove(self, follower: Follower) -> None:
         """Forget a follower whose collection is gone."""
         collection = follower.replica.collection

@@ -39,6 +39,16 @@ class IndexLoadingError(UnavailableError):
         )
 
 
+class ReplicaClosedError(UnavailableError):
+    """The process is ending."""
+
+    reason = "SHUTTING_DOWN"
+
+    def __init__(self) -> None:
+        """The same for every caller."""
+        super().__init__("This server is shutting down.", "Send the call to another replica, or again in a moment.")
+
+
 class Replica:
     """One collection, readable from any thread."""
 

@@ -18,7 +18,7 @@ from nearshore.replica.follow import Follower, Surroundings
 from nearshore.replica.loading import PASSING
 from nearshore.replica.options import ReplicaOptions
 from nearshore.replica.registry import Registry
-from nearshore.replica.replica import Replica
+from nearshore.replica.replica import Replica, ReplicaClosedError
 from nearshore.replica.view import LoadProgress
 from nearshore.store.base import Store
 
@@ -29,16 +29,6 @@ HELD_UP = "It is retried by itself. Bring back what `detail` names: the store, o
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 1.0  # a store that came back is noticed within the last one
 _BUILD_GRACE_S = 10.0
 _POLL_COST = 10  # polling takes at most about one part in so many of the thread's time
-
-
-class ReplicaClosedError(UnavailableError):
-    """The process is ending."""
-
-    reason = "SHUTTING_DOWN"
-
-    def __init__(self) -> None:
-        """The same for every caller."""
-        super().__init__("This server is shutting down.", "Send the call to another replica, or again in a moment.")
 
 
 class Replicas:
@@ -115,7 +105,13 @@ class Replicas:
 
     def find(self, name: str) -> Replica:
         """The replica of the collection of this bare name in the store now. Raises as get()."""
-        collection = self._around.store.get_collection(name)
+        known = self._registry.find(name)
+        try:
+            collection = self._around.store.get_collection(name)
+        except CollectionNotFoundError:
+            if known is not None:  # else another call has just created it
+                self._registry.unname(known)
+            raise
         with self._creating:
             follower = self._register(collection)
         if follower is None:
