@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, LiteralString, Self
@@ -40,7 +40,7 @@ def programs() -> Path | None:
 class PostgresServer:
     """Starts, stops, kills and restarts one PostgreSQL; fsync is on, as anywhere. Trusts whoever connects locally.
 
-    options: lines for postgresql.conf. environment: variables beside those of this process.
+    options: lines for postgresql.conf. The attribute environment holds the variables of the next start.
     copy_of: a folder that pg_basebackup made, instead of a new cluster; port: a fixed one, instead of a free one.
     """
 
@@ -48,7 +48,6 @@ class PostgresServer:
         self,
         *,
         options: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
         copy_of: Path | None = None,
         port: int = 0,
     ) -> None:
@@ -56,7 +55,7 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="nearshore-postgres-"))
         self.data = self.folder / "data"
         self.port = port or _free_port()
-        self._environment = {**os.environ, **(environment or {})}
+        self.environment = dict(os.environ)
         self._user = _unprivileged()
         if self._user is not None:
             shutil.chown(self.folder, self._user)
@@ -64,9 +63,8 @@ class PostgresServer:
             self.run("initdb", "--pgdata", self.data, "--username=postgres", "--auth=trust", "--encoding=UTF8")
         else:
             shutil.move(copy_of, self.data)
-        own = (f"port = {self.port}", "listen_addresses = '127.0.0.1'", f"unix_socket_directories = '{self.folder}'")
-        with (self.data / "postgresql.conf").open("a") as settings:
-            settings.writelines(f"{line}\n" for line in (*own, *options))
+        self.configure("listen_addresses = '127.0.0.1'", f"unix_socket_directories = '{self.folder}'", *options)
+        self.move_to(self.port)
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -89,7 +87,7 @@ class PostgresServer:
             user=self._user,
             group=self._user and pwd.getpwnam(self._user).pw_gid,
             extra_groups=None if self._user is None else [],
-            env=self._environment,
+            env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -99,6 +97,26 @@ class PostgresServer:
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}\n{self.log()[-2000:]}")
         return done.stdout
+
+    def configure(self, *lines: str) -> None:
+        """Add lines to postgresql.conf, for the next start; the last of a kind holds."""
+        with (self.data / "postgresql.conf").open("a") as settings:
+            settings.writelines(f"{line}\n" for line in lines)
+
+    def move_to(self, port: int) -> None:
+        """Listen at another port from the next start on."""
+        self.port = port
+        self.configure(f"port = {port}")
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder that it may write to."""
+        folder.mkdir()
+        if self._user is not None:
+            shutil.chown(folder, self._user)
+
+    def promote(self) -> None:
+        """End the recovery of a standby, which takes writes then."""
+        self._control("promote")
 
     def start(self) -> None:
         """Start it and wait until it answers, after its recovery."""
@@ -160,6 +178,7 @@ class PostgresServer:
         name = database_of(url) if url else f"test_{os.getpid()}_{next(_names)}"
         with self.connect() as connection:
             if url:  # put aside, not dropped: that would wait for a checkpoint of everything
+                self._name_in(connection, "ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
                 connection.execute(
                     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (name,)
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import psycopg
@@ -25,6 +26,8 @@ _DEFAULTS: Mapping[str, str] = {
     "tcp_user_timeout": "10000",
     "target_session_attrs": "read-write",
 }
+_MISPLACED = (("host", "@"), ("user", "@"), ("dbname", "@"), ("dbname", "/"))
+_PORTS = re.compile(r"[0-9,]*")
 
 
 def parse(url: str, connect_timeout_s: float) -> dict[str, str]:
@@ -49,12 +52,19 @@ def describe(url: str) -> str:
 
 
 def _read(url: str) -> dict[str, str]:
+    given: dict[str, str] | None
     try:
-        return {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
+        given = {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
     except (psycopg.Error, UnicodeError):
-        # libpq's message repeats a part of the URL, which may be the password.
-        detail = "it is not a URL (a password with @ : / ? # % or a space in it must be percent-encoded)"
-        raise _unusable(detail) from None
+        given = None
+    # What stands in the wrong place may be a part of the password: neither our words nor libpq's may repeat it.
+    if (
+        given is None
+        or any(odd in given.get(part, "") for part, odd in _MISPLACED)
+        or not _PORTS.fullmatch(given.get("port", ""))
+    ):
+        raise _unusable("it is not a URL (a password with @ : / ? # % or a space in it must be percent-encoded)")
+    return given
 
 
 def _unusable(detail: str) -> StoreUrlError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg
@@ -49,7 +49,7 @@ class Address:
     """One database, as store.url names it."""
 
     place: str  # may be shown
-    parameters: Mapping[str, str]  # may not
+    parameters: Mapping[str, str] = field(repr=False)  # may not: the password is among them
 
     @classmethod
     def of(cls, url: str, connect_timeout_s: float) -> Address:

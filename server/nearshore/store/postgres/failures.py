@@ -29,6 +29,7 @@ _TEXTS: Mapping[str, str] = {
     "session is read-only": "25006",
     "in hot standby mode": "25006",
     "could not translate host name": "08001",
+    "failed to resolve host": "08001",
 }
 
 

@@ -46,7 +46,7 @@ SELECT key, pos, deleted, hash, parent_id, title, metadata, text, vector, total 
     ) AS page
     WINDOW ordered AS (ORDER BY pos, key)
 ) AS measured
-WHERE number <= %(limit)s AND before <= %(bytes)s ORDER BY number"""
+WHERE number <= %(limit)s AND before <= %(bytes)s ORDER BY pos, key"""
 _LIVE = """
 SELECT key, pos, deleted, hash, parent_id, title, metadata, text, vector FROM items
 WHERE collection = %s AND key = ANY(%b::text[]) AND NOT deleted"""

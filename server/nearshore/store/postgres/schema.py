@@ -102,7 +102,11 @@ def _apply(connection: Connection, place: str) -> tuple[int, int]:
 
 def _read_version(connection: Connection) -> tuple[int, int]:
     """The version that the database is at, and the lowest that runs on it; 0 for one without our tables."""
-    if connection.execute("SELECT to_regclass('nearshore_schema')").fetchall()[0][0] is None:
+    # Not to_regclass: within a transaction it may remember that there was no such table before the lock was waited for.
+    found = (
+        "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'nearshore_schema' AND pg_catalog.pg_table_is_visible(oid)"
+    )
+    if not connection.execute(found).fetchall():
         return 0, 0
     rows = connection.execute("SELECT version, compatible FROM nearshore_schema").fetchall()
     return (rows[0][0], rows[0][1]) if rows else (0, 0)

@@ -1,0 +1,485 @@
+"""What is PostgreSQL's own: many processes, its loss and return, its set-up, and what a deployment gets wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+import structlog
+from psycopg import sql
+
+from nearshore.errors import CollectionNotFoundError, CommitUnknownError, NearshoreError, StorageFullError
+from nearshore.records import Delete
+from nearshore.store.base import Cursor, Store
+from nearshore.store.errors import StoreFormatError, StoreLockedError, StoreUnavailableError, StoreUrlError
+from nearshore.store.postgres import connections, schema
+from nearshore.store.postgres.store import PostgresStore
+from tests.postgres import ABSENT, PostgresServer, database_of, programs
+from tests.stores import SPEC, PostgresFactory, open_postgres, upsert, walk, writer_held
+
+WAIT_S = 20.0  # only a bug reaches it
+SECRET = "s3cret-Pässword"
+Open = Callable[..., PostgresStore]
+
+
+@pytest.fixture
+def opener() -> Iterator[Open]:
+    """open_postgres, whose stores are closed at the end."""
+    opened: list[PostgresStore] = []
+
+    def open_store(url: str, **options: Any) -> PostgresStore:
+        opened.append(open_postgres(url, **options))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def url() -> str:
+    """A database with the tables in it."""
+    return PostgresFactory().url
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[PostgresServer]:
+    """A server that tests may stop; it runs when a test begins."""
+    if programs() is None:
+        pytest.skip(ABSENT)
+    with PostgresServer() as server:
+        yield server
+
+
+def execute(url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements, each in a transaction of its own; returns the rows of the last."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            cursor = connection.execute(sql.SQL(statement))  # type: ignore[arg-type]  # no literal, but ours
+        return cursor.fetchall() if cursor.description else []
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until condition holds: for what another process does, which no event tells."""
+    give_up_at = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+
+
+# Many processes
+
+
+def test_stores_that_start_together_make_the_tables_once(postgres_url: str, opener: Open) -> None:
+    """Eight processes that find an empty database all open it, and share what it then holds."""
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(opener, [postgres_url] * 8))
+    collection = stores[0].create_collection(SPEC)
+    assert [store.get_collection(SPEC.name) for store in stores] == [collection] * 8
+
+
+def test_stores_continue_each_others_positions(url: str, opener: Open) -> None:
+    """Two processes write one history: positions are dense, and each reads the other's rows and requests."""
+    one, two = opener(url), opener(url)
+    collection_id = one.create_collection(SPEC).id
+    first = one.write(collection_id, [upsert("a"), upsert("b")], "request", b"digest").result()
+    second = two.write(collection_id, [Delete("a"), upsert("c")]).result()
+    assert (first.commit.position, second.commit.position, second.deleted) == (1, 2, 1)
+    assert two.write(collection_id, [upsert("a")], "request", b"digest").result() == first
+    assert set(one.get_items(collection_id, ["a", "b", "c"])) == {"b", "c"}
+    assert one.heads() == two.heads() == {collection_id: Cursor(2, second.commit.tag)}
+
+
+def test_watchers_hear_of_the_commits_of_other_stores(url: str, opener: Open) -> None:
+    """A commit of one process calls the watchers of another, and its own just once."""
+    one, two = opener(url), opener(url)
+    collection_id = one.create_collection(SPEC).id
+    heard = {store: threading.Semaphore(0) for store in (one, two)}
+    for store, semaphore in heard.items():
+        store.watch(lambda _, semaphore=semaphore: semaphore.release())  # type: ignore[misc]  # mypy infers no default
+    eventually(lambda: one.write(collection_id, []).result() is not None and heard[two].acquire(timeout=0.05))
+    two.write(collection_id, []).result()
+    assert heard[one].acquire(timeout=WAIT_S)
+
+
+def test_listening_is_taken_up_again(url: str, opener: Open) -> None:
+    """When the listening connection is ended, commits of others are heard of again soon."""
+    one, two = opener(url), opener(url)
+    collection_id = one.create_collection(SPEC).id
+    heard = threading.Semaphore(0)
+    two.watch(lambda _: heard.release())
+    eventually(lambda: one.write(collection_id, []).result() is not None and heard.acquire(timeout=0.05))
+    execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    eventually(lambda: one.write(collection_id, []).result() is not None and heard.acquire(timeout=0.05))
+
+
+def test_a_deleted_collection_is_gone_for_every_store(url: str, opener: Open) -> None:
+    """A process that wrote to a collection is told that another one deleted it, and its rows are removed."""
+    one, two = opener(url), opener(url)
+    collection_id = one.create_collection(SPEC).id
+    for store in (one, two):
+        store.write(collection_id, [upsert(str(number)) for number in range(1_200)], "request").result()
+    two.delete_collection(collection_id)
+    with pytest.raises(CollectionNotFoundError):
+        one.write(collection_id, [upsert("a")]).result()
+    tables = ("items", "commits", "requests", "purges")
+    eventually(lambda: not any(execute(url, f"SELECT 1 FROM {table} LIMIT 1") for table in tables))
+
+
+# Locks
+
+
+@contextmanager
+def locked(url: str, collection_id: int) -> Iterator[None]:
+    """An orphan prepared transaction holds the collection's row."""
+    lock = f"SELECT 1 FROM collections WHERE id = {collection_id} FOR UPDATE"
+    execute(url, f"BEGIN; {lock}; PREPARE TRANSACTION 'orphan'")
+    try:
+        yield
+    finally:
+        execute(url, "ROLLBACK PREPARED 'orphan'")
+
+
+def test_a_collection_that_another_session_locks_holds_up_no_other(
+    url: str, opener: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writes fail with STORE_LOCKED and where to look, those of another collection go on, reads too."""
+    monkeypatch.setattr("nearshore.store.postgres.store.WRITER", connections.WRITER.replace("'4s'", "'200ms'"))
+    store = opener(url)
+    stuck, free = (store.create_collection(replace(SPEC, name=name)).id for name in ("stuck", "free"))
+    store.write(stuck, [upsert("a")]).result()
+    with locked(url, stuck):
+        with writer_held(store, free):
+            writes = [store.write(stuck, [upsert("a")]), store.write(free, [upsert("a")])]
+        for _ in range(2):
+            with pytest.raises(StoreLockedError, match="pg_prepared_xacts"):
+                writes[0].result()
+            writes[0] = store.write(stuck, [upsert("b")])
+        assert writes[1].result().commit.position == 2
+        assert len(walk(store, stuck)[0]) == 1
+        writes[0].exception()
+    assert store.write(stuck, [upsert("b")]).result().commit.position == 2
+
+
+def test_a_transaction_that_others_keep_open_holds_up_nothing(url: str, opener: Open) -> None:
+    """An open transaction with a snapshot and rows of its own delays neither positions nor the feed."""
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    with psycopg.connect(url) as foreign:
+        foreign.execute("CREATE TABLE elsewhere(x int)")
+        foreign.execute("INSERT INTO elsewhere SELECT pos FROM items")
+        for number in range(3):
+            store.write(collection_id, [upsert(str(number))]).result()
+        items, page = walk(store, collection_id)
+        foreign.rollback()
+    assert (len(items), page.head.position) == (3, 3)
+
+
+# Loss and return
+
+
+def test_while_postgresql_is_away_calls_fail_soon_and_afterwards_they_work(
+    fragile: PostgresServer, opener: Open
+) -> None:
+    """Reads and writes say that the store cannot be reached; nothing has to be restarted when it is back."""
+    url = fragile.create_database()
+    store = opener(url, connect_timeout_s=1.0)
+    collection_id = store.create_collection(SPEC).id
+    kept = store.write(collection_id, [upsert("kept")]).result().commit
+    for stop in (fragile.stop, lambda: fragile.stop("immediate")):
+        stop()
+        calls: list[Callable[[], object]] = [
+            store.heads,
+            lambda: store.write(collection_id, [upsert("refused")]).result(),
+            lambda: store.create_collection(replace(SPEC, name="refused")),
+            lambda: walk(store, collection_id),
+        ]
+        for call in calls * 2:
+            with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1") as refused:
+                call()
+            assert refused.value.remedy
+        fragile.start()
+        eventually(lambda: answers(store.heads))
+        eventually(lambda: answers(lambda: store.write(collection_id, []).result()))
+    assert [(item.id, item.position) for item in walk(store, collection_id)[0]] == [("kept", kept.position)]
+
+
+def answers(call: Callable[[], object]) -> bool:
+    """Whether the store answers."""
+    try:
+        call()
+    except StoreUnavailableError:
+        return False
+    return True
+
+
+def test_connections_that_died_while_idle_are_replaced_unnoticed(url: str, opener: Open) -> None:
+    """After a fail-over or an idle time-out of a proxy, the first read and the first write succeed."""
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: store.heads(), range(40)))
+    execute(url, "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'nearshore'")
+    assert store.heads() == {collection_id: Cursor()}
+    assert store.write(collection_id, [upsert("a")]).result().commit.position == 1
+
+
+@pytest.mark.parametrize("ended_by", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_a_commit_whose_outcome_is_not_known_says_so(fragile: PostgresServer, opener: Open, ended_by: str) -> None:
+    """A lost connection or a cancelled wait for the standby at COMMIT is told as such; the request id settles it."""
+    url = fragile.create_database()
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    standby = "ALTER SYSTEM SET synchronous_standby_names = '{}'"
+    waiting = "SELECT {}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
+    execute(url, standby.format("nobody"), "SELECT pg_reload_conf()")
+    try:
+        unknown = store.write(collection_id, [upsert("a")], "request", b"digest")
+        eventually(lambda: bool(execute(url, waiting.format(ended_by))))
+        with pytest.raises(CommitUnknownError):
+            unknown.result()
+    finally:
+        execute(url, standby.format(""), "SELECT pg_reload_conf()")
+    eventually(lambda: store.find_request(collection_id, "request", b"digest") is not None)
+    assert store.write(collection_id, [upsert("a")], "request", b"digest").result().commit.position == 1
+    assert store.heads()[collection_id].position == 1
+
+
+def test_an_error_at_the_writing_statement_writes_nothing(url: str, opener: Open) -> None:
+    """What PostgreSQL refuses in mid-transaction, a full disk say, is refused as a whole, and the next write works."""
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    execute(
+        url,
+        """CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END$$""",
+        "CREATE TRIGGER fail BEFORE INSERT ON items EXECUTE FUNCTION fail()",
+    )
+    with pytest.raises(StorageFullError, match="PostgreSQL is full"):
+        store.write(collection_id, [upsert("a")], "request").result()
+    execute(url, "DROP TRIGGER fail ON items")
+    assert store.heads()[collection_id] == Cursor()
+    assert store.write(collection_id, [upsert("a")], "request").result().commit.position == 1
+
+
+# Restores
+
+
+def test_a_database_in_the_middle_of_a_restore_is_not_read(url: str, opener: Open) -> None:
+    """While pg_restore has not yet made the indexes, rows may be missing below the head: no feed, no heads."""
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    store.write(collection_id, [upsert("a")]).result()
+    execute(url, "DROP INDEX items_feed")
+    for read in (store.heads, lambda: store.read_feed(collection_id, Cursor())):
+        with pytest.raises(StoreUnavailableError, match="being restored"):
+            read()
+    execute(url, "CREATE INDEX items_feed ON items(collection, pos, key)")
+    assert len(walk(store, collection_id)[0]) == 1
+
+
+def test_a_store_survives_a_restore_beneath_it(opener: Open) -> None:
+    """After the database is set back, a running store goes on from there, and no lost collection's id comes back."""
+    factory = PostgresFactory()
+    factory.back_up()
+    store = opener(factory.url)
+    lost = store.create_collection(SPEC).id
+    store.write(lost, [upsert("a")]).result()
+    factory.restore()
+    eventually(lambda: answers(store.heads))
+    assert store.heads() == {}
+    with pytest.raises(CollectionNotFoundError):
+        store.write(lost, [upsert("a")]).result()
+    assert store.create_collection(SPEC).id > lost
+
+
+# Schema
+
+
+def migrations(monkeypatch: pytest.MonkeyPatch, *more: schema.Migration) -> None:
+    """Let this process be of a later release."""
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, *more))
+
+
+def test_the_release_before_runs_on_a_compatible_schema(
+    url: str, opener: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration that only expands lets both releases run, before and after it; a failed one leaves no trace."""
+    old = opener(url)
+    collection_id = old.create_collection(SPEC).id
+    with monkeypatch.context() as later:
+        migrations(later, schema.Migration(1, ("CREATE TABLE extra(x int)", "INSERT INTO missing VALUES(1)")))
+        with pytest.raises(NearshoreError):
+            opener(url)
+    with monkeypatch.context() as later:
+        migrations(later, schema.Migration(1, ("CREATE TABLE extra(x int)",)))
+        for _ in range(2):
+            opener(url).write(collection_id, [upsert("a")]).result()
+    old.write(collection_id, [upsert("b")]).result()
+    assert len(walk(opener(url), collection_id)[0]) == 2  # after a rollback of the release
+    assert execute(url, "SELECT version, compatible FROM nearshore_schema") == [(2, 1)]
+
+
+def test_an_incompatible_schema_is_refused(url: str, opener: Open) -> None:
+    """A database that a later release made unreadable for this one names the versions and stays as it is."""
+    execute(url, "UPDATE nearshore_schema SET version = 99, compatible = 98")
+    with pytest.raises(StoreFormatError, match="version 99") as refused:
+        opener(url)
+    assert refused.value.metadata == {"found": "99", "known": str(len(schema.MIGRATIONS))}
+
+
+def test_tables_of_another_program_are_left_alone(postgres_url: str, opener: Open) -> None:
+    """A database that has an `items` of its own is refused, and nothing is made in it."""
+    execute(postgres_url, "CREATE TABLE items(song text)")
+    with pytest.raises(StoreFormatError, match="another program"):
+        opener(postgres_url)
+    tables = execute(postgres_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert tables == [("items",)]
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres_server: PostgresServer, opener: Open) -> None:
+    """An encoding other than UTF8 is refused with the statement that makes a better database."""
+    url = f"{postgres_server.url('latin')}"
+    execute(
+        postgres_server.url(),
+        "DROP DATABASE IF EXISTS latin",
+        "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0",
+    )
+    with pytest.raises(StoreFormatError, match="ENCODING 'UTF8'"):
+        opener(url)
+
+
+# What a deployment gets wrong
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:s3cret@host/database",
+        "postgresql://user:s3cret@host",
+        "postgresql://user:s3cret@host:s3cret/database",
+        "postgresql://user:s3cret%zz@host/database",
+        "postgresql://user:s3cret@host/database?s3cret=1",
+    ],
+)
+def test_an_unusable_url_is_refused_without_repeating_it(url: str, opener: Open) -> None:
+    """Neither message nor remedy shows any part of the password."""
+    with pytest.raises(StoreUrlError) as refused:
+        opener(url)
+    assert "s3cret" not in f"{refused.value} {refused.value.metadata} {refused.value.__cause__}"
+
+
+def test_a_server_that_does_not_answer_is_told_with_its_place(opener: Open) -> None:
+    """A closed port is STORE_UNAVAILABLE with host, port, database and user, never the password."""
+    with pytest.raises(StoreUnavailableError) as refused:
+        opener("postgresql://me:s3cret@127.0.0.1:1/passages", connect_timeout_s=1.0)
+    assert "postgresql://me@127.0.0.1:1/passages" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.fixture
+def role(postgres_server: PostgresServer, postgres_url: str) -> Iterator[str]:
+    """A role that needs a password."""
+    hba = postgres_server.data / "pg_hba.conf"
+    before = hba.read_text()
+    execute(postgres_url, f"CREATE ROLE careful LOGIN PASSWORD '{SECRET}'")
+    hba.write_text(f"host all careful 127.0.0.1/32 scram-sha-256\n{before}")
+    execute(postgres_url, "SELECT pg_reload_conf()")
+    yield "careful"
+    hba.write_text(before)
+    execute(postgres_url, "SELECT pg_reload_conf()", "DROP OWNED BY careful", "DROP ROLE careful")
+
+
+def as_role(url: str, role: str, password: str) -> str:
+    """The URL with another user."""
+    return url.replace("postgres@", f"{role}:{password}@")
+
+
+def test_refused_credentials_and_missing_rights_say_what_to_do(
+    postgres_server: PostgresServer, postgres_url: str, role: str, opener: Open
+) -> None:
+    """Wrong password, no such database, no right to make tables: STORE_URL, each with its remedy, no secret told."""
+    quoted = SECRET.replace("ä", "%C3%A4")
+    cases = {
+        as_role(postgres_url, role, "s3cret-wrong"): "Secret",
+        as_role(postgres_server.url("nowhere"), role, quoted): "CREATE DATABASE",
+        as_role(postgres_url, role, quoted): "GRANT",
+    }
+    for url, remedy in cases.items():
+        with pytest.raises(StoreUrlError) as refused:
+            opener(url)
+        assert remedy in refused.value.remedy
+        assert "s3cret" not in str(refused.value)
+    execute(postgres_url, f"GRANT ALL ON SCHEMA public TO {role}")
+    store = opener(as_role(postgres_url, role, quoted))
+    assert store.write(store.create_collection(SPEC).id, [upsert("a")]).result().commit.position == 1
+
+
+def test_too_many_connections_say_which_limits_to_look_at(postgres_url: str, role: str, opener: Open) -> None:
+    """A server without a free connection is STORE_UNAVAILABLE, naming store.max_connections and the server's limits."""
+    execute(postgres_url, f"GRANT ALL ON SCHEMA public TO {role}", f"ALTER ROLE {role} CONNECTION LIMIT 0")
+    with pytest.raises(StoreUnavailableError, match=r"store\.max_connections"):
+        opener(as_role(postgres_url, role, SECRET.replace("ä", "%C3%A4")))
+
+
+def test_a_read_only_server_is_not_written_to(url: str, opener: Open) -> None:
+    """A standby, or a primary fenced off with default_transaction_read_only, is refused and says so."""
+    execute(url, f"ALTER DATABASE {database_of(url)} SET default_transaction_read_only = on")
+    with pytest.raises(StoreUnavailableError, match="read-only"):
+        opener(url)
+
+
+def test_settings_of_role_and_database_change_nothing(url: str, opener: Open) -> None:
+    """Time-outs, isolation and asynchronous commit that an administrator set for all do not reach our sessions."""
+    name = database_of(url)
+    for setting in (
+        "default_transaction_isolation = 'serializable'",
+        "synchronous_commit = off",
+        "statement_timeout = '300ms'",
+        "TimeZone = 'Asia/Tokyo'",
+        "enable_indexscan = off",
+    ):
+        execute(url, f"ALTER DATABASE {name} SET {setting}")
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    commit = store.write(collection_id, [upsert("a")]).result().commit
+    page = store.read_feed(collection_id, Cursor())
+    assert (page.head, page.head_at) == (Cursor(1, commit.tag), commit.at)
+    assert "synchronous_commit=on" in store.durability
+    assert "no synchronous standby" in store.durability
+
+
+def test_a_server_that_can_lose_writes_is_told_of_at_start(fragile: PostgresServer, opener: Open) -> None:
+    """Both fsync and full_page_writes that are off are warned of, with what to do."""
+    url = fragile.create_database()
+    settings = ("fsync", "full_page_writes")
+    for setting in settings:
+        execute(url, f"ALTER SYSTEM SET {setting} = off")
+    execute(url, "SELECT pg_reload_conf()")
+    with structlog.testing.capture_logs() as logs:
+        eventually(lambda: "fsync=off" in opener(url).durability)
+    for setting in settings:
+        execute(url, f"ALTER SYSTEM RESET {setting}")
+    execute(url, "SELECT pg_reload_conf()")
+    warned = {entry["setting"] for entry in logs if entry["event"] == "PostgreSQL can lose acknowledged writes"}
+    assert warned == {"fsync = off", "full_page_writes = off"}
+
+
+def test_ids_and_names_that_no_text_can_be_are_just_not_there(url: str, opener: Open) -> None:
+    """NUL and lone surrogates in what is looked for find nothing; they hurt no other."""
+    store: Store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    store.write(collection_id, [upsert("a")]).result()
+    odd = ["nul\0", "\ud800", "a"]
+    assert set(store.get_items(collection_id, odd)) == {"a"}
+    assert set(store.get_outlines(collection_id, odd)) == {"a"}
+    assert store.list_ids(collection_id, odd) == ["a"]
+    with pytest.raises(CollectionNotFoundError):
+        store.get_collection("nul\0")
