@@ -26,7 +26,7 @@ FROM builder AS model
 ARG MODEL=all-MiniLM-L6-v2
 RUN mkdir /models && if [ -n "${MODEL}" ]; then \
     /opt/nearshore/bin/python -m ensurepip && \
-    /opt/nearshore/bin/nearshore --model-dir /models model get "${MODEL}" && rm -rf /models/.checkpoints; fi
+    /opt/nearshore/bin/nearshore --model-dir /models model get "${MODEL}" && rm -rf /models/.[!.]*; fi
 
 FROM ${BASE}
 ARG MODEL=all-MiniLM-L6-v2

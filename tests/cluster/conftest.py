@@ -13,17 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.kube import CHART, OPEN, ROOT, namespace
+from tests.cluster.kube import OPEN, ROOT, namespace
 from tests.cluster.releases import (
     IMAGE_COMMAND,
     POSTGRES_IMAGE,
-    RELEASE,
-    REPOSITORY,
     SMALL,
     Images,
     Release,
     build,
-    sets,
 )
 
 
@@ -59,11 +56,10 @@ def release(images: Images) -> Iterator[Release]:
             "apply", "--filename", "-", stdin=manifest.replace("image: postgres:17", f"image: {POSTGRES_IMAGE}")
         )
         kube.kubectl("rollout", "status", "statefulset/nearshore-postgres", "--timeout=180s", timeout_s=200.0)
-        values = {**SMALL, "image.repository": REPOSITORY, "image.tag": images.first}
-        base = ["--values", str(CHART / "values-cluster.yaml"), *sets(values), "--wait", "--timeout", "5m"]
-        kube.helm("install", RELEASE, str(CHART), *base)
+        installed = Release(kube, images)
+        installed.install({**SMALL, "image.tag": images.first})
         kube.wait_ready(3)
-        yield Release(kube, images)
+        yield installed
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,20 @@ class Kube:
         """Names of those that are ready, in order."""
         return sorted(pod["metadata"]["name"] for pod in self.pods(selector) if is_ready(pod))
 
-    def wait_ready(self, count: int, timeout_s: float = 300.0) -> list[str]:
-        """Wait until exactly so many servers are there and ready; returns their names."""
+    def wait_ready(self, count: int, selector: str = SERVER, timeout_s: float = 300.0) -> list[str]:
+        """Wait until exactly so many pods are there and ready; returns their names."""
 
         def settled() -> bool:
-            return len(self.ready_pods()) == len(self.pods()) == count
+            return len(self.ready_pods(selector)) == len(self.pods(selector)) == count
 
         wait(f"{count} ready servers", settled, timeout_s)
-        return self.ready_pods()
+        return self.ready_pods(selector)
+
+    def ready_at(self, pod: str) -> float:
+        """When a pod became ready, in seconds since the epoch."""
+        conditions = self.get("pod", pod)["status"]["conditions"]
+        (ready,) = (each for each in conditions if each["type"] == "Ready")
+        return datetime.fromisoformat(ready["lastTransitionTime"]).timestamp()
 
     def write_program(self, name: str) -> None:
         """Put a program of this folder where pods can mount it."""

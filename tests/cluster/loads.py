@@ -32,9 +32,3 @@ def end_load(kube: Kube, pod: str) -> dict[str, Any]:
     kube.kubectl("exec", pod, "--", "sh", "-c", "kill -TERM 1")
     report: dict[str, Any] = json.loads(kube.finish_program(pod).splitlines()[-1])
     return report
-
-
-def scale(kube: Kube, name: str, replicas: int) -> None:
-    """Scale, and wait until it is so."""
-    kube.kubectl("scale", f"deployment/{name}", f"--replicas={replicas}")
-    kube.wait_ready(replicas)

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.kube import CHART, Kube, run
+from tests.cluster.kube import CHART, SERVER, Kube, run
 
 IMAGE_COMMAND = "NEARSHORE_TEST_IMAGE_COMMAND"
 REPOSITORY = "localhost/nearshore-test"
@@ -38,7 +38,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The chart installed with three replicas over a PostgreSQL, in a namespace of its own."""
+    """The chart installed over a PostgreSQL."""
 
     kube: Kube
     images: Images
@@ -49,10 +49,25 @@ class Release:
         """For clients that balance."""
         return f"dns:///{self.name}-headless:50051"
 
-    def upgrade(self, *options: str, **values: str) -> None:
+    def install(self, values: dict[str, str]) -> None:
+        """`helm install` in the cluster shape with these values, and wait until it is through."""
+        base = ["--values", str(CHART / "values-cluster.yaml"), *sets({"image.repository": REPOSITORY, **values})]
+        self.kube.helm("install", self.name, str(CHART), *base, "--wait", "--timeout", "5m")
+
+    def upgrade(self, **values: str) -> None:
         """`helm upgrade` with these values changed, and wait until it is through."""
-        wanted = ["--reuse-values", *sets(values), *options, "--wait", "--timeout", "10m"]
+        wanted = ["--reuse-values", *sets(values), "--wait", "--timeout", "10m"]
         self.kube.helm("upgrade", self.name, str(CHART), *wanted)
+
+    def scale(self, replicas: int) -> list[str]:
+        """Change the number of replicas, and wait until it is so; returns their pods."""
+        self.upgrade(replicas=str(replicas))
+        return self.kube.wait_ready(replicas, self.selector)
+
+    @property
+    def selector(self) -> str:
+        """The labels of its servers."""
+        return f"{SERVER},app.kubernetes.io/instance={self.name}"
 
 
 def sets(values: dict[str, str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.cluster.kube import Kube, wait
-from tests.cluster.loads import end_load, logs, scale, start_load
+from tests.cluster.loads import end_load, logs, start_load
 from tests.cluster.releases import Release
 
 LEAST_CALLS_PER_S = 30.0
@@ -53,7 +53,7 @@ def test_no_call_fails_and_no_write_is_lost(release: Release) -> None:
     kill_one_server(release)
     note("SIGKILL")
     for replicas in (2, 4, 2):
-        scale(kube, release.name, replicas)
+        release.scale(replicas)
     note("scaling 2, 4, 2")
     report = end_load(kube, pod)
     print(f"failures after each step: {made}; {json.dumps(report)}")

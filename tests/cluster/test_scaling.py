@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.kube import Kube, wait
-from tests.cluster.loads import end_load, scale, start_load
-from tests.cluster.releases import Release
+from tests.cluster.loads import end_load, start_load
+from tests.cluster.releases import SMALL, Release
 
 SHARE_WITHIN_S = 30.0
 WINDOW_S = 5.0
@@ -20,14 +20,11 @@ LOW, HIGH = 2, 4
 def test_a_new_replica_soon_takes_its_share(release: Release) -> None:
     """Of the calls of clients that were connected before: at least half of 1/N within 30 s of being ready."""
     kube = release.kube
-    scale(kube, release.name, LOW)
+    before = set(release.scale(LOW))
     pod = start_load(release)
-    before = set(kube.ready_pods())
-    kube.kubectl("scale", f"deployment/{release.name}", f"--replicas={LOW + 1}")
-    wait("a third ready replica", lambda: len(kube.ready_pods()) == LOW + 1, 180.0)
-    ready_at = time.monotonic()
-    names = kube.ready_pods()
+    names = release.scale(LOW + 1)
     (new,) = set(names) - before
+    ready_at = kube.ready_at(new)
     shares = list(_shares(kube, names, new, ready_at))
     report = end_load(kube, pod)
     print(f"share of the new replica by seconds since it was ready: {shares}")
@@ -38,33 +35,40 @@ def test_a_new_replica_soon_takes_its_share(release: Release) -> None:
 def _shares(kube: Kube, names: list[str], new: str, ready_at: float) -> Iterator[tuple[float, float]]:
     """The new replica's share of the calls in windows that follow one another, with the time at which each ended."""
     counts = {name: kube.calls_of(name) for name in names}
-    while time.monotonic() - ready_at < SHARE_WITHIN_S - WINDOW_S:
+    while time.time() - ready_at < SHARE_WITHIN_S - WINDOW_S:
         time.sleep(WINDOW_S)
         now = {name: kube.calls_of(name) for name in names}
         made = {name: now[name] - counts[name] for name in names}
         counts = now
-        yield round(time.monotonic() - ready_at, 1), round(made[new] / max(sum(made.values()), 1), 3)
+        yield round(time.time() - ready_at, 1), round(made[new] / max(sum(made.values()), 1), 3)
 
 
 @pytest.fixture
 def autoscaled(release: Release) -> Iterator[Release]:
-    """The release with an autoscaler, which is taken away again."""
-    bounds = {"autoscaling__minReplicas": str(LOW), "autoscaling__maxReplicas": str(HIGH)}
-    window = {"autoscaling__scaleDownStabilizationSeconds": "15"}
-    release.upgrade(autoscaling__enabled="true", **bounds, **window)
-    yield release
-    release.upgrade(autoscaling__enabled="false", replicas=str(LOW))
+    """Another release over the same PostgreSQL, whose replicas an autoscaler counts."""
+    other = Release(release.kube, release.images, name="auto-nearshore")
+    values = {
+        **SMALL,
+        "image.tag": release.images.first,
+        "autoscaling.enabled": "true",
+        "autoscaling.minReplicas": str(LOW),
+        "autoscaling.maxReplicas": str(HIGH),
+        "autoscaling.scaleDownStabilizationSeconds": "15",
+    }
+    other.install(values)
+    yield other
+    other.kube.helm("uninstall", other.name, "--wait")
 
 
 def test_the_number_of_replicas_follows_the_load(autoscaled: Release) -> None:
     """Up while clients ask for all they can get, on the metrics of the cluster, and down again after them."""
-    kube = autoscaled.kube
-    kube.wait_ready(LOW, timeout_s=300.0)
+    kube, selector = autoscaled.kube, autoscaled.selector
+    kube.wait_ready(LOW, selector)
     pod = start_load(autoscaled, calls_per_s=EVERYTHING_PER_S)
-    up_s = wait("more replicas under load", lambda: len(kube.ready_pods()) > LOW, 300.0)
-    most = len(kube.ready_pods())
+    up_s = wait("more replicas under load", lambda: len(kube.ready_pods(selector)) > LOW, 300.0)
+    most = len(kube.ready_pods(selector))
     report = end_load(kube, pod)
-    down_s = wait("fewer replicas without load", lambda: len(kube.pods()) == LOW, 600.0)
+    down_s = wait("fewer replicas without load", lambda: len(kube.pods(selector)) == LOW, 600.0)
     told = f"{report['total']:,} calls, {report['calls_per_s']}/s, {report['failed']} failed"
     print(f"from {LOW} to {most} replicas {up_s:.0f} s after the load began, back {down_s:.0f} s after its end; {told}")
     assert (report["failed"], report["lost"]) == (0, [])
