@@ -15,10 +15,11 @@ import structlog
 
 from nearshore.client import NO_RETRIES, AsyncClient, Client, Document, logged_as
 from nearshore.embedding.session import Session
-from nearshore.errors import CollectionNotFoundError, InvalidRequestIdError, OverloadedError
+from nearshore.errors import CollectionNotFoundError, InvalidRequestIdError, OverloadedError, UnavailableError
 from nearshore.exit_codes import ExitCode
 from nearshore.records import F32
 from nearshore.store.sqlite import SqliteStore
+from tests.postgres import ABSENT, PostgresServer, programs
 from tests.scraping import Scrape, free_port, scrape
 from tests.servers import InProcessServer, ServerProcess
 
@@ -202,3 +203,45 @@ def test_an_id_that_cannot_be_logged_is_refused() -> None:
     for unfit in ("", "two words", "ä", "x" * 129):
         with pytest.raises(InvalidRequestIdError), logged_as(unfit):
             pass
+
+
+def until(port: int, holds: Callable[[Scrape], bool]) -> Scrape:
+    """The first scrape for which it holds."""
+    while not holds(seen := scrape(port)):
+        pass
+    return seen
+
+
+def test_replicas_tell_what_they_show_and_that_the_store_is_away(server_process: ServerStarter, tmp_path: Path) -> None:
+    """A replica counts what another wrote; without PostgreSQL it is scraped as ever, ready, its contact ageing."""
+    if programs() is None:
+        pytest.skip(ABSENT)
+    with PostgresServer(options=["fsync = off"]) as postgres:
+        url, ports = postgres.create_database(), [free_port(), free_port()]
+        processes = [
+            server_process(
+                NEARSHORE_STORE__URL=url,
+                NEARSHORE_DATA_DIR=str(tmp_path / f"replica-{port}"),
+                NEARSHORE_METRICS__PORT=str(port),
+            )
+            for port in ports
+        ]
+        addresses = [process.address() for process in processes]
+        with Client(addresses[0], retries=NO_RETRIES) as writer, Client(addresses[1], retries=NO_RETRIES) as other:
+            writer.wait_ready()
+            other.wait_ready()
+            writer.create_collection("docs", model="tiny")
+            writer.upsert("docs", [Document("1", "a cat"), Document("2", "a dog")])
+            shown = until(ports[1], lambda seen: {"collection": "docs"} in seen.labels("nearshore_documents"))
+            until(ports[1], lambda seen: seen.value("nearshore_documents", collection="docs") == 2)
+            postgres.stop("immediate")
+            away = until(ports[1], lambda seen: seen.value("nearshore_store_contact_age_seconds") > 1)
+            with pytest.raises(UnavailableError):
+                other.upsert("docs", [Document("3", "a river")])
+            refused = scrape(ports[1])
+            postgres.start()
+            until(ports[1], lambda seen: seen.value("nearshore_store_contact_age_seconds") < 1)
+    assert shown.value("nearshore_feed_lag_seconds", collection="docs") >= 0
+    assert away.value("nearshore_ready") == 1
+    assert away.value("nearshore_documents", collection="docs") == 2
+    assert calls(refused, UPSERT, "UNAVAILABLE") == 1
