@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from nearshore.errors import HistoryChangedError
 from nearshore.records import Change, Delete, Item, Upsert
 from nearshore.store.base import Cursor, FeedPage, Store, Walk
+from tests.postgres import ABSENT, programs
 from tests.stores import FACTORIES, SPEC, StoreFactory, upsert, writer_held
 
 KEYS = st.sampled_from([f"key-{number}" for number in range(8)])
@@ -170,10 +171,18 @@ def to_changes(changes: dict[str, str | None], since: int | None) -> list[Change
     return [Delete(key, since) if text is None else upsert(key, text) for key, text in changes.items()]
 
 
+class PostgresMachine(StoreMachine):
+    """The same on PostgreSQL."""
+
+    factory_name = "postgresql"
+
+
 TestSqliteStore = StoreMachine.TestCase
 TestSqliteStore.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+TestPostgresStore = pytest.mark.skipif(programs() is None, reason=ABSENT)(PostgresMachine.TestCase)
+TestPostgresStore.settings = settings(TestSqliteStore.settings, max_examples=6, stateful_step_count=20)
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -62,7 +63,7 @@ def execute(url: str, *statements: str) -> list[tuple[Any, ...]]:
     """Run statements, each in a transaction of its own; returns the rows of the last."""
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:
-            cursor = connection.execute(sql.SQL(statement))  # type: ignore[arg-type]  # no literal, but ours
+            cursor = connection.execute(sql.SQL(statement))
         return cursor.fetchall() if cursor.description else []
 
 
@@ -97,16 +98,20 @@ def test_stores_continue_each_others_positions(url: str, opener: Open) -> None:
     assert one.heads() == two.heads() == {collection_id: Cursor(2, second.commit.tag)}
 
 
-def test_watchers_hear_of_the_commits_of_other_stores(url: str, opener: Open) -> None:
-    """A commit of one process calls the watchers of another, and its own just once."""
+def test_watchers_hear_of_other_stores(url: str, opener: Open) -> None:
+    """What one process commits, creates or deletes calls the watchers of another, with the collection's id."""
     one, two = opener(url), opener(url)
-    collection_id = one.create_collection(SPEC).id
-    heard = {store: threading.Semaphore(0) for store in (one, two)}
-    for store, semaphore in heard.items():
-        store.watch(lambda _, semaphore=semaphore: semaphore.release())  # type: ignore[misc]  # mypy infers no default
-    eventually(lambda: one.write(collection_id, []).result() is not None and heard[two].acquire(timeout=0.05))
-    two.write(collection_id, []).result()
-    assert heard[one].acquire(timeout=WAIT_S)
+    heard: queue.Queue[int] = queue.Queue()
+    one.watch(heard.put)
+    first = two.create_collection(SPEC).id
+    eventually(lambda: two.write(first, []).result() is not None and not heard.empty())  # it listens now
+    second = two.create_collection(replace(SPEC, name="second")).id
+    while heard.get(timeout=WAIT_S) != second:
+        pass
+    two.write(first, []).result()
+    assert heard.get(timeout=WAIT_S) == first
+    two.delete_collection(second)
+    assert heard.get(timeout=WAIT_S) == second
 
 
 def test_listening_is_taken_up_again(url: str, opener: Open) -> None:
@@ -193,8 +198,9 @@ def test_while_postgresql_is_away_calls_fail_soon_and_afterwards_they_work(
     store = opener(url, connect_timeout_s=1.0)
     collection_id = store.create_collection(SPEC).id
     kept = store.write(collection_id, [upsert("kept")]).result().commit
-    for stop in (fragile.stop, lambda: fragile.stop("immediate")):
-        stop()
+    modes: tuple[Literal["fast", "immediate"], ...] = ("fast", "immediate")
+    for mode in modes:
+        fragile.stop(mode)
         calls: list[Callable[[], object]] = [
             store.heads,
             lambda: store.write(collection_id, [upsert("refused")]).result(),

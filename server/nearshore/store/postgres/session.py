@@ -27,11 +27,12 @@ _SHORT_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '250ms'"
 class PostgresSession:
     """Implements writer.Session."""
 
-    def __init__(self, transactions: Transactions) -> None:
-        """Takes over transactions."""
+    def __init__(self, transactions: Transactions, durability: str) -> None:
+        """Takes over transactions. durability: what durability.describe said of their connection."""
+        self.durability = durability
         self._transactions = transactions
         self._locked: set[int] = set()  # collections that could not be locked the last time
-        self._unheard: set[int] = set()  # collections with commits that no other process was told of
+        self._unheard: set[int] = set()  # collections with news that no other process was told of
 
     @property
     def process_id(self) -> int:
@@ -48,6 +49,10 @@ class PostgresSession:
             answers = self._apply(collection_id, [writes[number] for number in numbers])
             results.update(zip(numbers, answers, strict=True))
         return [results[number] for number in range(len(writes))]
+
+    def tell_others(self, collection_id: int) -> None:
+        """Let other processes hear of a collection once this transaction is done; for a job of the writing thread."""
+        self._unheard.add(collection_id)
 
     def run(self, job: Callable[[Connection], _T], doing: str) -> _T:
         """See Session."""

@@ -30,13 +30,13 @@ class PostgresStore:
     """Implements store.base.Store on a PostgreSQL that other processes write to as well. Thread-safe."""
 
     def __init__(
-        self, writer: Writer[Connection], readers: Readers, listener: Listener, durability_phrase: str
+        self, session: PostgresSession, writer: Writer[Connection], readers: Readers, listener: Listener
     ) -> None:
         """Use PostgresStore.open."""
+        self._session = session
         self._writer = writer
         self._readers = readers
         self._listener = listener
-        self._durability = durability_phrase
         self._dimensions: dict[int, int] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -61,20 +61,26 @@ class PostgresStore:
         """
         address = Address.of(url, connect_timeout_s)
         connection, phrase = _prepare(address)
-        session = PostgresSession(Transactions(address, connection))
+        session = PostgresSession(Transactions(address, connection), phrase)
         writer = Writer(session, limits, on_death)
         readers = Readers(address, max_connections, connect_timeout_s)
         listener = Listener(address, lambda: session.process_id, writer.tell)
-        return cls(writer, readers, listener, phrase)
+        return cls(session, writer, readers, listener)
 
     @property
     def durability(self) -> str:
         """See Store."""
-        return self._durability
+        return self._session.durability
 
     def create_collection(self, spec: CollectionSpec) -> Collection:
         """See Store."""
-        return self._writer.run(lambda connection: collections.create(connection, spec), "creating a collection")
+
+        def create(connection: Connection) -> Collection:
+            created = collections.create(connection, spec)
+            self._session.tell_others(created.id)
+            return created
+
+        return self._writer.run(create, "creating a collection")
 
     def get_collection(self, name: str) -> Collection:
         """See Store."""
@@ -89,7 +95,12 @@ class PostgresStore:
 
     def delete_collection(self, collection_id: int) -> None:
         """See Store."""
-        self._writer.run(lambda connection: collections.delete(connection, collection_id), "deleting a collection")
+
+        def delete(connection: Connection) -> None:
+            collections.delete(connection, collection_id)
+            self._session.tell_others(collection_id)
+
+        self._writer.run(delete, "deleting a collection")
         self._dimensions.pop(collection_id, None)
         self._writer.tidy()
 
