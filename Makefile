@@ -11,11 +11,19 @@ PROTOS := $(wildcard proto/nearshore/v1/*.proto)
 BUILDER ?= $(shell for each in docker podman buildah; do $$each info >/dev/null 2>&1 && echo $$each && break; done)
 IMAGE ?= nearshore
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Releases of Helm that `make helm` builds and the chart is tested with.
+HELM_3 := v3.22.0
+HELM_4 := v4.3.1
+BUILT_HELMS := $(abspath $(wildcard .cache/helm/*/helm))
+EMPTY :=
+ifneq ($(BUILT_HELMS),)
+export HELM ?= $(subst $(EMPTY) $(EMPTY),:,$(BUILT_HELMS))
+endif
 COMPILE := pip-compile --quiet --no-header --generate-hashes --strip-extras --allow-unsafe --no-annotate \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo proto docs check test test-slow test-chart test-cluster prove bench image chart lock format clean
+.PHONY: help setup model demo proto docs check test test-slow test-chart test-cluster prove bench image chart helm lock format clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +49,7 @@ proto: $(STAMP) ## Generate the Python code of proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=server \
 		--mypy_out=quiet:server --grpc_python_out=server --mypy_grpc_out=quiet:server $(PROTOS)
 
-docs: $(STAMP) ## Generate the references of settings and errors
+docs: $(STAMP) ## Generate the references of settings, errors, metrics and log events
 	$(BIN)/python -m nearshore.cli.reference docs
 
 check: $(STAMP) ## Lint, types, and generated files that are stale
@@ -75,6 +83,11 @@ image: ## Build the image with docker, podman or buildah; IMAGE=, TAG=, BASE=, M
 
 chart: $(STAMP) ## Generate values, their schema and the manifests of k8s/; needs Helm, on the PATH or as HELM=
 	$(BIN)/python -m helm.generate
+
+helm: ## Build Helm 3 and 4 with Go, where they cannot be installed
+	@command -v go >/dev/null || { echo "make helm needs Go; or install Helm: https://helm.sh/docs/intro/install"; exit 1; }
+	GOBIN=$(CURDIR)/.cache/helm/3 go install helm.sh/helm/v3/cmd/helm@$(HELM_3)
+	GOBIN=$(CURDIR)/.cache/helm/4 go install helm.sh/helm/v4/cmd/helm@$(HELM_4)
 
 lock: $(STAMP) ## Resolve the dependencies again
 	$(BIN)/$(COMPILE) -o requirements.lock pyproject.toml
