@@ -21,7 +21,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import corpora, filtered_search, indexing_speed, kill_rounds, machine, reference_vectors
+from benchmarks import (
+    corpora,
+    filtered_search,
+    indexing_speed,
+    kill_rounds,
+    machine,
+    postgres_rounds,
+    reference_vectors,
+    replica_rounds,
+)
 from benchmarks.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[1]
@@ -109,8 +118,18 @@ def prove_filters() -> Figures:
 
 def prove_kills() -> Figures:
     """100 kills under load."""
-    calls = kill_rounds.run_rounds(_fresh("kills"), rounds=100)
+    calls = kill_rounds.run_on_sqlite(_fresh("kills"), rounds=100)
     return {"rounds": len(calls), "acknowledged_calls": sum(calls), "lost": 0, "resurrected": 0}
+
+
+def prove_postgres() -> Figures:
+    """PostgreSQL: a minute of four processes over shared keys; 34 rounds each that strike the server, it, and both."""
+    return postgres_rounds.prove(_fresh("postgres"), rounds=34, seconds=60.0)
+
+
+def prove_replicas() -> Figures:
+    """Three replicas: 10,000 writes that are looked for elsewhere at once, and a minute without PostgreSQL."""
+    return replica_rounds.prove(_fresh("replicas"), checks=10_000, away_s=60.0)
 
 
 def _fresh(name: str) -> Path:
@@ -127,6 +146,8 @@ STEPS: dict[str, Callable[[], Figures]] = {
     "search": prove_search,
     "filters": prove_filters,
     "kills": prove_kills,
+    "postgres": prove_postgres,
+    "replicas": prove_replicas,
 }
 
 
