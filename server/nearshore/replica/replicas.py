@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 HELD_UP = "It is retried by itself. Bring back what `detail` names: the store, or room on the disk."
 
-_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 1.0  # a store that came back is noticed within the last one
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 0.5  # a store that came back is noticed within the last one
 _BUILD_GRACE_S = 10.0
 _POLL_COST = 10  # polling takes at most about one part in so many of the thread's time
 
