@@ -32,14 +32,13 @@ async def find_replica(
     The store is asked for one that is not known here, and where a token of read_after says that memory may be behind:
     another replica may have created the collection, or deleted it and created a namesake.
 
-    Raises InvalidNameError, InvalidWriteTokenError, CollectionNotFoundError, UnavailableError.
+    Raises InvalidNameError, BatchSizeError, InvalidWriteTokenError, CollectionNotFoundError, UnavailableError.
     """
     bare = collection_id(name, "collection")
     replica = replicas.known(bare)
     if replica is None:
         return await in_thread(threads.store, partial(replicas.get, bare))
-    tokens = read_after[: limits.max_read_after]  # reach() refuses more
-    if any(WriteToken.decode(token).collection_id != replica.collection.id for token in tokens):
+    if any(token.collection_id != replica.collection.id for token in _tokens(read_after, limits)):
         return await in_thread(threads.store, partial(replicas.current, bare))
     return replica
 
@@ -72,17 +71,11 @@ async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, dea
         if not replica.has_view:
             await _first_view(replica, deadline)
         return
-    if len(read_after) > limits.max_read_after:
-        raise BatchSizeError(
-            f"read_after has {len(read_after):,} tokens.",
-            f"Send at most {limits.max_read_after:,}; of one collection's tokens in one history the newest is enough.",
-            field="read_after",
-        )
     now = time.monotonic()
     until = now + limits.max_read_wait_s
     if deadline is not None:
         until = min(until, deadline - min(_ANSWER_MARGIN_S, (deadline - now) / 10))
-    waiting = [(token, replica.applied(token)) for token in map(WriteToken.decode, dict.fromkeys(read_after))]
+    waiting = [(token, replica.applied(token)) for token in _tokens(read_after, limits)]
     try:
         for token, future in waiting:
             try:
@@ -92,6 +85,17 @@ async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, dea
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _tokens(read_after: Sequence[str], limits: Limits) -> list[WriteToken]:
+    """Each once. Raises BatchSizeError, InvalidWriteTokenError."""
+    if len(read_after) > limits.max_read_after:
+        raise BatchSizeError(
+            f"read_after has {len(read_after):,} tokens.",
+            f"Send at most {limits.max_read_after:,}; of one collection's tokens in one history the newest is enough.",
+            field="read_after",
+        )
+    return [WriteToken.decode(token) for token in dict.fromkeys(read_after)]
 
 
 async def _first_view(replica: Replica, deadline: float | None) -> None:
