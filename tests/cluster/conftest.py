@@ -40,7 +40,7 @@ def cluster() -> None:
 @pytest.fixture(scope="session")
 def images(cluster: None) -> Images:
     """The image of this checkout, twice: the second differs by a label."""
-    made = Images("1", "2")
+    made = Images("test-1", "test-2")
     build(ROOT, made.reference(made.first), "--label", "nearshore.test=1")
     build(ROOT, made.reference(made.second), "--label", "nearshore.test=2")
     return made
