@@ -4,8 +4,11 @@ while PostgreSQL is away.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +204,46 @@ def assert_retry_hint(address: str) -> None:
     assert status.details[0].Unpack(info)
     assert status.details[1].Unpack(retry)
     assert (info.reason, retry.retry_delay.seconds > 0) == (AWAY, True)
+
+
+def test_a_hanging_postgresql_holds_up_no_reader(start: Start, postgres: PostgresServer) -> None:
+    """While it neither answers nor refuses, as on a dead disk, only writes wait, and those no longer than they may."""
+    with connected([start(postgres.create_database())]) as servers:
+        (client,) = servers.clients
+        client.create_collection("docs", model="tiny")
+        client.upsert("docs", documents("a", "b"))
+        while client.count("docs") < 2:
+            pass
+        with (
+            stopped(postgres),
+            Client(servers.addresses[0], retries=NO_RETRIES, timeout_s=3.0) as hasty,
+            ThreadPoolExecutor(40) as threads,
+        ):
+            writes = [threads.submit(refused, lambda: hasty.upsert("docs", documents("c"))) for _ in range(40)]
+            for _ in range(10):
+                assert len(client.search("docs", "the text of a").hits) == 2
+                assert client.get("docs", ["a"]).documents
+                assert client.embed(["a long text " * 1_000]).vectors.shape == (1, 32)
+        assert all(write.result() for write in writes)
+        while not succeeds(lambda: client.upsert("docs", documents("d")), but=AWAY):
+            pass
+
+
+@contextmanager
+def stopped(postgres: PostgresServer) -> Iterator[None]:
+    """Let no process of it run."""
+    everyone = [postgres.pid, *children(postgres.pid)]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in everyone:
+            os.kill(pid, signal.SIGCONT)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_replica_waits_for_its_postgresql(start: Start, postgres: PostgresServer) -> None:
