@@ -79,6 +79,14 @@ def test_only_service_client_and_app_know_grpc(path: Path) -> None:
         assert not module.startswith(("nearshore.v1", "google.protobuf")), path
 
 
+def test_only_the_postgresql_store_knows_psycopg() -> None:
+    """Nothing above the store knows which one it is."""
+    folder = ROOT / "server" / "nearshore" / "store" / "postgres"
+    users = {path for path in MODULES if any(name.split(".")[0].startswith("psycopg") for name in imported(path))}
+    assert users
+    assert all(path.parent == folder for path in users)
+
+
 def test_only_app_and_cli_read_settings() -> None:
     """Other layers get plain values, so that a test can make them without a configuration."""
     readers = {part_of(path) for path in MODULES if "nearshore.settings" in set(imported(path))}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -41,7 +42,10 @@ SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '30s'; SET st
 LISTENER = "SET statement_timeout = 0"
 
 _MAX_LIFETIME_S = 1_800.0
-_PATIENCE_S = 0.2  # how long a caller waits for a connection while the last attempt to make one failed
+# How long a caller waits for a connection before it looks whether making one has failed; and while it is known that
+# the last attempt did.
+_PATIENCE_S = 0.2
+_IMPATIENCE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,8 @@ class Readers:
 
     def __init__(self, address: Address, max_connections: int, timeout_s: float) -> None:
         """Opens connections in the background, as they are needed; beyond max_connections readers wait timeout_s."""
-        # Each failure is told to the caller; the pool's own lines would come for every attempt.
-        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+        # Each failure is told to the caller; the library's own lines would come for every attempt.
+        logging.getLogger("psycopg").setLevel(logging.ERROR)
         self._place = address.place
         self._timeout_s = timeout_s
         self._max_connections = max_connections
@@ -120,15 +124,15 @@ class Readers:
         Raises what failures.translate makes of PostgreSQL's errors, and StoreUnavailableError once closed.
         """
         try:
-            return self._run(job, *arguments, **keywords)
-        except psycopg.OperationalError as error:
+            with self._borrowed(doing) as connection:
+                return job(connection, *arguments, **keywords)
+        except psycopg.Error as error:
             if not _is_lost(error):
                 raise translate(error, self._place, doing) from error
-        except psycopg.Error as error:
-            raise translate(error, self._place, doing) from error
         self._pool.drain()  # the others are most likely dead as well
         try:
-            return self._run(job, *arguments, **keywords)
+            with self._borrowed(doing) as connection:
+                return job(connection, *arguments, **keywords)
         except psycopg.Error as error:
             raise translate(error, self._place, doing) from error
 
@@ -136,10 +140,11 @@ class Readers:
         """Close the connections; those in use are closed when they come back."""
         self._pool.close(self._timeout_s)
 
-    def _run(self, job: Callable[Concatenate[Connection, _P], _T], *arguments: _P.args, **keywords: _P.kwargs) -> _T:
-        connection = self._take()
+    @contextmanager
+    def _borrowed(self, doing: str) -> Iterator[Connection]:
+        connection = self._take(doing)
         try:
-            return job(connection, *arguments, **keywords)
+            yield connection
         except BaseException:
             if not connection.closed:
                 connection.rollback()
@@ -147,16 +152,18 @@ class Readers:
         finally:
             self._pool.putconn(connection)
 
-    def _take(self) -> _Reading:
+    def _take(self, doing: str) -> _Reading:
         give_up_at = time.monotonic() + self._timeout_s
         while True:
             left_s = give_up_at - time.monotonic()
+            patience_s = _PATIENCE_S if self._failure is None else _IMPATIENCE_S
             try:
-                return self._pool.getconn(max(0.001, min(_PATIENCE_S, left_s)))
+                return self._pool.getconn(max(0.001, min(patience_s, left_s)))
             except PoolTimeout:
                 failure = self._failure
-                if failure is not None and code_of(failure) != "53300":  # which a busy pool can live with
-                    raise _again(failure) from None
+                # A server without a connection to spare is none to wait for, but those of the pool may come free.
+                if failure is not None and (left_s <= 0 or code_of(failure) != "53300"):
+                    raise translate(failure, self._place, doing) from None
                 if left_s <= 0:
                     raise self._busy() from None
             except PoolClosed:
@@ -181,11 +188,8 @@ class Readers:
         self._failure = None
 
 
-def _is_lost(error: psycopg.OperationalError) -> bool:
+def _is_lost(error: psycopg.Error) -> bool:
     """Whether the connection broke while it was used, so that a new one may do better."""
-    return error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
-
-
-def _again(error: psycopg.Error) -> psycopg.Error:
-    """The same failure for another caller: one exception must not gather the tracebacks of all."""
-    return type(error)(str(error))
+    if error.sqlstate:
+        return error.sqlstate.startswith(("57P", "08"))
+    return isinstance(error, psycopg.OperationalError)

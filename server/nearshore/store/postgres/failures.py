@@ -109,16 +109,16 @@ def translate(error: psycopg.Error, place: str, doing: str) -> NearshoreError:
     if advice is None and code[:2] in ("08", "57", "58"):
         advice = _ADVICE[_UNREACHABLE]
     if advice is not None:
-        message = f"PostgreSQL at {place} {advice.problem} ({doing}): {_text(error)}."
+        message = f"PostgreSQL at {place} {advice.problem} ({doing}): {reason_of(error)}."
         return advice.error(message, advice.remedy)
     if code.startswith("53"):
-        return StorageFullError(f"{doing} at {place}: {_text(error)}", "PostgreSQL")
+        return StorageFullError(f"{doing} at {place}: {reason_of(error)}", "PostgreSQL")
     if code in ("XX001", "XX002"):
         return StoreCorruptError(
-            f"PostgreSQL at {place} reports damaged data ({doing}): {_text(error)}.",
+            f"PostgreSQL at {place} reports damaged data ({doing}): {reason_of(error)}.",
             "Stop writing and restore the database from a backup or fail over to a standby.",
         )
-    return NearshoreError(f"The store made a mistake while {doing}: {code} {_text(error)}.", "Please report this.")
+    return NearshoreError(f"The store made a mistake while {doing}: {code} {reason_of(error)}.", "Please report this.")
 
 
 def refused(error: psycopg.Error, place: str, doing: str) -> NearshoreError:
@@ -132,7 +132,7 @@ def refused(error: psycopg.Error, place: str, doing: str) -> NearshoreError:
 def commit_failed(error: psycopg.Error, place: str, doing: str, *, lost: bool) -> NearshoreError:
     """The error to raise for `error`, met with COMMIT on its way. lost: the connection broke, so nobody knows."""
     if lost:
-        return CommitUnknownError(f"the connection to PostgreSQL at {place} broke at its commit ({_text(error)})")
+        return CommitUnknownError(f"the connection to PostgreSQL at {place} broke at its commit ({reason_of(error)})")
     return translate(error, place, doing)
 
 
@@ -150,7 +150,7 @@ def code_of(error: psycopg.Error) -> str:
     return next((code for part, code in _TEXTS.items() if part in text), _UNREACHABLE)
 
 
-def _text(error: psycopg.Error) -> str:
+def reason_of(error: Exception) -> str:
     """The reason in one line, without what the server adds about itself."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(".")

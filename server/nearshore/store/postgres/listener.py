@@ -12,6 +12,7 @@ import psycopg
 import structlog
 
 from nearshore.store.postgres.connections import LISTENER, Address, Connection
+from nearshore.store.postgres.failures import reason_of
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ class Listener:
                     self._listen(connection)
             except (psycopg.Error, OSError) as error:
                 if not silent and not self._closing.is_set():
-                    _log.warning("store does not hear of commits", error=str(error), remedy=_REMEDY)
+                    _log.warning("store does not hear of commits", error=reason_of(error), remedy=_REMEDY)
                 silent = True
             pause_s = _FIRST_PAUSE_S if time.monotonic() - since > _LONGEST_PAUSE_S else pause_s * 2
             self._closing.wait(min(pause_s, _LONGEST_PAUSE_S))

@@ -13,6 +13,7 @@ from nearshore.store.base import WriteResult
 from nearshore.store.errors import StoreLockedError
 from nearshore.store.postgres import commits, housekeeping
 from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.failures import reason_of
 from nearshore.store.postgres.listener import CHANNEL
 from nearshore.store.postgres.transactions import Transaction, Transactions
 from nearshore.store.rows import Write
@@ -79,7 +80,7 @@ class PostgresSession:
                 connection.execute("SELECT pg_notify(%s, id::text) FROM unnest(%s::bigint[]) AS id", (CHANNEL, told))
                 connection.execute("COMMIT")
         except psycopg.Error as error:  # the others poll anyway
-            _log.debug("store could not tell of commits", error=str(error))
+            _log.debug("store could not tell of commits", error=reason_of(error))
         self._transactions.give_up()
 
     def tidy(self, max_rows: int) -> bool:
