@@ -152,11 +152,13 @@ def check_answer_bytes(size: int, limits: Limits) -> None:
 
 
 def _not_reached(replica: Replica, token: WriteToken) -> ReadAfterTimeoutError:
-    position = replica.state().position
+    state = replica.state()
     return ReadAfterTimeoutError(
-        f"This replica stands at position {position} and had to reach {token.position}.",
+        f"This replica stands at position {state.position} and had to reach {token.position}; "
+        f"it last heard from its store {state.contact_age_s:.1f} s ago.",
         "Retry; if it stays behind, look at read_state.head and contact_age_s of the collection.",
-        position=position,
+        position=state.position,
         wanted=token.position,
-        lag=max(0, token.position - position),
+        lag=max(0, token.position - state.position),
+        contact_age_s=round(state.contact_age_s, 3),
     )
