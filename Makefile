@@ -14,6 +14,9 @@ TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Releases of Helm that `make helm` builds and the chart is tested with.
 HELM_3 := v3.22.0
 HELM_4 := v4.3.1
+# Without these, Helm 3 takes the cluster of its templates for Kubernetes 1.20.
+HELM_3_FLAGS := $(foreach package,chartutil lint/rules,$(foreach part,Major=1 Minor=37,\
+	-X helm.sh/helm/v3/pkg/$(package).k8sVersion$(part)))
 BUILT_HELMS := $(abspath $(wildcard .cache/helm/*/helm))
 EMPTY :=
 ifneq ($(BUILT_HELMS),)
@@ -86,7 +89,7 @@ chart: $(STAMP) ## Generate values, their schema and the manifests of k8s/; need
 
 helm: ## Build Helm 3 and 4 with Go, where they cannot be installed
 	@command -v go >/dev/null || { echo "make helm needs Go; or install Helm: https://helm.sh/docs/intro/install"; exit 1; }
-	GOBIN=$(CURDIR)/.cache/helm/3 go install helm.sh/helm/v3/cmd/helm@$(HELM_3)
+	GOBIN=$(CURDIR)/.cache/helm/3 go install -ldflags "$(HELM_3_FLAGS)" helm.sh/helm/v3/cmd/helm@$(HELM_3)
 	GOBIN=$(CURDIR)/.cache/helm/4 go install helm.sh/helm/v4/cmd/helm@$(HELM_4)
 
 lock: $(STAMP) ## Resolve the dependencies again

@@ -18,6 +18,7 @@ from tests.chart.charts import (
     MATRIX,
     Helm,
     Object,
+    RefusedError,
     environment,
     job_template,
     load,
@@ -258,9 +259,13 @@ def test_kubernetes_knows_the_manifests(name: str, version: str) -> None:
 @pytest.mark.parametrize("values", [{}, CLUSTER], ids=["embedded", "cluster"])
 def test_the_notes_name_the_next_command(helm: Helm, values: dict[str, Any]) -> None:
     """After an installation Helm says how to wait for it, test it and reach it, by its real name."""
-    printed = helm.run(
-        "install", "books", str(generate.CHART), "--dry-run=client", "--namespace", "shop", values=values
-    )
+    try:
+        command = ("install", "books", str(generate.CHART), "--dry-run=client", "--namespace", "shop")
+        printed = helm.run(*command, values=values)
+    except RefusedError as error:
+        if "unreachable" not in str(error):
+            raise
+        pytest.skip("this Helm asks a cluster even for a dry run")
     notes = printed.partition("NOTES:")[2]
     kind = "deployment" if values else "statefulset"
     assert f"kubectl --namespace shop rollout status {kind}/books-nearshore" in notes
