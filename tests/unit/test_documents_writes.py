@@ -358,7 +358,7 @@ def test_a_read_that_cannot_see_its_write_in_time_says_how_far_it_got(tmp_path: 
         with pytest.raises(DeadlineError) as caught:
             engine.run(engine.documents.count(request, deadline=time.monotonic() + 0.05))
         assert caught.value.reason == "READ_AFTER_TIMEOUT"
-        assert caught.value.metadata == {"position": "0", "wanted": "1", "lag": "1"}
+        assert {"position": "0", "wanted": "1", "lag": "1"}.items() <= caught.value.metadata.items()
         engine.replicas.start()
         assert engine.run(engine.documents.count(request)).count == 1
 
