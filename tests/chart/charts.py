@@ -89,6 +89,7 @@ class Helm:
         """Keep files of values in this folder."""
         self.program = program
         self._folder = folder
+        self._rendered: dict[str, str] = {}
 
     def run(self, *arguments: str, values: Values | None = None) -> str:
         """What it prints on standard output. Raises RefusedError."""
@@ -101,8 +102,11 @@ class Helm:
         return done.stdout
 
     def render(self, values: Values | None = None, release: str = "books") -> list[Object]:
-        """All objects of a release with these values."""
-        return load(self.run("template", release, str(CHART), "--namespace", "shop", values=values))
+        """All objects of a release with these values; the same is rendered once."""
+        key = json.dumps([release, values])
+        if key not in self._rendered:
+            self._rendered[key] = self.run("template", release, str(CHART), "--namespace", "shop", values=values)
+        return load(self._rendered[key])
 
 
 def load(text: str) -> list[Object]:
