@@ -46,6 +46,7 @@ _MAX_LIFETIME_S = 1_800.0
 # the last attempt did.
 _PATIENCE_S = 0.2
 _IMPATIENCE_S = 0.05
+RETRY_AFTER_S = 0.3  # after a failed attempt to connect, calls fail at once for so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Readers:
         self._timeout_s = timeout_s
         self._max_connections = max_connections
         self._failure: psycopg.Error | None = None  # of the last attempt to connect, none succeeding since
+        self._retry_at = 0.0
         self._pool: ConnectionPool[_Reading] = ConnectionPool(
             connection_class=_Reading,
             kwargs={**address.parameters, "autocommit": True, "failed": self._failed},
@@ -155,21 +157,23 @@ class Readers:
     def _take(self, doing: str) -> _Reading:
         give_up_at = time.monotonic() + self._timeout_s
         while True:
-            left_s = give_up_at - time.monotonic()
-            patience_s = _PATIENCE_S if self._failure is None else _IMPATIENCE_S
+            now = time.monotonic()
+            # A server without a connection to spare is none to wait for, but those of the pool may come free.
+            away = self._failure is not None and code_of(self._failure) != "53300"
+            if away and now < self._retry_at and not self._pool.get_stats()["pool_available"]:
+                raise self._cannot_connect(doing)
             try:
-                return self._pool.getconn(max(0.001, min(patience_s, left_s)))
+                return self._pool.getconn(max(0.001, min(_IMPATIENCE_S if away else _PATIENCE_S, give_up_at - now)))
             except PoolTimeout:
-                failure = self._failure
-                # A server without a connection to spare is none to wait for, but those of the pool may come free.
-                if failure is not None and (left_s <= 0 or code_of(failure) != "53300"):
-                    raise translate(failure, self._place, doing) from None
-                if left_s <= 0:
-                    raise self._busy() from None
+                if away or now >= give_up_at:
+                    raise self._cannot_connect(doing) from None
             except PoolClosed:
                 raise closed() from None
 
-    def _busy(self) -> NearshoreError:
+    def _cannot_connect(self, doing: str) -> NearshoreError:
+        failure = self._failure
+        if failure is not None:
+            return translate(failure, self._place, doing)
         return StoreUnavailableError(
             f"No connection to PostgreSQL at {self._place} came free within {self._timeout_s:g} s "
             f"(store.max_connections = {self._max_connections}).",
@@ -177,13 +181,13 @@ class Readers:
         )
 
     def _failed(self, error: psycopg.Error) -> None:
-        self._failure = error
+        self._failure, self._retry_at = error, time.monotonic() + RETRY_AFTER_S
 
     def _connected(self, connection: _Reading) -> None:
         try:
             configure(connection, READER)
         except psycopg.Error as error:
-            self._failure = error
+            self._failed(error)
             raise
         self._failure = None
 

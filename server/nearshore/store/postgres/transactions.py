@@ -12,12 +12,10 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from nearshore.errors import CommitUnknownError
-from nearshore.store.postgres.connections import WRITER, Address, Connection
+from nearshore.store.postgres.connections import RETRY_AFTER_S, WRITER, Address, Connection
 from nearshore.store.postgres.failures import commit_failed, translate
 
 _T = TypeVar("_T")
-
-RETRY_AFTER_S = 0.5  # after a failed attempt to connect, writes fail at once for so long
 
 
 class Transaction:
