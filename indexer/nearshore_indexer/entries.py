@@ -38,6 +38,16 @@ class Rejection:
     source: str = ""  # the line as it was, as far as it is text; for writing it out again
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Something that another shard indexes."""
+
+    place: Place
+
+
+Item = Entry | Rejection | Elsewhere
+
+
 class SourceError(InvalidArgumentError):
     """A file that cannot be read at all."""
 

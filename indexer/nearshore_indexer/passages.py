@@ -41,15 +41,24 @@ class _Piece:
     ends_paragraph: bool
 
 
-def split(text: str, *, max_tokens: int, overlap_tokens: int, count_tokens: TokenCounter) -> list[Passage]:
+def split(
+    text: str,
+    *,
+    max_tokens: int,
+    overlap_tokens: int,
+    count_tokens: TokenCounter,
+    whole: Sequence[tuple[int, int]] = (),
+) -> list[Passage]:
     """Cut text into passages of at most max_tokens tokens each, in order.
 
     Each passage but the first begins with the last whole pieces of the one before, up to overlap_tokens. Text of
-    nothing but white space gives no passage. Raises ValueError unless 0 <= overlap_tokens < max_tokens.
+    nothing but white space gives no passage. whole: stretches (start, end) that are one piece each, such as blocks of
+    code, in order and apart; only one that does not fit is cut. Raises ValueError unless 0 <= overlap_tokens <
+    max_tokens.
     """
     if not 0 <= overlap_tokens < max_tokens:
         raise ValueError(f"overlap_tokens must lie between 0 and max_tokens - 1, not {overlap_tokens} of {max_tokens}")
-    runs = _pack(_pieces(text, max_tokens, count_tokens), max_tokens, overlap_tokens)
+    runs = _pack(_pieces(text, whole, max_tokens, count_tokens), max_tokens, overlap_tokens)
     stretches = ((start, end, text[start:end].strip()) for start, end in runs)
     return [Passage(stripped, start, end) for start, end, stripped in stretches if stripped]
 
@@ -74,10 +83,15 @@ def _pack(pieces: Sequence[_Piece], max_tokens: int, overlap_tokens: int) -> Ite
         yield pieces[first].start, pieces[-1].end
 
 
-def _pieces(text: str, max_tokens: int, count_tokens: TokenCounter) -> list[_Piece]:
+def _pieces(text: str, whole: Sequence[tuple[int, int]], max_tokens: int, count_tokens: TokenCounter) -> list[_Piece]:
     """A partition of text into pieces of at most max_tokens tokens; white space belongs to the piece before it."""
-    sentences = _cut(text, 0, len(text), _SENTENCE)
+    sentences: list[tuple[int, int]] = []
+    at = 0
+    for start, end in [*whole, (len(text), len(text))]:
+        sentences += [*_cut(text, at, start, _SENTENCE), *([(start, end)] if start < end else [])]
+        at = end
     paragraph_ends = {end for start, end in sentences if _PARAGRAPH.search(text, start, end)}
+    paragraph_ends.update(end for _, end in whole)
     spans = [span for start, end in sentences for span in _countable(text, start, end)]
     return [
         _Piece(*part, part[1] in paragraph_ends)

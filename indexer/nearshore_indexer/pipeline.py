@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from nearshore.errors import InvalidArgumentError, NearshoreError
-from nearshore.index.filters import quoted
 from nearshore.records import Document
 from nearshore_indexer.batches import Batch
 from nearshore_indexer.entries import Rejection
@@ -27,6 +26,8 @@ Result = TypeVar("Result")
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
 _DELETE_AT_ONCE = 1_000
+_PARENTS_AT_ONCE = 100
+_NUMBER = re.compile(r"[1-9][0-9]{0,11}")
 _FIELD = re.compile(r"documents\[\d+\]\.")  # where the sink saw it; people know the file and the line
 
 
@@ -34,8 +35,9 @@ _FIELD = re.compile(r"documents\[\d+\]\.")  # where the sink saw it; people know
 class Written:
     """What became of one batch."""
 
-    embedded: int  # the others' text was unchanged and kept its vector
-    truncated: int  # cut at the model's maximum
+    written: int  # the others were stored already, exactly so
+    embedded: int  # of those written; the others' text was unchanged and kept its vector
+    truncated: int  # of those embedded, cut at the model's maximum
 
 
 class Sink(Protocol):
@@ -52,8 +54,11 @@ class Sink(Protocol):
     async def wait_searchable(self) -> None:
         """Return when a search can find everything that was written."""
 
-    async def ids(self, wanted: str) -> list[str]:
-        """The ids of all documents that match a filter, once wait_searchable has returned."""
+    async def stale(self, passage_counts: Mapping[str, int]) -> list[str]:
+        """The ids parent#n of passages whose number n lies beyond their parent's count.
+
+        Asked once wait_searchable has returned.
+        """
 
     async def delete(self, ids: Sequence[str]) -> None:
         """Delete at most 1,000 documents."""
@@ -74,6 +79,7 @@ class Tally:
     """What has been done so far."""
 
     documents: int = 0
+    written: int = 0
     embedded: int = 0
     truncated: int = 0
     removed: int = 0
@@ -148,6 +154,7 @@ class Pipeline:
             await self._write(batch, indexes[middle:])
             return
         self._tally.documents += len(indexes)
+        self._tally.written += written.written
         self._tally.embedded += written.embedded
         self._tally.truncated += written.truncated
 
@@ -192,16 +199,18 @@ async def remove_stale(sink: Sink, passage_counts: Mapping[str, int]) -> int:
     passage_counts: by parent id, of the files that were read whole. Returns how many were deleted.
     """
     removed = 0
-    for parent, count in passage_counts.items():
-        found = await sink.ids(f"_parent_id = {quoted(parent)}")
-        stale = [found_id for found_id in found if _number(found_id, parent) > count]
+    parents = list(passage_counts)
+    for first in range(0, len(parents), _PARENTS_AT_ONCE):
+        stale = await sink.stale(
+            {parent: passage_counts[parent] for parent in parents[first : first + _PARENTS_AT_ONCE]}
+        )
         for start in range(0, len(stale), _DELETE_AT_ONCE):
             await sink.delete(stale[start : start + _DELETE_AT_ONCE])
         removed += len(stale)
     return removed
 
 
-def _number(passage_id: str, parent: str) -> int:
-    """The n of parent#n; 0 for an id of another form, which is somebody else's document."""
-    number = passage_id.removeprefix(f"{parent}#")
-    return int(number) if number != passage_id and number.isdecimal() else 0
+def is_beyond(passage_id: str, passage_counts: Mapping[str, int]) -> bool:
+    """Whether an id is parent#n with n beyond the parent's count; one of another form is somebody else's document."""
+    parent, _, number = passage_id.rpartition("#")
+    return parent in passage_counts and bool(_NUMBER.fullmatch(number)) and int(number) > passage_counts[parent]

@@ -1,4 +1,4 @@
-"""Reads files of documents, one after another: JSON lines and plain text, gzipped or not, and standard input."""
+"""Reads files of documents, one after another: tables and text, gzipped or not, and standard input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from nearshore_indexer.entries import Entry, Place, Rejection, SourceError, SourceNotFoundError
+from nearshore_indexer.entries import (
+    Elsewhere,
+    Entry,
+    Item,
+    Place,
+    Rejection,
+    SourceError,
+    SourceNotFoundError,
+)
+from nearshore_indexer.shards import WHOLE, Shard
 
 STDIN = "-"
 
@@ -24,18 +33,26 @@ class Format(enum.StrEnum):
 
     AUTO = "auto"  # by its name; standard input by its first character
     JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+    MARKDOWN = "markdown"
     TEXT = "text"
 
 
 _SUFFIXES = {
     ".jsonl": Format.JSONL,
     ".ndjson": Format.JSONL,
+    ".csv": Format.CSV,
+    ".tsv": Format.CSV,
+    ".parquet": Format.PARQUET,
+    ".pq": Format.PARQUET,
+    ".md": Format.MARKDOWN,
+    ".markdown": Format.MARKDOWN,
     ".txt": Format.TEXT,
     ".text": Format.TEXT,
-    ".md": Format.TEXT,
-    ".markdown": Format.TEXT,
     ".rst": Format.TEXT,
 }
+_OF_ONE_SHARD = {Format.MARKDOWN, Format.TEXT}  # a file's passages stay together
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +67,7 @@ class Source:
 class FormatReader(Protocol):
     """Reads streams of one format."""
 
-    def read(self, stream: BinaryIO, file: str) -> Iterator[Entry | Rejection]:
+    def read(self, stream: BinaryIO, file: str) -> Iterator[Item]:
         """Documents and rejected places in order; `file` names the stream. OSError and EOFError are the stream's."""
 
 
@@ -65,10 +82,11 @@ def check_sources(files: Sequence[str], file_format: Format) -> list[Source]:
 class Reader:
     """Reads sources in order and knows how far it is."""
 
-    def __init__(self, sources: Sequence[Source], formats: Mapping[Format, FormatReader]) -> None:
-        """formats: who reads each format that the sources have."""
+    def __init__(self, sources: Sequence[Source], formats: Mapping[Format, FormatReader], shard: Shard = WHOLE) -> None:
+        """formats: who reads each format that the sources have; shard: what they give as this process's part."""
         self._sources = sources
         self._formats = formats
+        self._shard = shard
         self._finished_bytes = 0
         self._raw: BinaryIO | None = None
 
@@ -86,28 +104,40 @@ class Reader:
     def __iter__(self) -> Iterator[Entry | Rejection]:
         """Every document and every rejected place, in order; what is wrong with one file does not stop the next."""
         for source in self._sources:
+            mine = self._shard.owns(source.file)
+            if source.format in _OF_ONE_SHARD and not mine:
+                self._finished_bytes += source.size_bytes or 0
+                continue
             found = False
             for item in self._read(source):
                 found = True
-                yield item
-            if not found:
+                if not isinstance(item, Elsewhere):
+                    yield item
+            if mine and not found:
                 yield Rejection(Place(source.file), "the file holds no documents")
 
-    def _read(self, source: Source) -> Iterator[Entry | Rejection]:
-        line = 0
+    def _read(self, source: Source) -> Iterator[Item]:
+        """What a file holds; what is wrong with the whole is told by the shard that its name names."""
+        line, problem = 0, ""
         try:
             with self._open(source) as stream:
                 for item in self._items(source, stream):
                     line = item.place.line
                     yield item
         except EOFError:
-            yield Rejection(Place(source.file), f"the gzip data ends early; {_so_far(line)}")
+            problem = "the gzip data ends early"
         except (gzip.BadGzipFile, zlib.error) as error:
-            yield Rejection(Place(source.file), f"the gzip data is damaged ({error}); {_so_far(line)}")
+            problem = f"the gzip data is damaged ({error})"
         except OSError as error:
-            yield Rejection(Place(source.file), f"it cannot be read on: {error.strerror or error}; {_so_far(line)}")
+            problem = f"it cannot be read on: {error.strerror or error}"
+        if problem:
+            place = Place(source.file)
+            told = (
+                Rejection(place, f"{problem}; {_so_far(line)}") if self._shard.owns(source.file) else Elsewhere(place)
+            )
+            yield told
 
-    def _items(self, source: Source, stream: BinaryIO) -> Iterator[Entry | Rejection]:
+    def _items(self, source: Source, stream: BinaryIO) -> Iterator[Item]:
         file_format = source.format
         if file_format is Format.AUTO:
             first = cast("bytes", stream.peek(64)).lstrip()[:1]  # type: ignore[attr-defined]
@@ -123,7 +153,8 @@ class Reader:
                 yield stream
             return
         with Path(source.file).open("rb") as raw:
-            self._raw = raw
+            # Parquet is read here and there, and a pipe has no place to tell.
+            self._raw = raw if source.format is not Format.PARQUET and source.size_bytes is not None else None
             try:
                 if source.file.endswith(".gz"):
                     with gzip.open(raw) as unpacked:
@@ -137,6 +168,8 @@ class Reader:
 
 def _check(file: str, file_format: Format) -> Source:
     if file == STDIN:
+        if file_format is Format.PARQUET:
+            raise SourceError("Parquet cannot be read from standard input.", "Name a file: its end is read first.")
         return Source(file, file_format, None)
     path = Path(file)
     try:
@@ -147,12 +180,20 @@ def _check(file: str, file_format: Format) -> Source:
         raise SourceError(f"{file} is a folder.", f"Name the files in it, for example {path.as_posix()}/*.md")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{file} cannot be read by this user.", "Change its permissions.")
-    if file_format is Format.AUTO:
-        suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-        file_format = _SUFFIXES.get(suffixes[-1].lower() if suffixes else "", Format.AUTO)
-        if file_format is Format.AUTO:
-            raise SourceError(f"{file}: the name does not say what is in it.", "Say --format jsonl or --format text.")
-    return Source(file, file_format, status.st_size if stat.S_ISREG(status.st_mode) else None)
+    found = _format(path) if file_format is Format.AUTO else file_format
+    if found is Format.PARQUET and path.suffix == ".gz":
+        raise SourceError(f"{file} is Parquet inside gzip.", "Unpack it: Parquet is compressed in itself.")
+    return Source(file, found, status.st_size if stat.S_ISREG(status.st_mode) else None)
+
+
+def _format(path: Path) -> Format:
+    """The format that a name says. Raises SourceError where it says none."""
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    found = _SUFFIXES.get(suffixes[-1].lower() if suffixes else "")
+    if found is None:
+        known = ", ".join(each for each in Format if each is not Format.AUTO)
+        raise SourceError(f"{path}: the name does not say what is in it.", f"Say --format: {known}.")
+    return found
 
 
 def _so_far(line: int) -> str:

@@ -1,17 +1,16 @@
 """Writing batches: many at once, patiently, and around what is refused."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
 from nearshore.documents.errors import EmptyTextError
 from nearshore.errors import NearshoreError, OverloadedError, StorageFullError
-from nearshore.index.filters import parse
 from nearshore.records import Document
 from nearshore_indexer.batches import Batch
 from nearshore_indexer.entries import Place, Rejection
-from nearshore_indexer.pipeline import Pipeline, Tally, Window, Written, remove_stale
+from nearshore_indexer.pipeline import Pipeline, Tally, Window, Written, is_beyond, remove_stale
 
 
 class FakeSink:
@@ -47,16 +46,15 @@ class FakeSink:
                 if document.text == "fatal":
                     raise StorageFullError("writing")
             self.written += [document.id for document in documents]
-            return Written(len(documents), 0)
+            return Written(len(documents), len(documents), 0)
         finally:
             self.under_way -= 1
 
     async def wait_searchable(self) -> None:
         """Everything is at once."""
 
-    async def ids(self, wanted: str) -> list[str]:
-        documents = (Document(one, "", parent_id=one.partition("#")[0]) for one in self.written)
-        return [each.id for each in documents if parse(wanted).matches(each)]
+    async def stale(self, passage_counts: Mapping[str, int]) -> list[str]:
+        return [one for one in self.written if is_beyond(one, passage_counts)]
 
     async def delete(self, ids: Sequence[str]) -> None:
         self.written = [one for one in self.written if one not in ids]

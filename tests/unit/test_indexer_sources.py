@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 from nearshore.documents.limits import Limits
 from nearshore.records import Document
 from nearshore_indexer.batches import batches
+from nearshore_indexer.building import Builder
 from nearshore_indexer.entries import Entry, Rejection, SourceError, SourceNotFoundError
+from nearshore_indexer.formats import Input, Reading
 from nearshore_indexer.jsonl import JsonLines
-from nearshore_indexer.plain_text import PlainText, Splitting
-from nearshore_indexer.sources import Format, FormatReader, Reader, check_sources
+from nearshore_indexer.sources import Format, Reader, check_sources
+from nearshore_indexer.text_files import Splitting, TextFiles, plain_pieces
 
 Items = list[Entry | Rejection]
 
@@ -33,11 +36,8 @@ def read(*files: Path | str, file_format: Format = Format.AUTO, timestamps: tupl
 
 def make_reader(*files: Path | str, file_format: Format = Format.AUTO, timestamps: tuple[str, ...] = ()) -> Reader:
     """A reader with passages of at most six words."""
-    formats: dict[Format, FormatReader] = {
-        Format.JSONL: JsonLines(Limits(), timestamp_keys=timestamps),
-        Format.TEXT: PlainText(Splitting(6, 0, count)),
-    }
-    return Reader(check_sources([str(file) for file in files], file_format), formats)
+    reading = Reading(Limits(), Splitting(6, 0, count), timestamp_keys=timestamps)
+    return Input(check_sources([str(file) for file in files], file_format), reading).reader
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -141,9 +141,9 @@ def test_a_line_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_fields_that_documents_lack_are_counted(tmp_path: Path) -> None:
     """Somebody may have meant them to be metadata."""
-    reader = JsonLines(Limits())
-    list(reader.read(io.BytesIO(b'{"id": "a", "text": "b", "url": "c"}\n'), "x"))
-    assert reader.ignored_fields == {"url": 1}
+    builder = Builder(Limits())
+    list(JsonLines(builder).read(io.BytesIO(b'{"id": "a", "text": "b", "url": "c"}\n'), "x"))
+    assert builder.ignored_fields == {"url": 1}
 
 
 def test_gzip_is_unpacked(tmp_path: Path) -> None:
@@ -174,16 +174,19 @@ def test_damaged_gzip_is_reported_and_the_next_file_read(
 
 
 def test_text_becomes_passages_with_stable_ids(tmp_path: Path) -> None:
-    """path#1, path#2, ... of parent path, each under the heading of a Markdown file, with its line."""
-    path = written(tmp_path / "a.md", "# Birds\n\nThey fly up high.\n\nThey sing at night.\n")
-    items = read(path)
-    assert [(document.id, document.text) for document in documents(items)] == [
-        (f"{path}#1", "# Birds"),
-        (f"{path}#2", "They fly up high."),
-        (f"{path}#3", "They sing at night."),
-    ]
-    assert {(document.title, document.parent_id) for document in documents(items)} == {("Birds", str(path))}
-    assert [item.place.line for item in items] == [1, 3, 5]
+    """path#1, path#2, ... of parent path, each with its line, however lines end."""
+    for text in (
+        "Birds.\n\nThey fly up high.\n\nThey sing at night.\n",
+        "Birds.\r\n\rThey fly up high.\r\rThey sing at night.",
+    ):
+        path = written(tmp_path / "a.txt", text)
+        items = read(path)
+        assert [(document.id, document.text) for document in documents(items)] == [
+            (f"{path}#1", "Birds.\n\nThey fly up high."),
+            (f"{path}#2", "They sing at night."),
+        ]
+        assert {(document.title, document.parent_id) for document in documents(items)} == {("", str(path))}
+        assert [item.place.line for item in items] == [1, 5]
 
 
 @pytest.mark.parametrize(
@@ -203,10 +206,11 @@ def test_a_file_that_is_no_text_is_rejected_whole(content: bytes, problem: str, 
 
 def test_a_shorter_version_is_known_by_its_count(tmp_path: Path) -> None:
     """The number of passages of each file that was read whole, for removing what it no longer has."""
-    text = PlainText(Splitting(6, 0, count))
+    counts: dict[str, int] = {}
+    text = TextFiles(plain_pieces, Splitting(6, 0, count), Limits(), counts)
     list(text.read(io.BytesIO(b"one two three four. five six seven."), "x.txt"))
     list(text.read(io.BytesIO(b"\xff"), "y.txt"))
-    assert text.passage_counts == {"x.txt": 2}
+    assert counts == {"x.txt": 2}
 
 
 def test_standard_input_is_known_by_its_first_character(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -216,6 +220,17 @@ def test_standard_input_is_known_by_its_first_character(monkeypatch: pytest.Monk
         with path.open() as stdin, monkeypatch.context() as patch:
             patch.setattr("sys.stdin", stdin)
             assert [document.id for document in documents(read("-"))] == [expected]
+
+
+def test_a_named_pipe_is_read(tmp_path: Path) -> None:
+    """As shells make them: <(zcat *.gz); how much will come is not known."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pipe.open("r+b", buffering=0) as given:
+        given.write(b'{"id": "a", "text": "b"}\n')
+        reader = make_reader(pipe, file_format=Format.JSONL)
+        assert next(iter(reader)).place.line == 1
+        assert (reader.total_bytes, reader.read_bytes) == (None, 0)
 
 
 def test_files_are_looked_at_before_any_is_read(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""nearshore index: files into a collection, through the server of the data folder or, without one, in this process."""
+"""nearshore index: files into a collection, through a server, or in this process into a store that it opens."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from functools import partial
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,57 +13,20 @@ import typer
 
 from nearshore.cli import kubernetes_job, output
 from nearshore.cli.connection import serving_address
-from nearshore.cli.engine import Engine
-from nearshore.cli.indexing import (
-    NoModelInCollectionError,
-    Outcome,
-    Rejects,
-    Run,
-    count_through,
-    index_through_server,
-    prepare_collection,
-)
-from nearshore.cli.progress import Progress, duration
+from nearshore.cli.index_ways import Job, into_folder, into_store, through_server
+from nearshore.cli.indexing import Outcome, Rejects
+from nearshore.cli.progress import duration
 from nearshore.cli.search import DEFAULT_COLLECTION
 from nearshore.cli.session import session
-from nearshore.client import Client
-from nearshore.documents.limits import Limits
-from nearshore.documents.names import model_name
-from nearshore.documents.requests import CollectionInput
-from nearshore.errors import CollectionNotFoundError
 from nearshore.exit_codes import ExitCode
-from nearshore.replica import Replica
-from nearshore_indexer.jsonl import JsonLines
-from nearshore_indexer.passages import TokenCounter
-from nearshore_indexer.plain_text import PlainText, Splitting
-from nearshore_indexer.sinks import StoreSink
-from nearshore_indexer.sources import Format, Reader, Source, check_sources
+from nearshore_indexer.columns import USUAL, Columns
+from nearshore_indexer.shards import WHOLE, Shard, parse_shard
+from nearshore_indexer.sources import STDIN, Format, check_sources
 
 app = typer.Typer()
 
 IN_CLUSTER = "In a cluster"
 PASSAGE_TOKENS, OVERLAP_TOKENS = 200, 32
-SPECIAL_TOKENS = 2  # [CLS] and [SEP] around every text
-LIMITS = {"max_text_bytes", "max_metadata_keys", "max_metadata_bytes"}  # of one document
-_PAUSE_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to index, and how it is read."""
-
-    sources: Sequence[Source]
-    collection: str
-    passage_tokens: int
-    overlap_tokens: int
-    timestamp_keys: Collection[str]
-
-    def readers(self, max_tokens: int, count_tokens: TokenCounter) -> tuple[JsonLines, PlainText]:
-        """Readers of both formats; max_tokens: what the model takes, special tokens included."""
-        passage_tokens = min(self.passage_tokens, max_tokens - SPECIAL_TOKENS)
-        sizes = session().settings.limits.model_dump(include=LIMITS)
-        splitting = Splitting(passage_tokens, min(self.overlap_tokens, passage_tokens // 2), count_tokens)
-        return JsonLines(Limits(**sizes), timestamp_keys=self.timestamp_keys), PlainText(splitting)
 
 
 @app.command()
@@ -71,15 +34,36 @@ def index(  # noqa: PLR0913 -- each is an option
     context: typer.Context,
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="JSON lines (.jsonl) or text (.txt, .md, .rst), also gzipped (.gz); - is standard input."),
+        typer.Argument(
+            help="JSON lines (.jsonl), CSV (.csv, .tsv), Parquet (.parquet), Markdown (.md) or text (.txt, .rst), "
+            "all but Parquet also gzipped (.gz); - is standard input."
+        ),
     ] = None,
     *,
     collection: Annotated[
         str, typer.Option("--collection", "-c", help="Where to put it; created if it is not there.")
     ] = DEFAULT_COLLECTION,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="PostgreSQL to write to without a server; rather set NEARSHORE_STORE__URL: others see a command line.",
+            metavar="URL",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Index this part of the input: I from 0 to N - 1; auto takes I from JOB_COMPLETION_INDEX.",
+            metavar="I/N",
+        ),
+    ] = None,
     file_format: Annotated[
         Format, typer.Option("--format", help="auto goes by the name, for - by the first character.")
     ] = Format.AUTO,
+    id_column: Annotated[str, typer.Option(help="Column of CSV and Parquet that holds the id.")] = USUAL.id,
+    text_column: Annotated[str, typer.Option(help="Column that holds the text.")] = USUAL.text,
+    title_column: Annotated[str, typer.Option(help="Column that holds the title.")] = USUAL.title,
+    parent_column: Annotated[str, typer.Option(help="Column that holds parent_id.")] = USUAL.parent_id,
     passage_tokens: Annotated[
         int, typer.Option(help="Longest passage that text is split into, in tokens of the model.", min=16)
     ] = PASSAGE_TOKENS,
@@ -89,6 +73,10 @@ def index(  # noqa: PLR0913 -- each is an option
     timestamp: Annotated[
         list[str] | None,
         typer.Option(help="Metadata key whose RFC 3339 strings become timestamps; may be repeated.", metavar="KEY"),
+    ] = None,
+    number: Annotated[
+        list[str] | None,
+        typer.Option(help="Metadata key whose strings become numbers; may be repeated.", metavar="KEY"),
     ] = None,
     rejects: Annotated[
         Path | None, typer.Option(help="Write what is refused, with reasons, as JSON lines.", metavar="FILE")
@@ -121,9 +109,13 @@ def index(  # noqa: PLR0913 -- each is an option
 ) -> None:
     """Index files: read, split, embed, write, and wait until a search finds them.
 
-    JSON lines hold an object each: id (or _id) and text, and optionally title, parent_id and metadata. A text file
-    becomes passages path#1, path#2, ... with parent_id path; passages that a shorter version no longer has are removed.
+    JSON lines hold an object each: id (or _id) and text, and optionally title, parent_id and metadata. CSV and Parquet
+    hold the same as columns; all other columns become metadata, those of CSV as strings. A text file becomes passages
+    path#1, path#2, ... with parent_id path, Markdown along its headings; passages that a shorter version no longer has
+    are removed.
     What did not change is not embedded again, so a run that was cut short is repeated by running it again.
+    With --store (store.url) it writes straight to PostgreSQL, and skips what is there already; the servers follow.
+    Several processes share the work as --shard 0/4 to 3/4: together they write what one would.
     """
     if kubernetes:
         placement = kubernetes_job.Placement(release, namespace, shards, claim)
@@ -131,112 +123,60 @@ def index(  # noqa: PLR0913 -- each is an option
         return
     if not files:
         raise typer.BadParameter("name files to index", param_hint="FILES")
-    job = Job(check_sources(files, file_format), collection, passage_tokens, overlap_tokens, frozenset(timestamp or ()))
+    if store is not None:
+        session().flags["store__url"] = store
+    job = Job(
+        sources=check_sources(files, file_format),
+        collection=collection,
+        shard=_shard(shard, files),
+        columns=Columns(id_column, text_column, title_column, parent_column),
+        timestamp_keys=frozenset(timestamp or ()),
+        number_keys=frozenset(number or ()),
+        passage_tokens=passage_tokens,
+        overlap_tokens=overlap_tokens,
+    )
     told = Rejects(rejects, job.sources)
-    address = serving_address()
-    with told as refused:
-        outcome = _through_server(job, refused, address) if address else _without_server(job, refused)
-    _report(outcome, collection, address)
+    with told as refused, _ended_by_sigterm():
+        outcome, address = _run(job, refused)
+    _report(outcome, job, address)
     if outcome.rejected:
         raise typer.Exit(ExitCode.REJECTED)
 
 
-def _through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
-    output.note(f"Indexing through the server at {address}.")
-    with Client(address) as client:
-        prepare_collection(client, job.collection)
-        max_tokens = client.tokenize([""]).max_tokens
-        json_lines, plain_text = job.readers(max_tokens, partial(count_through, client))
-        run = Run(Reader(job.sources, {Format.JSONL: json_lines, Format.TEXT: plain_text}), rejects)
-        outcome = _interruptible(
-            run, lambda: index_through_server(run, address, job.collection, plain_text.passage_counts)
-        )
-    _warn_ignored(json_lines)
-    return outcome
+def _run(job: Job, rejects: Rejects) -> tuple[Outcome, str]:
+    """What became of the run, and the address of the server that it went through, if it did."""
+    if session().server is None and session().settings.store.url:
+        return into_store(job, rejects), ""
+    address = serving_address()
+    return (through_server(job, rejects, address) if address else into_folder(job, rejects)), address
 
 
-def _without_server(job: Job, rejects: Rejects) -> Outcome:
-    settings = session().settings
-    output.note(f"No server has {settings.data_dir} open; indexing in this process.")
-    with Engine(settings) as engine:
-        _wait_loaded(engine)
-
-        def count_tokens(texts: Sequence[str]) -> list[int]:
-            return [len(each.ids) - SPECIAL_TOKENS for each in engine.embedder.tokenize(texts)]
-
-        json_lines, plain_text = job.readers(engine.embedder.max_tokens, count_tokens)
-        run = Run(Reader(job.sources, {Format.JSONL: json_lines, Format.TEXT: plain_text}), rejects)
-
-        async def go() -> Outcome:
-            replica = await _collection(engine, job.collection)
-            sink = StoreSink(engine.parts.documents, replica, engine.check)
-            outcome = await run.into(sink, plain_text.passage_counts)
-            await _wait_built(engine, replica)
-            return outcome
-
-        outcome = _interruptible(run, lambda: asyncio.run(go()))
-        _warn_ignored(json_lines)
-        if outcome.tally.documents:
-            output.note("Writing the snapshot that the next server starts from.")
-    return outcome
-
-
-def _interruptible(run: Run, go: Callable[[], Outcome]) -> Outcome:
-    """Let Ctrl-C end the run with a word on what is done already."""
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does: Kubernetes sends it, and a process 1 without a handler never sees it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        return go()
-    except KeyboardInterrupt:
-        output.warn(
-            f"interrupted: {run.tally.documents:,} documents are written and stay. "
-            "Run the same command again to go on: what is there is not embedded again."
-        )
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-async def _collection(engine: Engine, name: str) -> Replica:
-    """The collection, created with the model if it is not there. Raises NoModelInCollectionError."""
-    try:
-        replica = await asyncio.to_thread(engine.replicas.get, name)
-    except CollectionNotFoundError:
-        model = model_name(engine.embedder.bundle.manifest.name)
-        await engine.parts.collections.create(CollectionInput(name, model=model))
-        output.note(f"Created the collection {name} with the model {engine.embedder.bundle.manifest.name}.")
-        return engine.replicas.get(name)
-    if not replica.collection.spec.model:
-        raise NoModelInCollectionError(name)
-    return replica
+def _shard(named: str | None, files: list[str]) -> Shard:
+    """Raises InvalidShardError, and typer.BadParameter for a part of standard input."""
+    shard = WHOLE if named is None else parse_shard(named, os.environ)
+    if shard.count > 1 and STDIN in files:
+        raise typer.BadParameter("every shard reads all files, but standard input is read once", param_hint="--shard")
+    return shard
 
 
-def _wait_loaded(engine: Engine) -> None:
-    with Progress("loading", "rows") as progress:
-        while not engine.replicas.ready.wait(_PAUSE_S):
-            engine.check()
-            loading = engine.replicas.progress()
-            share = sum(each.share for each in loading) / max(len(loading), 1)
-            progress.update(sum(each.rows_read for each in loading), share)
-
-
-async def _wait_built(engine: Engine, replica: Replica) -> None:
-    """Wait for the graph, so that the snapshot holds it."""
-    with Progress("building the index", "") as progress:
-        while replica.status().building:
-            engine.check()
-            progress.update()
-            await asyncio.sleep(_PAUSE_S)
-
-
-def _warn_ignored(json_lines: JsonLines) -> None:
-    for name, lines in sorted(json_lines.ignored_fields.items()):
-        output.warn(f"the field {name!r} was ignored ({lines:,} times); put it into metadata to keep it")
-
-
-def _report(outcome: Outcome, collection: str, address: str) -> None:
+def _report(outcome: Outcome, job: Job, address: str) -> None:
     tally = outcome.tally
     rate = tally.documents / max(outcome.searchable_s, 1e-9)
     if output.as_json():
         figures = {
-            "collection": collection,
+            "collection": job.collection,
             "documents": tally.documents,
+            "written": tally.written,
             "embedded": tally.embedded,
             "unchanged": tally.documents - tally.embedded,
             "truncated": tally.truncated,
@@ -245,11 +185,12 @@ def _report(outcome: Outcome, collection: str, address: str) -> None:
             "written_s": outcome.written_s,
             "searchable_s": outcome.searchable_s,
             "documents_per_s": rate,
+            "shard": f"{job.shard.index}/{job.shard.count}",
             "server": address,
         }
         output.emit(figures)
         return
-    parts = [f"{tally.documents:,} documents in {collection}, searchable after {duration(outcome.searchable_s)}"]
+    parts = [f"{tally.documents:,} documents in {job.collection}, searchable after {duration(outcome.searchable_s)}"]
     parts.append(f"{rate:,.0f}/s")
     parts.append(f"{tally.embedded:,} embedded, {tally.documents - tally.embedded:,} unchanged")
     if tally.truncated:

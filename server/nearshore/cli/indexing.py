@@ -20,14 +20,15 @@ import typer
 from nearshore.cli import output
 from nearshore.cli.connection import default_model
 from nearshore.cli.progress import Progress
-from nearshore.client import AsyncClient, Client
+from nearshore.client import AsyncClient, Client, Retries
 from nearshore.documents.limits import Limits
 from nearshore.errors import AlreadyExistsError, CollectionNotFoundError, PreconditionError
 from nearshore_indexer.batches import batches
+from nearshore_indexer.building import Builder
 from nearshore_indexer.entries import Rejection
 from nearshore_indexer.jsonl import JsonLines
 from nearshore_indexer.pipeline import Pipeline, Sink, Tally, remove_stale
-from nearshore_indexer.sinks import ServerSink
+from nearshore_indexer.server_sink import ServerSink
 from nearshore_indexer.sources import STDIN, Format, Reader, Source, check_sources
 
 BATCH_DOCUMENTS = 500
@@ -35,6 +36,8 @@ _CALL_CHARACTERS = 1 << 18  # of one Tokenize call: at most 1 MiB, the default o
 BATCH_BYTES = 16 << 20
 CALL_TIMEOUT_S = 600.0  # a thousand long texts wait behind eleven thousand others
 SHOWN_REJECTIONS = 20
+# A server that restarts is not noticed; longer absence, and overload, are the pipeline's to wait out and to tell.
+_SHORT_RETRIES = Retries(away_s=2.0, overload_s=0.0)
 
 
 class NoModelInCollectionError(PreconditionError):
@@ -155,7 +158,7 @@ class Run:
 
 def json_lines_reader(file: str) -> Reader:
     """A reader of one file of JSON lines, with the limits that a server has by default. Raises as check_sources."""
-    return Reader(check_sources([file], Format.JSONL), {Format.JSONL: JsonLines(Limits())})
+    return Reader(check_sources([file], Format.JSONL), {Format.JSONL: JsonLines(Builder(Limits()))})
 
 
 def prepare_collection(client: Client, name: str) -> None:
@@ -182,7 +185,7 @@ def index_through_server(
     """Index into a collection that is there, through the server at `target`."""
 
     async def go() -> Outcome:
-        async with AsyncClient(target, timeout_s=CALL_TIMEOUT_S) as client:
+        async with AsyncClient(target, timeout_s=CALL_TIMEOUT_S, retries=_SHORT_RETRIES) as client:
             sink = ServerSink(client, collection, target)
             return await run.into(sink, passage_counts if passage_counts is not None else {})
 

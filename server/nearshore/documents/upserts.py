@@ -100,7 +100,42 @@ def plan_upsert(
             return UpsertPlan(collection, documents, digest, [], repeated=repeated)
     if vectors is not None:
         return UpsertPlan(collection, documents, digest, list(vectors), sent=True)
-    return _plan_embedding(request, UpsertPlan(collection, documents, digest, []), store, models, deadline)
+    plan = UpsertPlan(collection, documents, digest, [])
+    return plan_embedding(plan, store, models, truncation=request.truncation, deadline=deadline)
+
+
+def plan_embedding(
+    plan: UpsertPlan,
+    store: Store,
+    models: Models,
+    *,
+    truncation: Truncation = Truncation.CUT_END,
+    deadline: float | None = None,
+) -> UpsertPlan:
+    """The plan with the vectors of unchanged texts, and the embedding of the others begun.
+
+    Raises FingerprintMismatchError when the collection's model is not loaded, TextTooLongError, OverloadedError and
+    the store's errors.
+    """
+    embedder = models.of_collection(plan.collection.spec)
+    documents = plan.documents
+    vectors = _unchanged(plan.collection, documents, store)
+    if truncation is Truncation.REFUSE:
+        _forget_over_long(vectors, documents, embedder)
+    pending = [index for index, vector in enumerate(vectors) if vector is None]
+    if not pending:
+        return UpsertPlan(plan.collection, documents, plan.digest, vectors)
+    try:
+        embedding = embedder.submit(
+            [documents[index].embedded_text for index in pending],
+            truncation=truncation,
+            bulk=len(pending) > MAX_INTERACTIVE_TEXTS,
+            deadline=deadline,
+        )
+    except TextTooLongError as error:
+        index, tokens = int(error.metadata["index"]), int(error.metadata["tokens"])
+        raise TextTooLongError(pending[index], tokens, embedder.max_tokens) from None
+    return UpsertPlan(plan.collection, documents, plan.digest, vectors, pending=pending, embedding=embedding)
 
 
 def content_hash(document: Document) -> bytes:
@@ -117,30 +152,6 @@ def request_digest(documents: Sequence[Document], vectors: F32 | None) -> bytes:
     if vectors is not None:
         digest.update(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
     return digest.digest()
-
-
-def _plan_embedding(
-    request: UpsertRequest, plan: UpsertPlan, store: Store, models: Models, deadline: float | None
-) -> UpsertPlan:
-    embedder = models.of_collection(plan.collection.spec)
-    documents = plan.documents
-    vectors = _unchanged(plan.collection, documents, store)
-    if request.truncation is Truncation.REFUSE:
-        _forget_over_long(vectors, documents, embedder)
-    pending = [index for index, vector in enumerate(vectors) if vector is None]
-    if not pending:
-        return UpsertPlan(plan.collection, documents, plan.digest, vectors)
-    try:
-        embedding = embedder.submit(
-            [documents[index].embedded_text for index in pending],
-            truncation=request.truncation,
-            bulk=len(pending) > MAX_INTERACTIVE_TEXTS,
-            deadline=deadline,
-        )
-    except TextTooLongError as error:
-        index, tokens = int(error.metadata["index"]), int(error.metadata["tokens"])
-        raise TextTooLongError(pending[index], tokens, embedder.max_tokens) from None
-    return UpsertPlan(plan.collection, documents, plan.digest, vectors, pending=pending, embedding=embedding)
 
 
 def _unchanged(collection: Collection, documents: Sequence[Document], store: Store) -> list[F32 | None]:

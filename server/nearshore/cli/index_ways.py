@@ -1,0 +1,186 @@
+"""The three ways of an indexing run: through a server, into the store of a cluster, into a free data folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from nearshore.cli import output
+from nearshore.cli.direct import Direct
+from nearshore.cli.engine import Engine
+from nearshore.cli.indexing import (
+    NoModelInCollectionError,
+    Outcome,
+    Rejects,
+    Run,
+    count_through,
+    index_through_server,
+    prepare_collection,
+)
+from nearshore.cli.progress import Progress
+from nearshore.cli.session import session
+from nearshore.client import Client
+from nearshore.documents.limits import Limits
+from nearshore.documents.names import model_name
+from nearshore.documents.requests import CollectionInput
+from nearshore.embedding import Embedder
+from nearshore.errors import CollectionNotFoundError
+from nearshore.records import WriteToken
+from nearshore.replica import Replica
+from nearshore_indexer.columns import Columns
+from nearshore_indexer.formats import Input, Reading
+from nearshore_indexer.passages import TokenCounter
+from nearshore_indexer.shards import Shard
+from nearshore_indexer.sources import Source
+from nearshore_indexer.store_sink import StoreSink
+from nearshore_indexer.text_files import Splitting
+
+SPECIAL_TOKENS = 2  # [CLS] and [SEP] around every text
+LIMITS = {"max_text_bytes", "max_metadata_keys", "max_metadata_bytes"}  # of one document
+_PAUSE_S = 0.25
+_CHECK_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to index, and how it is read."""
+
+    sources: Sequence[Source]
+    collection: str
+    shard: Shard
+    columns: Columns
+    timestamp_keys: Collection[str]
+    number_keys: Collection[str]
+    passage_tokens: int
+    overlap_tokens: int
+
+    def input(self, max_tokens: int, count_tokens: TokenCounter) -> Input:
+        """What is to be read; max_tokens: what the model takes, special tokens included."""
+        passage_tokens = min(self.passage_tokens, max_tokens - SPECIAL_TOKENS)
+        sizes = session().settings.limits.model_dump(include=LIMITS)
+        reading = Reading(
+            limits=Limits(**sizes),
+            splitting=Splitting(passage_tokens, min(self.overlap_tokens, passage_tokens // 2), count_tokens),
+            columns=self.columns,
+            timestamp_keys=self.timestamp_keys,
+            number_keys=self.number_keys,
+            shard=self.shard,
+        )
+        return Input(self.sources, reading)
+
+
+def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
+    """Index through the server at that address, and wait until it finds everything."""
+    output.note(f"Indexing through the server at {address}.")
+    with Client(address) as client:
+        prepare_collection(client, job.collection)
+        given = job.input(client.tokenize([""]).max_tokens, partial(count_through, client))
+        run = Run(given.reader, rejects)
+        outcome = _interruptible(run, lambda: index_through_server(run, address, job.collection, given.passage_counts))
+    _warn_ignored(given)
+    return outcome
+
+
+def into_store(job: Job, rejects: Rejects) -> Outcome:
+    """Write straight to the store that store.url names; the servers of the cluster follow it by themselves."""
+    with Direct(session().settings) as direct:
+        collection, made = direct.collection(job.collection)
+        if made:
+            _note_made(job.collection, collection.spec.model)
+        given = job.input(direct.embedder.max_tokens, partial(_count, direct.embedder))
+        run = Run(given.reader, rejects)
+        sink = StoreSink(direct.store, collection, direct.models, check=direct.check)
+        outcome = _interruptible(run, lambda: asyncio.run(run.into(sink, given.passage_counts)))
+    _warn_ignored(given)
+    return outcome
+
+
+def into_folder(job: Job, rejects: Rejects) -> Outcome:
+    """Open the data folder in this process, write to its store, and leave the snapshot that a server starts from."""
+    settings = session().settings
+    output.note(f"No server has {settings.data_dir} open; indexing in this process.")
+    with Engine(settings) as engine:
+        _wait_loaded(engine)
+        given = job.input(engine.embedder.max_tokens, partial(_count, engine.embedder))
+        run = Run(given.reader, rejects)
+
+        async def go() -> Outcome:
+            replica = await _collection(engine, job.collection)
+            applied = partial(_wait_applied, engine, replica)
+            sink = StoreSink(engine.store, replica.collection, engine.models, check=engine.check, applied=applied)
+            outcome = await run.into(sink, given.passage_counts)
+            await _wait_built(engine, replica)
+            return outcome
+
+        outcome = _interruptible(run, lambda: asyncio.run(go()))
+        _warn_ignored(given)
+        if outcome.tally.written or outcome.tally.removed:
+            output.note("Writing the snapshot that the next server starts from.")
+    return outcome
+
+
+def _interruptible(run: Run, go: Callable[[], Outcome]) -> Outcome:
+    """Let Ctrl-C end the run with a word on what is done already."""
+    try:
+        return go()
+    except KeyboardInterrupt:
+        output.warn(
+            f"interrupted: {run.tally.documents:,} documents are written and stay. "
+            "Run the same command again to go on: what is there is not embedded again."
+        )
+        raise
+
+
+def _count(embedder: Embedder, texts: Sequence[str]) -> list[int]:
+    return [len(each.ids) - SPECIAL_TOKENS for each in embedder.tokenize(texts)]
+
+
+async def _collection(engine: Engine, name: str) -> Replica:
+    """The collection, created with the model if it is not there. Raises NoModelInCollectionError."""
+    try:
+        replica = await asyncio.to_thread(engine.replicas.get, name)
+    except CollectionNotFoundError:
+        model = engine.embedder.bundle.manifest.name
+        await engine.parts.collections.create(CollectionInput(name, model=model_name(model)))
+        _note_made(name, model)
+        return engine.replicas.get(name)
+    if not replica.collection.spec.model:
+        raise NoModelInCollectionError(name)
+    return replica
+
+
+def _note_made(collection: str, model: str) -> None:
+    output.note(f"Created the collection {collection} with the model {model}.")
+
+
+def _wait_loaded(engine: Engine) -> None:
+    with Progress("loading", "rows") as progress:
+        while not engine.replicas.ready.wait(_PAUSE_S):
+            engine.check()
+            loading = engine.replicas.progress()
+            share = sum(each.share for each in loading) / max(len(loading), 1)
+            progress.update(sum(each.rows_read for each in loading), share)
+
+
+async def _wait_applied(engine: Engine, replica: Replica, token: WriteToken) -> None:
+    """Wait until searches see a write. Raises PartDiedError when nothing would ever become searchable."""
+    applied = asyncio.wrap_future(replica.applied(token))
+    while not (await asyncio.wait({applied}, timeout=_CHECK_INTERVAL_S))[0]:
+        engine.check()
+    applied.result()
+
+
+async def _wait_built(engine: Engine, replica: Replica) -> None:
+    """Wait for the graph, so that the snapshot holds it."""
+    with Progress("building the index", "") as progress:
+        while replica.status().building:
+            engine.check()
+            progress.update()
+            await asyncio.sleep(_PAUSE_S)
+
+
+def _warn_ignored(given: Input) -> None:
+    for name, records in sorted(given.ignored_fields.items()):
+        output.warn(f"the field {name!r:.80} was ignored ({records:,} times): no metadata, or of no type that it has")
