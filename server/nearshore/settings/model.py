@@ -111,10 +111,14 @@ class StoreSettings(_Section):
         default="",
         pattern=r"^$|^postgres(ql)?://.",
         repr=False,  # it may hold a password
-        description="PostgreSQL as postgresql://user:password@host:port/database?options; empty: SQLite in data_dir.",
+        description="PostgreSQL as postgresql://user:password@host:port/database?options, without a pooler or with "
+        "one in session mode; empty: SQLite in data_dir.",
     )
     max_connections: int = Field(
-        default=8, ge=1, le=1_000, description="Connections to PostgreSQL that one process holds at most."
+        default=8,
+        ge=1,
+        le=1_000,
+        description="Connections that one process reads PostgreSQL through at most; two more write and listen.",
     )
     connect_timeout_s: float = Field(
         default=5.0, gt=0, le=600, description="Seconds that PostgreSQL gets to take or free a connection."
