@@ -21,6 +21,7 @@ from nearshore.v1 import document_service_pb2 as documents_pb
 from nearshore.v1 import search_service_pb2 as search_pb
 from nearshore.wire import DETAILS_KEY, ERROR_DOMAIN, REQUEST_ID_KEY
 
+ANSWER_S = 30.0
 TOKEN = WriteToken(1, 3, bytes(16)).encode()
 ANSWERS = {
     "UpsertDocuments": documents_pb.UpsertDocumentsResponse(write_token=TOKEN),
@@ -61,7 +62,10 @@ class ScriptedServer(grpc.GenericRpcHandler):
     def __init__(self, *refusals: Refusal, port: int = 0) -> None:
         self.refusals = deque(refusals)
         self.received: list[Received] = []
+        self.asked = threading.Event()
         self.refused = threading.Event()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self._server = grpc.server(ThreadPoolExecutor(4), handlers=[self], options=[("grpc.so_reuseport", 0)])
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self.target = f"127.0.0.1:{self.port}"
@@ -75,6 +79,8 @@ class ScriptedServer(grpc.GenericRpcHandler):
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             request_id = str(metadata.get(REQUEST_ID_KEY, ""))
             self.received.append(Received(method, request, request_id, time.monotonic()))
+            self.asked.set()
+            self.may_answer.wait(ANSWER_S)
             if self.refusals:
                 refusal = self.refusals.popleft()
                 self.refused.set()

@@ -65,7 +65,9 @@ def test_a_reason_names_its_class(code: StatusCode, reason: str, kind: type[erro
 )
 def test_a_bare_code_becomes_its_branch(code: StatusCode, branch: type[errors.NearshoreError]) -> None:
     """What gRPC refuses by itself is caught by branch; its reason says that it is gRPC's, not the server's word."""
-    error = failure_of(code, "too large", None, "target").error
+    failure = failure_of(code, "too large", None, "target")
+    error = failure.error
+    assert failure.lost is (code is StatusCode.CANCELLED)
     assert isinstance(error, branch)
     assert error.reason == f"GRPC_{code.name}"
     assert (error.message, error.metadata) == ("too large", {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ Run = Callable[..., Any]
 Serve = Callable[..., ScriptedServer]
 STORE_AWAY = Refusal(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", 0.001)
 LOST = Refusal(StatusCode.UNAVAILABLE)
+ENDING = Refusal(StatusCode.CANCELLED)  # what a call gets that reaches a server in the moment of its end
 COMMIT_UNKNOWN = Refusal(StatusCode.UNAVAILABLE, CommitUnknownError.reason)
 FULL = Refusal(StatusCode.RESOURCE_EXHAUSTED, OverloadedError.reason, 0.001)
 
@@ -105,7 +107,7 @@ def test_what_the_server_says_may_be_tried_again_is(serve: Serve, run: Run, call
     assert len({each.request for each in server.received}) == 1
 
 
-@pytest.mark.parametrize("refusal", [LOST, COMMIT_UNKNOWN], ids=["lost", "commit unknown"])
+@pytest.mark.parametrize("refusal", [LOST, ENDING, COMMIT_UNKNOWN], ids=["lost", "ending", "commit unknown"])
 @pytest.mark.parametrize("call", [count, search, upsert, delete])
 def test_a_call_that_may_be_repeated_survives_a_lost_connection(
     serve: Serve, run: Run, call: Calls, refusal: Refusal
@@ -237,6 +239,21 @@ def test_a_server_that_was_never_there_is_not_waited_for(serve: Serve, run: Run)
     with pytest.raises(ServerUnreachableError) as missing:
         run(server.target, count, retries=Retries(away_s=1e6, first_contact_s=0.3))
     assert "attempts in " in missing.value.__notes__[0]
+
+
+def test_a_closed_client_makes_no_call_again(serve: Serve) -> None:
+    """Its calls in flight end as cancelled."""
+    server = serve()
+    server.may_answer.clear()
+    client = Client(server.target, retries=QUICK)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.count, "docs")
+        assert server.asked.wait(WAIT_S)
+        client.close()
+        with pytest.raises(NearshoreError, match="closed"):
+            call.result(WAIT_S)
+    server.may_answer.set()
+    assert len(server.received) == 1
 
 
 def test_a_call_may_be_interrupted_between_attempts(serve: Serve) -> None:

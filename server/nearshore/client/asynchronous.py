@@ -54,6 +54,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""
+        self._caller.closed = True
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

@@ -89,7 +89,7 @@ def failure_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | 
     error = kind.__new__(kind)
     NearshoreError.__init__(error, details or code.name)
     if info is None:
-        return Failure(error)
+        return Failure(error, lost=code is StatusCode.CANCELLED)  # nobody here did: so a server that just ends answers
     error.metadata.update(info.metadata)
     return Failure(error, retry_after_s, answered=True)
 

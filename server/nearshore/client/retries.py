@@ -54,6 +54,7 @@ class Caller:
         self.retries = retries
         self.tokens = tokens
         self.reached = False  # a server has answered this client
+        self.closed = False  # calls in flight are cancelled, and none is made again
 
     def begin(self, call: Call[Answer]) -> Attempts[Answer]:
         """Prepare a call's request, and make its attempts."""
@@ -107,7 +108,7 @@ class Attempts(Generic[Answer]):
         if failure.retry_after_s is not None:
             return retries.overload_s if isinstance(failure.error, OverloadedError) else retries.away_s
         unknown = failure.lost or isinstance(failure.error, CommitUnknownError)
-        if not unknown or not self._call.repeatable:
+        if not unknown or not self._call.repeatable or self._caller.closed:
             return 0.0
         return retries.away_s if failure.answered or self._caller.reached else retries.first_contact_s
 

@@ -62,6 +62,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""
+        self._caller.closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
