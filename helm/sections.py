@@ -93,6 +93,11 @@ class Resources(Section):
 class Server(Section):
     """How the server ends, and how long connections live."""
 
+    min_ready_seconds: Seconds = Field(
+        default=10,
+        description="How long a new pod is ready before an update takes the next old one away. Names are cached for up "
+        "to 30 seconds: faster, and clients would know only pods that are gone. Cluster shape only.",
+    )
     drain_seconds: Seconds = Field(
         default=5,
         description="How long a pod that ends still answers calls while it already says that it is not ready, so that "

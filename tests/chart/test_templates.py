@@ -78,6 +78,7 @@ def test_cluster_values_are_replicas_without_volumes(helm: Helm) -> None:
     server = only(helm.render(CLUSTER), "Deployment")
     assert server["spec"]["replicas"] == 3
     assert server["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert server["spec"]["minReadySeconds"] == 10
     pod = server["spec"]["template"]["spec"]
     assert {"name": "data", "emptyDir": {"sizeLimit": "10Gi"}} in pod["volumes"]
     secret = {"secretKeyRef": {"name": "nearshore-store", "key": "url"}}
