@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearshore.cli import kubernetes_job, output
+from nearshore.cli import output
 from nearshore.cli.connection import serving_address
 from nearshore.cli.index_ways import Job, into_folder, into_store, through_server
 from nearshore.cli.indexing import Outcome, Rejects
@@ -87,7 +87,7 @@ def index(  # noqa: PLR0913 -- each is an option
     ] = False,
     release: Annotated[
         str, typer.Option(help="Release of the chart that keeps the Job's template.", rich_help_panel=IN_CLUSTER)
-    ] = kubernetes_job.RELEASE,
+    ] = "nearshore",
     namespace: Annotated[
         str | None, typer.Option(help="Of the release. Default: the context's.", rich_help_panel=IN_CLUSTER)
     ] = None,
@@ -118,6 +118,9 @@ def index(  # noqa: PLR0913 -- each is an option
     Several processes share the work as --shard 0/4 to 3/4: together they write what one would.
     """
     if kubernetes:
+        # Only here: the client of Kubernetes takes longer to import than thousands of unchanged documents to compare.
+        from nearshore.cli import kubernetes_job  # noqa: PLC0415
+
         placement = kubernetes_job.Placement(release, namespace, shards, claim)
         kubernetes_job.run(files or (), attach, placement, context)
         return

@@ -32,7 +32,6 @@ NOT_THERE = {
     "shard": "each pod knows its own",
     "store": "the Secret of the release names it",
 }
-RELEASE = "nearshore"  # as the documentation calls it
 FIGURES = ("documents", "embedded", "unchanged", "truncated", "removed", "rejected")
 LAST_LINES = 20
 SHOWN_FAILURES = 3
