@@ -197,6 +197,35 @@ def test_a_conditional_delete_spares_what_changed_since(store: Store, passages: 
     assert set(store.get_items(passages.id, ["a", "b"])) == {"b"}
 
 
+def test_what_was_decided_on_another_history_is_not_done(factory: StoreFactory) -> None:
+    """After a restore a write that was decided on a lost commit fails, alone in its group; one decided before holds."""
+    store = factory.open()
+    collection_id = store.create_collection(SPEC).id
+    kept = store.write(collection_id, [upsert("a"), upsert("b")]).result().commit
+    store.close()
+    factory.back_up()
+    store = factory.open()
+    lost = store.write(collection_id, []).result().commit
+    store.close()
+    factory.restore()
+    store = factory.open()
+    store.write(collection_id, [upsert("a", "of the new history")]).result()
+    bases = [Cursor(commit.position, commit.tag) for commit in (lost, kept)]
+    with writer_held(store, collection_id):
+        refused, written = (
+            store.write(collection_id, [Delete("a", basis.position), Delete("b", basis.position)], basis=basis)
+            for basis in bases
+        )
+    with pytest.raises(HistoryChangedError):
+        refused.result()
+    assert written.result().deleted == 1
+    assert live_texts(walk(store, collection_id)[0]) == {"a": "of the new history"}
+    beyond = Cursor(10**6, lost.tag)
+    with pytest.raises(HistoryChangedError):
+        store.write(collection_id, [Delete("a")], basis=beyond).result()
+    store.close()
+
+
 def test_one_bad_change_refuses_the_whole_write(store: Store, passages: Collection) -> None:
     """A duplicate id, NUL, lone surrogate, empty id, foreign width or untyped metadata writes nothing at all."""
     good = upsert("good")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
@@ -41,9 +42,9 @@ from nearshore.documents.validate import check_ids, check_request_id, parsed_fil
 from nearshore.documents.waiting import begun_in_thread, check_deadline, in_thread, outcome_of, result_of, turn_of
 from nearshore.errors import CollectionNotFoundError, InvalidArgumentError, PreconditionError
 from nearshore.index.filters import Filter
-from nearshore.records import Change, Delete, Document, WriteToken
+from nearshore.records import Delete, Document, WriteToken
 from nearshore.replica import Replica, Replicas, ReplicaView
-from nearshore.store.base import Store, WriteResult
+from nearshore.store.base import Cursor, Store, WriteResult
 
 Answer = TypeVar("Answer")
 
@@ -86,7 +87,10 @@ class Documents:
             embeddings = await result_of(plan.embedding, deadline, "embedding")
             truncated = plan.truncated_indexes(embeddings)
             plan.complete(embeddings, self._models)
-        result = await self._write(replica, plan.changes, request.request_id, plan.digest, deadline)
+        store, collection_id = self._store, replica.collection.id
+        result = await self._write(
+            replica, lambda: store.write(collection_id, plan.changes(), request.request_id, plan.digest), deadline
+        )
         return UpsertAnswer(result.commit.token.encode(), truncated, len(plan.pending))
 
     async def delete(self, request: DeleteRequest, *, deadline: float | None = None) -> DeleteAnswer:
@@ -107,8 +111,11 @@ class Documents:
             return await self._delete_matching(request, replica, deadline)
         check_request_id(request.request_id)
         check_ids(request.ids, "ids", self._limits)
-        deletes = [Delete(document_id) for document_id in dict.fromkeys(request.ids)]
-        return _deleted(await self._write_deletes(replica, deletes, request.request_id, deadline))
+        ids = list(dict.fromkeys(request.ids))
+        digest = hashlib.blake2b("\0".join(ids).encode(), digest_size=16).digest() if request.request_id else b""
+        deletes = [Delete(document_id) for document_id in ids]
+        write = partial(self._store.write, replica.collection.id, deletes, request.request_id, digest)
+        return _deleted(await self._write(replica, write, deadline))
 
     async def get(self, request: GetRequest, *, deadline: float | None = None) -> GetAnswer:
         """Read documents by id. Raises the errors of validation, of read_after, and AnswerTooLargeError."""
@@ -210,39 +217,28 @@ class Documents:
             return DeleteAnswer("", 0)
         token = WriteToken(replica.collection.id, head.position, head.tag)
         await reach(replica, [token.encode()], self._limits, deadline)
-        deletes = await in_thread(self._threads.work, partial(_matching_deletes, replica, wanted))
+        deletes, basis = await in_thread(self._threads.work, partial(_matching_deletes, replica, wanted))
         if not deletes:
             return DeleteAnswer("", 0)
-        return _deleted(await self._write_deletes(replica, deletes, "", deadline))
-
-    async def _write_deletes(
-        self, replica: Replica, deletes: Sequence[Delete], request_id: str, deadline: float | None
-    ) -> WriteResult:
-        ids = "\0".join(delete.id for delete in deletes)
-        digest = hashlib.blake2b(ids.encode(), digest_size=16).digest() if request_id else b""
-        return await self._write(replica, lambda: deletes, request_id, digest, deadline)
+        write = partial(self._store.write, replica.collection.id, deletes, basis=basis)
+        return _deleted(await self._write(replica, write, deadline))
 
     async def _write(
-        self,
-        replica: Replica,
-        changes: Callable[[], Sequence[Change]],
-        request_id: str,
-        digest: bytes,
-        deadline: float | None,
+        self, replica: Replica, write: Callable[[], Future[WriteResult]], deadline: float | None
     ) -> WriteResult:
         """One commit, as soon as the replica keeps up with the commits before it."""
         await turn_of(replica.pace.turn(), deadline)
         check_deadline(deadline, "the write began")
-        store, collection = self._store, replica.collection
-        write = await in_thread(self._threads.store, lambda: store.write(collection.id, changes(), request_id, digest))
-        return await outcome_of(write, deadline)
+        return await outcome_of(await in_thread(self._threads.store, write), deadline)
 
 
-def _matching_deletes(replica: Replica, wanted: Filter) -> list[Delete]:
+def _matching_deletes(replica: Replica, wanted: Filter) -> tuple[list[Delete], Cursor]:
+    """What the newest view matches, and the commit that it stands at."""
     view = replica.view()
     mask = view.index.mask(wanted)
     rows = np.flatnonzero(mask) if mask is not None else np.zeros(0, np.int64)
-    return [Delete(document_id, unchanged_since=view.position) for document_id in view.ids(rows)]
+    deletes = [Delete(document_id, unchanged_since=view.position) for document_id in view.ids(rows)]
+    return deletes, Cursor(view.position, view.tag)
 
 
 def _vectors(replica: Replica, view: ReplicaView, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Vectors:

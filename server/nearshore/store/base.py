@@ -71,7 +71,12 @@ class Store(Protocol):
         """Delete durably; the name is free at once, rows may be removed later in the background."""
 
     def write(
-        self, collection_id: int, changes: Sequence[Change], request_id: str = "", request_digest: bytes = b""
+        self,
+        collection_id: int,
+        changes: Sequence[Change],
+        request_id: str = "",
+        request_digest: bytes = b"",
+        basis: Cursor | None = None,
     ) -> Future[WriteResult]:
         """Apply changes in one commit, all or none; the future resolves when the commit is durable, never before.
 
@@ -80,6 +85,8 @@ class Store(Protocol):
         position and are judged in their order: the later caller's change of an id wins. A request_id seen before for
         this collection returns the first write's result and writes nothing, also within one group; with another
         request_digest it raises RequestIdReusedError. A write that changes nothing still gets a commit.
+        basis: the commit whose state the changes were decided on; where it is not in the store's history, they were
+        decided on another one, and the write fails with HistoryChangedError.
         Everything that goes wrong comes through the future: InvalidArgumentError (an id twice, NUL, wrong width);
         OverloadedError when the queue is full; CommitUnknownError when the outcome of COMMIT cannot be known; after
         every other error nothing was written.

@@ -10,6 +10,7 @@ from nearshore.errors import CallerError, NearshoreError, RequestIdReusedError
 from nearshore.records import Commit, new_tag
 from nearshore.store.base import WriteResult
 from nearshore.store.collections import unknown
+from nearshore.store.history import check_basis
 from nearshore.store.rows import Write, from_microseconds, to_microseconds
 
 _UPSERT = """
@@ -22,6 +23,7 @@ _DELETE = """
 UPDATE items SET pos = ?, deleted = 1,
     hash = NULL, parent_id = NULL, title = NULL, metadata = NULL, text = NULL, vector = NULL
 WHERE collection = ? AND key = ? AND deleted = 0 AND pos <= ?"""
+_TAG = "SELECT tag FROM commits WHERE collection = ? AND pos = ?"
 _REQUEST = """
 SELECT r.digest, r.pos, c.tag, c.at, r.deleted
 FROM requests r
@@ -44,6 +46,7 @@ def apply_writes(connection: sqlite3.Connection, writes: Sequence[Write]) -> lis
             # A repetition inside one group finds the row of the first.
             result = find_request(connection, write.collection_id, write.request_id, write.request_digest)
             if result is None:
+                _check_basis(connection, write)
                 if write.collection_id not in commits:
                     commits[write.collection_id] = _advance(connection, write.collection_id, now_us)
                 result = _apply(connection, write, commits[write.collection_id])
@@ -66,6 +69,13 @@ def find_request(
     if known_digest != digest:
         raise RequestIdReusedError(request_id)
     return WriteResult(Commit(collection_id, position, tag, from_microseconds(at_us)), deleted)
+
+
+def _check_basis(connection: sqlite3.Connection, write: Write) -> None:
+    """Raise HistoryChangedError unless the store has the commit that the write was decided on."""
+    if write.basis is not None:
+        found = connection.execute(_TAG, (write.collection_id, write.basis.position)).fetchall()
+        check_basis(write.basis, found[0][0] if found else None)
 
 
 def _advance(connection: sqlite3.Connection, collection_id: int, now_us: int) -> Commit:

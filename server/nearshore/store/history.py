@@ -28,6 +28,16 @@ def check_walk(walk: Walk, seen_tag: bytes | None, head: int, floor: int) -> Non
         raise changed("tombstones that this walk has not met were pruned")
 
 
+def check_basis(basis: Cursor | None, tag: bytes | None) -> None:
+    """Raise HistoryChangedError unless what was decided at basis may be done. tag: as in check_cursor."""
+    if basis is not None and basis.position and tag != basis.tag:
+        raise HistoryChangedError(
+            f"What this call would change was decided at commit {basis.position}, which the store's history does not "
+            "have any more: it was restored or failed over meanwhile.",
+            "Nothing was written. Send the call again: it is then decided on what is there.",
+        )
+
+
 def changed(why: str) -> HistoryChangedError:
     """The error that says why."""
     return HistoryChangedError(

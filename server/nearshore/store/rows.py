@@ -12,6 +12,7 @@ import numpy as np
 
 from nearshore.errors import InvalidArgumentError, InvalidVectorsError
 from nearshore.records import Change, Delete, Document, Item, Upsert, changes_size_bytes
+from nearshore.store.base import Cursor
 from nearshore.store.metadata import decode_metadata, encode_metadata
 
 ANY_POSITION = (1 << 63) - 1
@@ -44,6 +45,7 @@ class Write:
     rows: Rows
     request_id: str
     request_digest: bytes
+    basis: Cursor | None = None  # what it was decided on
 
 
 def encode_changes(changes: Sequence[Change], dimensions: int) -> Rows:

@@ -81,7 +81,12 @@ class SqliteStore:
         self._writer.tidy()
 
     def write(
-        self, collection_id: int, changes: Sequence[Change], request_id: str = "", request_digest: bytes = b""
+        self,
+        collection_id: int,
+        changes: Sequence[Change],
+        request_id: str = "",
+        request_digest: bytes = b"",
+        basis: Cursor | None = None,
     ) -> Future[WriteResult]:
         """See Store."""
         try:
@@ -90,7 +95,7 @@ class SqliteStore:
             refused: Future[WriteResult] = Future()
             refused.set_exception(error)
             return refused
-        return self._writer.submit(Write(collection_id, rows, request_id, request_digest))
+        return self._writer.submit(Write(collection_id, rows, request_id, request_digest, basis))
 
     def find_request(self, collection_id: int, request_id: str, request_digest: bytes) -> WriteResult | None:
         """See Store."""

@@ -31,6 +31,7 @@ SELECT r.id, r.digest, r.pos, c.tag, c.at, r.deleted
 FROM requests r JOIN commits c ON c.collection = r.collection AND c.pos = r.pos
 WHERE r.collection = %s AND r.id = ANY(%b::text[])
     AND EXISTS (SELECT 1 FROM collections k WHERE k.id = r.collection)"""
+_TAGS = "SELECT pos, tag FROM commits WHERE collection = %s AND pos = ANY(%b::bigint[])"
 _LIVE = "SELECT key, pos FROM items WHERE collection = %s AND key = ANY(%b::text[]) AND NOT deleted"
 
 _COMMIT = "INSERT INTO commits(collection, pos, tag, at) VALUES(%s, %s, %s, %s)"
@@ -59,6 +60,7 @@ def apply_writes(
     """
     connection = transaction.connection
     ids = sorted({write.request_id for write in writes if write.request_id})
+    bases = sorted({write.basis.position for write in writes if write.basis is not None})
     deletes = sorted({row[0] for write in writes for row in write.rows.deletes})
     with connection.pipeline():
         transaction.begin()
@@ -67,13 +69,15 @@ def apply_writes(
         locked = connection.execute(_LOCK, (collection_id,))
         head = connection.execute(_HEAD, (collection_id,), binary=True)
         requests = connection.execute(_REQUESTS, (collection_id, ids), binary=True) if ids else None
+        tags = connection.execute(_TAGS, (collection_id, bases), binary=True) if bases else None
         live = connection.execute(_LIVE, (collection_id, deletes), binary=True) if deletes else None
     if not locked.fetchall():
         return [unknown(collection_id) for _ in writes]
     position, at = head.fetchall()[0]
     commit = Commit(collection_id, position + 1, new_tag(), at.astimezone(UTC))
     known = {row[0]: _decode(collection_id, row) for row in requests.fetchall()} if requests else {}
-    judgement = judge(writes, commit, known, dict(live.fetchall()) if live else {})
+    history = {pos: tag.bytes for pos, tag in tags.fetchall()} if tags else {}
+    judgement = judge(writes, commit, known, history, dict(live.fetchall()) if live else {})
     if judgement.writes:
         with transaction.commit():
             _write(connection, commit, judgement)

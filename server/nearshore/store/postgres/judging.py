@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nearshore.errors import NearshoreError, RequestIdReusedError
+from nearshore.errors import HistoryChangedError, NearshoreError, RequestIdReusedError
 from nearshore.records import Commit
 from nearshore.store.base import WriteResult
+from nearshore.store.history import check_basis
 from nearshore.store.rows import DeleteRow, UpsertRow, Write
 
 Known = Mapping[str, tuple[bytes, WriteResult]]
@@ -28,10 +29,13 @@ class Judgement:
     writes: bool = False  # at least one call is neither a repetition nor refused
 
 
-def judge(writes: Sequence[Write], commit: Commit, known: Known, live: Mapping[str, int]) -> Judgement:
+def judge(
+    writes: Sequence[Write], commit: Commit, known: Known, history: Mapping[int, bytes], live: Mapping[str, int]
+) -> Judgement:
     """Judge writes of one collection that would all be written at commit.
 
-    live: the positions of those documents, among the ids that the writes delete, that exist.
+    history: the tags of those commits, among the ones that writes were decided on, that exist; live: the positions of
+    those documents, among the ids that the writes delete, that exist.
     """
     judgement = Judgement()
     requests, positions = dict(known), dict(live)
@@ -40,6 +44,11 @@ def judge(writes: Sequence[Write], commit: Commit, known: Known, live: Mapping[s
         if before is not None:
             same = before[0] == write.request_digest
             judgement.results.append(before[1] if same else RequestIdReusedError(write.request_id))
+            continue
+        try:
+            check_basis(write.basis, history.get(write.basis.position) if write.basis else None)
+        except HistoryChangedError as error:
+            judgement.results.append(error)
             continue
         for row in write.rows.upserts:
             judgement.upserts[row[0]] = row

@@ -105,7 +105,12 @@ class PostgresStore:
         self._writer.tidy()
 
     def write(
-        self, collection_id: int, changes: Sequence[Change], request_id: str = "", request_digest: bytes = b""
+        self,
+        collection_id: int,
+        changes: Sequence[Change],
+        request_id: str = "",
+        request_digest: bytes = b"",
+        basis: Cursor | None = None,
     ) -> Future[WriteResult]:
         """See Store."""
         try:
@@ -115,7 +120,7 @@ class PostgresStore:
             future: Future[WriteResult] = Future()
             future.set_exception(error)
             return future
-        return self._writer.submit(Write(collection_id, rows, request_id, request_digest))
+        return self._writer.submit(Write(collection_id, rows, request_id, request_digest, basis))
 
     def find_request(self, collection_id: int, request_id: str, request_digest: bytes) -> WriteResult | None:
         """See Store."""
