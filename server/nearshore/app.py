@@ -31,18 +31,18 @@ from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullEr
 from nearshore.exit_codes import ExitCode
 from nearshore.gauges import reader_of
 from nearshore.metrics import Endpoint, Metrics
+from nearshore.opening import happens, reach_store, serve_waiting
 from nearshore.replica import IndexLoadingError, Replicas
 from nearshore.service.admission import Admission
 from nearshore.service.health import Health
 from nearshore.service.server import SERVICE_NAMES, add_services, bind, is_loopback, local_address
 from nearshore.settings import Settings
 from nearshore.store.base import Store
-from nearshore.store.errors import DataFolderReadOnlyError, StoreUnavailableError
+from nearshore.store.errors import DataFolderReadOnlyError
 from nearshore.store.lock import FolderLock
 
 Opened = TypeVar("Opened")
 
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 5.0  # to reach PostgreSQL at the start
 PRUNE_INTERVAL_S = 3_600.0
 PROGRESS_INTERVAL_S = 5.0
 READY_WAIT_S = 0.25  # also how long a stop during loading waits for the thread that waits
@@ -114,13 +114,7 @@ class Process:
         lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
         self._opened.callback(lock.release)
         limits = settings.server
-        server, port = bind(
-            limits.host,
-            limits.port,
-            max_message_bytes=limits.max_message_bytes,
-            max_connection_age_s=limits.max_connection_age_s,
-            max_connection_age_grace_s=limits.max_connection_age_grace_s,
-        )
+        self._server, self._port = self._bind(limits.port)
         metrics = Metrics()
         await self._serve_metrics(metrics)
         on_death = self._teller_of_death()
@@ -137,37 +131,51 @@ class Process:
         admission = Admission(max_calls=limits.max_concurrent_calls, max_bytes=limits.max_concurrent_bytes)
         metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
         metrics.read_at_scrape(reader_of(replicas, embedder, admission, self._health))
-        add_services(server, parts, self._health, admission, metrics, max_message_bytes=limits.max_message_bytes)
+        add_services(self._server, parts, self._health, admission, metrics, max_message_bytes=limits.max_message_bytes)
         await self._health.begin(SERVICE_NAMES)
-        await server.start()
-        self._opened.push_async_callback(self._stop, server)
+        await self._server.start()
+        self._opened.push_async_callback(self._stop)
         self._store, self._replicas = store, replicas
-        self._announce(embedder, port)
-        address = local_address(settings.server.host, port)
+        self._announce(embedder)
+        address = local_address(settings.server.host, self._port)
         lock.publish(address)
         if self._on_serving is not None:
             self._on_serving(address)
         return True
 
+    def _bind(self, port: int) -> tuple[aio.Server, int]:
+        limits = self._settings.server
+        return bind(
+            limits.host,
+            port,
+            max_message_bytes=limits.max_message_bytes,
+            max_connection_age_s=limits.max_connection_age_s,
+            max_connection_age_grace_s=limits.max_connection_age_grace_s,
+        )
+
     async def _reach_store(self, on_death: Callable[[BaseException], None]) -> Store | None:
-        """Open the store; while PostgreSQL is away, try again until it is there. None: asked to stop meanwhile."""
+        """Open the store; None: asked to stop. While PostgreSQL is away, our port tells that we live and wait."""
+        waiting: list[aio.Server] = []
+
+        async def open_once() -> Store:
+            return await self._open(lambda: open_store(self._settings, on_death))
+
+        async def serve(error: NearshoreError) -> None:
+            waiting.append(self._server)
+            await serve_waiting(self._server, self._health, error)
+            log.info("Waiting for the store", port=self._port)
+
         tell_of_unused_store(self._settings)
-        pause_s = FIRST_RETRY_S
-        while not self._ended.is_set():
-            try:
-                store = await self._open(lambda: open_store(self._settings, on_death))
-            except StoreUnavailableError as error:
-                if not self._settings.store.url:
-                    raise
-                log.warning(
-                    "PostgreSQL cannot be reached yet", detail=error.message, remedy=error.remedy, next_try_s=pause_s
-                )
-                await _happens(self._ended, pause_s)
-                pause_s = min(2 * pause_s, LAST_RETRY_S)
-            else:
-                self._opened.push_async_callback(asyncio.to_thread, store.close)
-                return store
-        return None
+        try:
+            store = await (reach_store(open_once, serve, self._ended) if self._settings.store.url else open_once())
+        finally:
+            for server in waiting:
+                await server.stop(None)
+        if store is not None:
+            self._opened.push_async_callback(asyncio.to_thread, store.close)
+            if waiting:
+                self._server, self._port = self._bind(self._port)
+        return store
 
     def _open_threads(self) -> Threads:
         cores = usable_cores()
@@ -194,17 +202,17 @@ class Process:
             for chore in chores:
                 chore.cancel()
 
-    async def _stop(self, server: aio.Server) -> None:
+    async def _stop(self) -> None:
         """Take no more calls and let those in flight finish; what they use is closed after this returns."""
         drain_s = self._settings.server.drain_s
         if drain_s and self._death is None:
             log.info("Draining: not ready any more, answering still", drain_s=drain_s)
             await self._health.drain()
-            await _happens(self._died, drain_s)
+            await happens(self._died, drain_s)
         grace_s = self._settings.server.grace_s if self._death is None else 0.0
         log.info("Stopping", grace_s=grace_s)
         await self._health.close()
-        await server.stop(grace_s)
+        await self._server.stop(grace_s)
 
     async def _become_ready(self) -> None:
         """Report how far loading is, and say SERVING once every collection has caught up with the store."""
@@ -268,13 +276,13 @@ class Process:
 
         return tell
 
-    def _announce(self, embedder: Embedder, port: int) -> None:
+    def _announce(self, embedder: Embedder) -> None:
         settings = self._settings
         log.info(
             "Serving",
             version=__version__,
             host=settings.server.host,
-            port=port,
+            port=self._port,
             data_dir=str(settings.data_dir),
             model=embedder.bundle.manifest.name,
             fingerprint=embedder.fingerprint(),
@@ -288,10 +296,3 @@ class Process:
                 host=settings.server.host,
                 remedy="Keep it behind a network policy, or listen on 127.0.0.1.",
             )
-
-
-async def _happens(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait for it, at most so long."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

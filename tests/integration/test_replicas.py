@@ -18,6 +18,8 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import RpcError, StatusCode, insecure_channel
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from nearshore.client import NO_RETRIES, Client, Document, Query
 from nearshore.errors import NearshoreError
@@ -255,9 +257,16 @@ def test_a_replica_waits_for_its_postgresql(start: Start, postgres: PostgresServ
         client.upsert("docs", documents("a", "b"))
     postgres.stop()
     early = start(url)
+    address = f"127.0.0.1:{early.wait_for('Waiting for the store')['port']}"
     assert early.wait_for("PostgreSQL cannot be reached yet")["remedy"]
+    with Client(address, retries=NO_RETRIES) as client, insecure_channel(address) as channel:
+        assert refused(lambda: client.count("docs")) == AWAY
+        health = HealthStub(channel)
+        assert health.Check(HealthCheckRequest(service="liveness")).status == HealthCheckResponse.SERVING
+        assert health.Check(HealthCheckRequest()).status == HealthCheckResponse.NOT_SERVING
     postgres.start()
-    with Client(early.address()) as client:
+    assert early.address() == address
+    with Client(address) as client:
         client.wait_ready()
         assert client.count("docs") == 2
     assert early.wait_for("collection ready")["rows"] == 2

@@ -131,6 +131,27 @@ class GuardedServer:
         return data
 
 
+class Refusals(grpc.GenericRpcHandler):
+    """Answers each method of nearshore.v1 with one error, for a server that cannot do anything yet."""
+
+    def __init__(self, error: NearshoreError) -> None:
+        """error: why nothing can be done."""
+        self._error = error
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The method, if it is one of ours."""
+        if not handler_call_details.method.startswith(f"/{PACKAGE}"):
+            return None
+        refuse: Any = self._refuse
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+    async def _refuse(self, request: bytes, context: Context) -> None:
+        del request
+        request_id = _request_id(context)
+        code, status = status_of(self._error, request_id)
+        await context.abort(code, status.message, _trailing(request_id, status))
+
+
 def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and LOGGED_REQUEST_ID.fullmatch(value):

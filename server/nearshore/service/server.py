@@ -16,11 +16,11 @@ from grpc_reflection.v1alpha import reflection
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.texts import Texts
-from nearshore.errors import AddressUnusableError, PortInUseError
+from nearshore.errors import AddressUnusableError, NearshoreError, PortInUseError
 from nearshore.metrics import Metrics
 from nearshore.search.searcher import Searcher
 from nearshore.service.admission import Admission
-from nearshore.service.calls import GuardedServer
+from nearshore.service.calls import GuardedServer, Refusals
 from nearshore.service.health import Health
 from nearshore.service.servicers import CollectionServicer, DocumentServicer, EmbeddingServicer, SearchServicer
 from nearshore.service.translator import Translator
@@ -144,6 +144,16 @@ def add_services(
     add_CollectionServiceServicer_to_server(CollectionServicer(parts.collections), guarded)
     add_DocumentServiceServicer_to_server(DocumentServicer(parts.documents, work), guarded)
     add_SearchServiceServicer_to_server(SearchServicer(parts.searcher, searches), guarded)
+    _add_health(server, health)
+
+
+def add_refusals(server: aio.Server, health: Health, error: NearshoreError) -> None:
+    """Register health and reflection, and refuse every other call with `error`."""
+    server.add_generic_rpc_handlers((Refusals(error),))
+    _add_health(server, health)
+
+
+def _add_health(server: aio.Server, health: Health) -> None:
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     reflection.enable_server_reflection((*SERVICE_NAMES, health_name, reflection.SERVICE_NAME), server)
