@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,21 @@ def test_applied_writes_are_proved_without_the_store(running: Running) -> None:
     running.store.away = True
     assert all(running.replica.applied(token).done() for token in tokens)
     assert not running.replica.applied(WriteToken(tokens[0].collection_id, tokens[0].position, new_tag())).done()
+
+
+def test_a_new_collection_that_the_store_tells_of_is_loaded_at_once(tmp_path: Path) -> None:
+    """Nobody has to ask for it, and the next poll, here an hour away, is not waited for."""
+    inner, deaths = open_store(tmp_path), list[BaseException]()
+    replicas = open_replicas(inner, tmp_path, deaths, replace(SMALL, poll_interval_s=3_600.0))
+    theirs = inner.create_collection(spec("theirs"))
+    token = inner.write(theirs.id, [upsert(1, 1)]).result(WAIT_S).commit.token
+    while (replica := replicas.known("theirs")) is None:
+        pass
+    replica.applied(token).result(WAIT_S)
+    check(replica, {document(1, 1).id: document(1, 1)})
+    replicas.close()
+    inner.close()
+    assert deaths == _HEALTHY
 
 
 def test_a_collection_of_others_can_be_waited_for(running: Running) -> None:

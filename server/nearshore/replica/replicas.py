@@ -212,7 +212,9 @@ class Replicas:
         self._wake.clear()
         started, polled_s = time.monotonic(), 0.0
         trouble: Exception | None = None
-        polling = started >= self._next_poll
+        with self._lock:
+            woken = set(self._woken)
+        polling = started >= self._next_poll or not woken <= self._registry.by_id().keys()  # a new collection
         if polling:
             trouble = self._attempt(self._poll)
             polled_s = time.monotonic() - started
