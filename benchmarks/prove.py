@@ -30,8 +30,10 @@ from benchmarks import (
     postgres_rounds,
     reference_vectors,
     replica_rounds,
+    shard_rounds,
 )
 from benchmarks.server_process import ServerProcess
+from tests.postgres import shared_server
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".cache" / "prove"
@@ -132,6 +134,12 @@ def prove_replicas() -> Figures:
     return replica_rounds.prove(_fresh("replicas"), checks=10_000, away_s=60.0)
 
 
+def prove_shards() -> Figures:
+    """All passages into PostgreSQL: by one process, by four of which two are killed, and again unchanged."""
+    count = sum(1 for _ in corpora.passages())
+    return asdict(shard_rounds.run(shared_server(), corpora.passages_path(), count))
+
+
 def _fresh(name: str) -> Path:
     folder = WORK / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -148,6 +156,7 @@ STEPS: dict[str, Callable[[], Figures]] = {
     "kills": prove_kills,
     "postgres": prove_postgres,
     "replicas": prove_replicas,
+    "shards": prove_shards,
 }
 
 

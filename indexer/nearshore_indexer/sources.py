@@ -74,9 +74,11 @@ class FormatReader(Protocol):
 def check_sources(files: Sequence[str], file_format: Format) -> list[Source]:
     """Look at every file before any is read, so that a slip in the last name costs nothing.
 
-    Raises SourceNotFoundError and SourceError (a folder, not readable, of a kind that is not known).
+    A folder stands for the files below it, by name; where the format goes by the name, for those that it says one of.
+    Raises SourceNotFoundError and SourceError (not readable, of a kind that is not known, a folder without files).
     """
-    return [_check(file, file_format) for file in files]
+    named = [each for file in files for each in (_below(file, file_format) if _is_folder(file) else [file])]
+    return [_check(each, file_format) for each in named]
 
 
 class Reader:
@@ -176,8 +178,6 @@ def _check(file: str, file_format: Format) -> Source:
         status = path.stat()
     except OSError as error:
         raise SourceNotFoundError(f"{file}: {error.strerror}.", "Check the name of the file.") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise SourceError(f"{file} is a folder.", f"Name the files in it, for example {path.as_posix()}/*.md")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{file} cannot be read by this user.", "Change its permissions.")
     found = _format(path) if file_format is Format.AUTO else file_format
@@ -186,10 +186,32 @@ def _check(file: str, file_format: Format) -> Source:
     return Source(file, found, status.st_size if stat.S_ISREG(status.st_mode) else None)
 
 
+def _is_folder(file: str) -> bool:
+    return file != STDIN and Path(file).is_dir()
+
+
+def _below(folder: str, file_format: Format) -> list[str]:
+    """The files below a folder that can be read, but for hidden ones. Raises SourceError where there is none."""
+    found = []
+    for path in sorted(Path(folder).rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.is_file() and (file_format is not Format.AUTO or _suffix(path) in _SUFFIXES):
+            found.append(str(path))
+    if not found:
+        known = " ".join(_SUFFIXES)
+        raise SourceError(f"No file below {folder} says by its name what it is.", f"Known are {known}, also with .gz.")
+    return found
+
+
+def _suffix(path: Path) -> str:
+    """What the name says about the content: its suffix, or that before .gz."""
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    return suffixes[-1].lower() if suffixes else ""
+
+
 def _format(path: Path) -> Format:
     """The format that a name says. Raises SourceError where it says none."""
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    found = _SUFFIXES.get(suffixes[-1].lower() if suffixes else "")
+    found = _SUFFIXES.get(_suffix(path))
     if found is None:
         known = ", ".join(each for each in Format if each is not Format.AUTO)
         raise SourceError(f"{path}: the name does not say what is in it.", f"Say --format: {known}.")

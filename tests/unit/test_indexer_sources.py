@@ -234,15 +234,32 @@ def test_a_named_pipe_is_read(tmp_path: Path) -> None:
 
 
 def test_files_are_looked_at_before_any_is_read(tmp_path: Path) -> None:
-    """A missing file, a folder and an unknown kind of file end the run before it begins."""
+    """A missing file, a folder without any and an unknown kind of file end the run before it begins."""
     good = lines(tmp_path / "a.jsonl", {"id": "1", "text": "x"})
     with pytest.raises(SourceNotFoundError):
         check_sources([str(good), str(tmp_path / "none.jsonl")], Format.AUTO)
-    with pytest.raises(SourceError, match="is a folder"):
-        check_sources([str(tmp_path)], Format.AUTO)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="No file below"):
+        check_sources([str(tmp_path / "empty")], Format.AUTO)
     with pytest.raises(SourceError, match="does not say what is in it"):
         check_sources([str(written(tmp_path / "a.pdf", "x"))], Format.AUTO)
     assert check_sources([str(tmp_path / "a.pdf")], Format.TEXT)[0].format is Format.TEXT
+
+
+def test_a_folder_stands_for_the_files_below_it(tmp_path: Path) -> None:
+    """In the order of their names, hidden ones and those of no known kind left out; a format given takes all."""
+    for name in ("b.md", "a/z.jsonl.gz", "a/y.txt", "picture.png", ".hidden.md", ".git/x.md", "a/.x/y.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "b.md")
+    (tmp_path / "dangling.csv").symlink_to(tmp_path / "none")
+
+    def found(file_format: Format) -> list[str]:
+        sources = check_sources([str(tmp_path)], file_format)
+        return [str(Path(source.file).relative_to(tmp_path)) for source in sources]
+
+    assert found(Format.AUTO) == ["a/y.txt", "a/z.jsonl.gz", "b.md", "link.csv"]
+    assert found(Format.TEXT) == ["a/y.txt", "a/z.jsonl.gz", "b.md", "link.csv", "picture.png"]
 
 
 def test_batches_hold_every_document_once(tmp_path: Path) -> None:
