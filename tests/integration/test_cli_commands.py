@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nearshore.cli import main
@@ -85,6 +87,31 @@ def test_rejects_that_cannot_be_written_are_refused_at_once(run: Run, collection
     rejects = str(tmp_path / "none" / "rejects.jsonl")
     assert run("index", file, "-c", collection_id, "--rejects", rejects) == (ExitCode.USAGE, [])
     assert run("collection", "show", collection_id)[0] == ExitCode.NOT_FOUND
+
+
+def test_shards_through_a_server_share_the_work(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """Each indexes its part; what is no part of anything is refused before anything is read."""
+    file = json_lines(tmp_path / "a.jsonl", *({"id": str(n), "text": f"red fish {n}"} for n in range(50)))
+    parts = [run("index", file, "-c", collection_id, "--shard", f"{index}/3")[1][0] for index in range(3)]
+    assert [part["shard"] for part in parts] == ["0/3", "1/3", "2/3"]
+    assert min(part["documents"] for part in parts) > 0
+    _, (shown,) = run("collection", "show", collection_id)
+    assert sum(part["documents"] for part in parts) == shown["status"]["document_count"] == 50
+    assert run("index", file, "-c", collection_id, "--shard", "3/3") == (ExitCode.USAGE, [])
+    assert run("index", "-", "-c", collection_id, "--shard", "0/3") == (ExitCode.USAGE, [])
+
+
+def test_a_folder_of_tables_is_indexed(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """With columns of any name; other columns can be filtered by."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "a.csv").write_text("key,body,year\n1,red fish,2020\n2,blue bird,2024\n")
+    pq.write_table(pa.table({"key": [3], "body": ["green tree"], "year": [2022]}), folder / "b.parquet")
+    named = ("--id-column", "key", "--text-column", "body", "--number", "year")
+    code, (figures,) = run("index", str(folder), "-c", collection_id, *named)
+    assert (code, figures["documents"]) == (ExitCode.OK, 3)
+    code, (answer,) = run("search", "tree", "-c", collection_id, "--filter", "year > 2020")
+    assert [hit["id"] for hit in answer["hits"]] == ["3", "2"]
 
 
 def test_a_shortened_text_leaves_no_stale_passages(run: Run, collection_id: str, tmp_path: Path) -> None:

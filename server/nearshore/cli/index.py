@@ -20,7 +20,7 @@ from nearshore.cli.search import DEFAULT_COLLECTION
 from nearshore.cli.session import session
 from nearshore.exit_codes import ExitCode
 from nearshore_indexer.columns import USUAL, Columns
-from nearshore_indexer.shards import WHOLE, Shard, parse_shard
+from nearshore_indexer.shards import WHOLE, InvalidShardError, Shard, parse_shard
 from nearshore_indexer.sources import STDIN, Format, check_sources
 
 app = typer.Typer()
@@ -165,8 +165,11 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _shard(named: str | None, files: list[str]) -> Shard:
-    """Raises InvalidShardError, and typer.BadParameter for a part of standard input."""
-    shard = WHOLE if named is None else parse_shard(named, os.environ)
+    """Raises typer.BadParameter for what is no shard, and for a part of standard input."""
+    try:
+        shard = WHOLE if named is None else parse_shard(named, os.environ)
+    except InvalidShardError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from error
     if shard.count > 1 and STDIN in files:
         raise typer.BadParameter("every shard reads all files, but standard input is read once", param_hint="--shard")
     return shard
