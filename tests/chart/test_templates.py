@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 
 from helm import generate
+from nearshore.exit_codes import ExitCode
 from nearshore.settings import load_settings
 from tests.chart.charts import (
     CLUSTER,
@@ -194,6 +195,13 @@ def test_the_job_template_can_be_filled_in(helm: Helm) -> None:
     assert container["args"] == ["index"]
     assert "NEARSHORE_STORE__URL" in environment(job["spec"]["template"])
     assert {"name": "sources", "mountPath": "/sources", "readOnly": True} in container["volumeMounts"]
+
+
+def test_a_shard_tries_again_only_what_may_go_better(helm: Helm) -> None:
+    """A store that is away, a crash or a kill is tried again; what is refused once is refused always."""
+    rules = job_template(helm.render(CLUSTER))["spec"]["podFailurePolicy"]["rules"]
+    final = {code for rule in rules for code in rule.get("onExitCodes", {}).get("values", [])}
+    assert final == {ExitCode.FAILED, ExitCode.USAGE, ExitCode.REJECTED, ExitCode.NOT_FOUND}
 
 
 def test_a_cron_job_indexes_its_sources(helm: Helm) -> None:

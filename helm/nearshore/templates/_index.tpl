@@ -9,12 +9,12 @@ backoffLimitPerIndex: {{ $job.retriesPerShard }}
 ttlSecondsAfterFinished: {{ $job.ttlSecondsAfterFinished }}
 podFailurePolicy:
   rules:
-    # Some input was refused and the rest is done: trying again gives the same, and the other shards go on.
+    # A request or some of the input was refused: trying again gives the same, and the other shards go on.
     - action: FailIndex
       onExitCodes:
         containerName: index
         operator: In
-        values: [3]
+        values: [1, 3]
     # Wrong options or settings, no such file: no shard can do better.
     - action: FailJob
       onExitCodes:
