@@ -149,6 +149,7 @@ def check_other_history(world: World, kept: WriteToken, lost: tuple[WriteToken, 
     # The collection whose deletion was lost is back; the one that was never made is gone, and its name is free.
     eventually(lambda: {one.collection.spec.name for one in world.replicas.list()} == {"c", "old"})
     old = world.replicas.get("old")
+    assert old.ready.wait(WAIT_S)
     assert shown(old.view()) == [document(1, 1)]
     late = world.replicas.create(spec("late"))
     assert late.collection.id != lost[1].collection_id

@@ -279,15 +279,27 @@ def test_an_error_at_the_writing_statement_writes_nothing(url: str, opener: Open
 
 
 def test_a_database_in_the_middle_of_a_restore_is_not_read(url: str, opener: Open) -> None:
-    """While pg_restore has not yet made the indexes, rows may be missing below the head: no feed, no heads."""
+    """While pg_restore has not yet made the indexes, rows and collections may be missing: nothing is said of them."""
     store = opener(url)
     collection_id = store.create_collection(SPEC).id
     store.write(collection_id, [upsert("a")]).result()
     execute(url, "DROP INDEX items_feed")
-    for read in (store.heads, lambda: store.read_feed(collection_id, Cursor())):
+    calls: list[Callable[[], object]] = [
+        store.heads,
+        lambda: store.read_feed(collection_id, Cursor()),
+        lambda: store.write(collection_id, [Delete("a")]).result(),
+    ]
+    for call in calls:
         with pytest.raises(StoreUnavailableError, match="being restored"):
-            read()
-    execute(url, "CREATE INDEX items_feed ON items(collection, pos, key)")
+            call()
+    execute(url, "CREATE TABLE kept AS SELECT * FROM collections", "DELETE FROM collections")
+    calls.append(lambda: store.commit_tag(collection_id, 1))
+    calls.append(lambda: store.get_collection(SPEC.name))
+    calls.append(lambda: store.get_items(collection_id, ["a"]))
+    for call in calls:
+        with pytest.raises(StoreUnavailableError, match="being restored"):
+            call()
+    execute(url, "INSERT INTO collections SELECT * FROM kept", "CREATE INDEX items_feed ON items(collection, pos, key)")
     assert len(walk(store, collection_id)[0]) == 1
 
 

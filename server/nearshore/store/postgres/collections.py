@@ -10,6 +10,7 @@ from nearshore.errors import CollectionExistsError
 from nearshore.records import Collection, CollectionSpec, IndexKind, Metric
 from nearshore.store.collections import unknown
 from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.wholeness import check_whole
 
 _SELECT = "SELECT id, name, dimensions, metric, index_kind, model, fingerprint, created_at FROM collections"
 # Milliseconds since 1970 and 20 random bits: such an id grows, fits into 63 bits, and no restored backup, fail-over or
@@ -34,6 +35,8 @@ def create(connection: Connection, spec: CollectionSpec) -> Collection:
 def find(connection: Connection, name: str) -> Collection | None:
     """The collection of that name."""
     found = connection.execute(f"{_SELECT} WHERE name = %s", (name,), binary=True).fetchall()
+    if not found:
+        check_whole(connection)
     return _decode(found[0]) if found else None
 
 
@@ -41,6 +44,7 @@ def require(connection: Connection, collection_id: int) -> Collection:
     """The collection of that id. Raises CollectionNotFoundError."""
     found = connection.execute(f"{_SELECT} WHERE id = %s", (collection_id,), binary=True).fetchall()
     if not found:
+        check_whole(connection)
         raise unknown(collection_id)
     return _decode(found[0])
 
@@ -57,6 +61,7 @@ def delete(connection: Connection, collection_id: int) -> None:
     Raises CollectionNotFoundError.
     """
     if not connection.execute("DELETE FROM collections WHERE id = %s", (collection_id,)).rowcount:
+        check_whole(connection)
         raise unknown(collection_id)
     connection.execute("INSERT INTO purges(collection) VALUES(%s)", (collection_id,))
 

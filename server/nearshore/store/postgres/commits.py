@@ -18,11 +18,14 @@ from nearshore.store.collections import unknown
 from nearshore.store.postgres.connections import Connection
 from nearshore.store.postgres.judging import Judgement, judge
 from nearshore.store.postgres.transactions import Transaction
+from nearshore.store.postgres.wholeness import check_whole, restoring
 from nearshore.store.rows import Write
 
 # A lock, not an update: each update would leave a dead version of the row, and where an orphan prepared transaction
 # or a dump keeps those, every commit gets slower than the one before.
-_LOCK = "SELECT 1 FROM collections WHERE id = %s FOR NO KEY UPDATE"
+_LOCK = """
+SELECT EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass('items_feed')) FROM collections
+WHERE id = %s FOR NO KEY UPDATE"""
 _HEAD = """
 SELECT coalesce(max(pos), 0), greatest(max(at), clock_timestamp()) FROM
     (SELECT pos, at FROM commits WHERE collection = %s ORDER BY pos DESC LIMIT 1) AS newest"""
@@ -71,8 +74,12 @@ def apply_writes(
         requests = connection.execute(_REQUESTS, (collection_id, ids), binary=True) if ids else None
         tags = connection.execute(_TAGS, (collection_id, bases), binary=True) if bases else None
         live = connection.execute(_LIVE, (collection_id, deletes), binary=True) if deletes else None
-    if not locked.fetchall():
+    found = locked.fetchall()
+    if not found:
+        check_whole(connection)
         return [unknown(collection_id) for _ in writes]
+    if not found[0][0]:
+        raise restoring()
     position, at = head.fetchall()[0]
     commit = Commit(collection_id, position + 1, new_tag(), at.astimezone(UTC))
     known = {row[0]: _decode(collection_id, row) for row in requests.fetchall()} if requests else {}

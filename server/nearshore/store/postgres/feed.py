@@ -14,22 +14,25 @@ from nearshore.errors import WriteTokenExpiredError
 from nearshore.records import Item, Outline
 from nearshore.store.base import MAX_PAGE_COMMITS, Cursor, FeedPage, Walk
 from nearshore.store.collections import unknown
-from nearshore.store.errors import StoreUnavailableError
 from nearshore.store.feed import MAX_PAGE_BYTES, MAX_PAGE_ROWS
 from nearshore.store.history import check_cursor, check_walk
 from nearshore.store.metadata import decode_metadata
 from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.wholeness import check_whole, restoring
 from nearshore.store.rows import decode_item, prefix_end
 
 _STATE = """
-SELECT to_regclass('items_feed') IS NOT NULL, coalesce(head.pos, 0), head.tag, head.at, k.floor, cursor.tag, seen.tag
-FROM collections k
+SELECT EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass('items_feed')),
+    k.id, coalesce(head.pos, 0), head.tag, head.at, k.floor, cursor.tag, seen.tag
+FROM (VALUES (%s::bigint)) AS wanted(id)
+LEFT JOIN collections k ON k.id = wanted.id
 LEFT JOIN LATERAL (SELECT pos, tag, at FROM commits WHERE collection = k.id ORDER BY pos DESC LIMIT 1) AS head ON true
 LEFT JOIN commits cursor ON cursor.collection = k.id AND cursor.pos = %s
-LEFT JOIN commits seen ON seen.collection = k.id AND seen.pos = %s
-WHERE k.id = %s"""
+LEFT JOIN commits seen ON seen.collection = k.id AND seen.pos = %s"""
 _HEADS = """
-SELECT k.id, head.pos, head.tag, to_regclass('items_feed') IS NOT NULL FROM collections k
+SELECT whole, k.id, head.pos, head.tag
+FROM (SELECT EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass('items_feed')) AS whole) AS restore
+LEFT JOIN collections k ON true
 LEFT JOIN LATERAL (SELECT pos, tag FROM commits WHERE collection = k.id ORDER BY pos DESC LIMIT 1) AS head ON true"""
 _COMMITS = "SELECT pos, tag FROM commits WHERE collection = %s AND pos > %s ORDER BY pos DESC LIMIT %s"
 # The columns of rows.decode_item, and how many rows there would be. A page ends where its bytes do: the sizes are
@@ -61,17 +64,16 @@ def read_page(connection: Connection, collection_id: int, cursor: Cursor, resume
     start = (cursor.position + 1, "") if resume is None else (resume.position, resume.id)  # ids are never empty
     with connection.pipeline():
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        state = connection.execute(_STATE, (cursor.position, since.position, collection_id), binary=True)
+        state = connection.execute(_STATE, (collection_id, cursor.position, since.position), binary=True)
         commits = connection.execute(_COMMITS, (collection_id, since.position, MAX_PAGE_COMMITS), binary=True)
         place = {"id": collection_id, "pos": start[0], "key": start[1], "limit": limit, "bytes": MAX_PAGE_BYTES}
         page = connection.execute(_PAGE, place, binary=True)
         connection.execute("COMMIT")
-    found = state.fetchall()
-    if not found:
-        raise unknown(collection_id)
-    whole, position, tag, at, floor, cursor_tag, seen_tag = found[0]
+    whole, known, position, tag, at, floor, cursor_tag, seen_tag = state.fetchall()[0]
     if not whole:
-        raise _restoring()
+        raise restoring()
+    if known is None:
+        raise unknown(collection_id)
     check_cursor(cursor, cursor_tag.bytes if cursor_tag else None, position, floor)
     if resume is not None:
         check_walk(resume, seen_tag.bytes if seen_tag else None, position, floor)
@@ -110,9 +112,13 @@ def read_ids(connection: Connection, collection_id: int, prefix: str) -> list[st
 def read_heads(connection: Connection) -> dict[int, Cursor]:
     """The head of every collection."""
     rows = connection.execute(_HEADS, binary=True).fetchall()
-    if not all(row[3] for row in rows):
-        raise _restoring()
-    return {row[0]: Cursor(row[1], row[2].bytes) if row[1] is not None else Cursor() for row in rows}
+    if not rows[0][0]:
+        raise restoring()
+    return {
+        collection_id: Cursor(position, tag.bytes) if position is not None else Cursor()
+        for _, collection_id, position, tag in rows
+        if collection_id is not None
+    }
 
 
 def read_tag(connection: Connection, collection_id: int, position: int) -> bytes | None:
@@ -124,23 +130,12 @@ def read_tag(connection: Connection, collection_id: int, position: int) -> bytes
         binary=True,
     ).fetchall()
     if not found:
+        check_whole(connection)
         raise unknown(collection_id)
     floor, tag = found[0]
     if position < floor:
         raise WriteTokenExpiredError
     return tag.bytes if tag else None
-
-
-def _restoring() -> StoreUnavailableError:
-    """The index of the feed is not there: pg_restore makes it after it has filled the table.
-
-    Until then the heads are those of the end, and a follower would take the rows that are there for all there are.
-    """
-    return StoreUnavailableError(
-        "The database is being restored: the index items_feed is not there yet.",
-        "Wait for the end of pg_restore (--single-transaction shows others all or nothing). If none runs, create the "
-        "index again: CREATE INDEX items_feed ON items(collection, pos, key).",
-    )
 
 
 def _read(
@@ -151,5 +146,6 @@ def _read(
         known = connection.execute("SELECT 1 FROM collections WHERE id = %s", (collection_id,))
         rows = connection.execute(statement, (collection_id, *arguments), binary=True)
     if not known.fetchall():
+        check_whole(connection)
         raise unknown(collection_id)
     return rows.fetchall()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from nearshore.store.collections import unknown
 from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.wholeness import check_whole
 
 _PURGE = (
     """DELETE FROM items WHERE collection = %(id)s
@@ -40,6 +41,7 @@ def raise_floor(connection: Connection, collection_id: int, target: int, max_row
         "SELECT floor FROM collections WHERE id = %s FOR NO KEY UPDATE", (collection_id,)
     ).fetchall()
     if not found:
+        check_whole(connection)
         raise unknown(collection_id)
     floor = int(found[0][0])
     if floor >= target:
@@ -70,6 +72,7 @@ def last_position_before(connection: Connection, collection_id: int, keep_s: flo
         (keep_s, collection_id),
     ).fetchall()
     if not found:
+        check_whole(connection)
         raise unknown(collection_id)
     floor, younger, head = found[0]
     return max(floor, younger - 1) if younger is not None else head or 0
