@@ -69,6 +69,7 @@ class Window:
     """How much is under way at once."""
 
     batches: int = 24
+    first_batches: int = 4  # one more with each that is done: batches begun together would all be done only at the end
     tokens: int = 500_000  # estimated
     patience_s: float = 300.0  # how long a sink may refuse everything before its error is final
     away_patience_s: float = 60.0  # how long it may not be there at all
@@ -106,6 +107,7 @@ class Pipeline:
         self._report = report
         self._window = window or Window()
         self._under_way: dict[asyncio.Task[None], int] = {}  # estimated tokens of each
+        self._done = 0  # batches
         self._patience = Patience(sink.name, warn, full_s=self._window.patience_s, away_s=self._window.away_patience_s)
 
     async def run(self, source: Iterator[Batch]) -> None:
@@ -126,12 +128,14 @@ class Pipeline:
     def _has_room(self) -> bool:
         if not self._under_way:
             return True
-        return len(self._under_way) < self._window.batches and sum(self._under_way.values()) < self._window.tokens
+        most = min(self._window.batches, self._window.first_batches + self._done)
+        return len(self._under_way) < most and sum(self._under_way.values()) < self._window.tokens
 
     async def _wait_for_one(self) -> None:
         done, _ = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             del self._under_way[task]
+            self._done += 1
             task.result()
 
     async def _write_batch(self, batch: Batch) -> None:

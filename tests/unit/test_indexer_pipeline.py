@@ -125,6 +125,25 @@ def test_what_is_under_way_is_bounded() -> None:
     assert sink.most_under_way == 4
 
 
+class SlowerSink(FakeSink):
+    """Is quick with the first two documents; all later writes wait until four are under way."""
+
+    async def write(self, documents: Sequence[Document], request_id: str) -> Written:
+        assert self.under_way < 2 + len(self.written)
+        if documents[0].id in {"0", "1"}:
+            self.written.append(documents[0].id)
+            return Written(1, 1, 0)
+        return await super().write(documents, request_id)
+
+
+def test_the_window_opens_as_batches_are_done() -> None:
+    """Two at first, one more with each that is done: so the first are committed early, and a kill costs little."""
+    sink = SlowerSink(together=4)
+    tally, _ = run(sink, made(*(["a"] for _ in range(20))), Window(batches=6, first_batches=2))
+    assert tally.documents == 20
+    assert 4 <= sink.most_under_way <= 6
+
+
 def test_tokens_under_way_are_bounded_but_never_block() -> None:
     """A batch larger than the window goes alone."""
     sink = FakeSink()
