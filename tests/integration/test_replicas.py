@@ -35,13 +35,21 @@ Start = Callable[[str], ServerProcess]
 StartBare = Callable[..., ServerProcess]
 
 
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL that the test may stop."""
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL beside the one that all tests share."""
     if programs() is None:
         pytest.skip(ABSENT)
     with PostgresServer(options=["fsync = off"]) as running:
         yield running
+
+
+@pytest.fixture
+def postgres(own_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL that the test may stop."""
+    yield own_postgres
+    if not (own_postgres.data / "postmaster.pid").exists():
+        own_postgres.start()
 
 
 @pytest.fixture
@@ -69,8 +77,11 @@ class connected:  # noqa: N801 -- reads as a function
     def __init__(self, servers: Sequence[ServerProcess]) -> None:
         self.addresses = [server.address() for server in servers]
         self.clients = [Client(address, retries=NO_RETRIES, read_own_writes=False) for address in self.addresses]
-        for client in self.clients:
-            client.wait_ready()
+        for server, client in zip(servers, self.clients, strict=True):
+            try:
+                client.wait_ready()
+            except NearshoreError as error:
+                raise AssertionError(f"{error}\n{''.join(server.lines)}") from error
 
     def together(self) -> Client:
         """A client of all in turn, which carries the tokens of its writes."""
