@@ -21,6 +21,7 @@ SMALL = {
     "indexJob.resources.requests.cpu": "100m",
     "indexJob.resources.requests.memory": "512Mi",
     "config.embedding.workers": "1",
+    "server.minReadySeconds": "3",
 }
 
 
