@@ -215,7 +215,11 @@ def run_rounds(subject: Subject, *, rounds: int, seed: int = 1) -> list[int]:
         for thread in threads:
             thread.start()
         time.sleep(dice.uniform(0.05, 1.5))
-        subject.strike()
+        try:
+            subject.strike()
+        except BaseException:
+            subject.server.kill()  # or the writers would never end
+            raise
         for thread in threads:
             thread.join()
         subject.mend()

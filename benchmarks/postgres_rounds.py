@@ -3,8 +3,8 @@
 The rounds are those of kill_rounds. PostgreSQL is stopped in immediate mode: no checkpoint, recovery at the start.
 """
 
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +33,9 @@ class ServerOnPostgres:
     def strike(self) -> None:
         """Kill -9 the server, stop PostgreSQL at once, or both at the same time."""
         blows = {"server": [self.server.kill], "postgres": [self._stop], "both": [self._stop, self.server.kill]}
-        threads = [threading.Thread(target=blow) for blow in blows[self.target]]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor() as executor:
+            for struck in [executor.submit(blow) for blow in blows[self.target]]:
+                struck.result()
 
     def _stop(self) -> None:
         self.postgres.stop("immediate")

@@ -81,12 +81,12 @@ class PostgresServer:
         """Run one of PostgreSQL's programs as the cluster's owner. Returns its output; raises what it complained of."""
         folder = programs()
         assert folder is not None, ABSENT
+        # Not subprocess's own user=: that forks for real, and gRPC's handlers then run in a process with many threads.
+        group = "" if self._user is None else str(pwd.getpwnam(self._user).pw_gid)
+        prefix = ["setpriv", f"--reuid={self._user}", f"--regid={group}", "--clear-groups"] if self._user else []
         done = subprocess.run(
-            [folder / program, *arguments],
+            [*prefix, folder / program, *arguments],
             check=False,
-            user=self._user,
-            group=self._user and pwd.getpwnam(self._user).pw_gid,
-            extra_groups=None if self._user is None else [],
             env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
