@@ -178,6 +178,33 @@ def test_refused_input_is_no_failure_of_the_job(api: KubernetesApi, run: Run) ->
     assert "refused" in err
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "message"),
+    [
+        (128 + signal.SIGTERM, "Job was active longer than specified deadline"),
+        (ExitCode.NOT_FOUND, "Container index for pod search/pod-1 failed with exit code 4 matching FailJob rule at 1"),
+    ],
+)
+def test_a_job_that_failed_as_a_whole_is_a_failure(api: KubernetesApi, run: Run, exit_code: int, message: str) -> None:
+    """Even if the only index that Kubernetes names refused some input: what the others had left is not indexed."""
+    api.install()
+
+    def play(name: str) -> None:
+        for shard, code in enumerate((ExitCode.REJECTED, exit_code, 128 + signal.SIGTERM)):
+            api.add_pod(shard).run()
+            api.pods[shard].end(code)
+        failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": message}
+        api.set_status(name, conditions=[failed], failedIndexes="0")
+
+    api.on_create = play
+    code, (verdict,), err = run("--shards", "3", "--claim", "corpus", "a.jsonl")
+    error = error_of(err)
+    assert (code, error["reason"], verdict["failed_shards"]) == (ExitCode.FAILED, "JOB_FAILED", [0])
+    assert message in error["message"]
+    assert (f"shard 1: exit code {exit_code}" in error["message"]) == (exit_code == ExitCode.NOT_FOUND)
+    assert "The rest is indexed" not in err
+
+
 def test_what_keeps_a_pod_from_starting_is_said(api: KubernetesApi, run: Run) -> None:
     """While it lasts, in Kubernetes' own words: the image, the node, the claim."""
     api.install()

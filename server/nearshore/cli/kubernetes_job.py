@@ -174,9 +174,11 @@ def _report(cluster: Cluster, ending: Ending, figures: dict[str, int], *, elapse
 def _end_failed(cluster: Cluster, ending: Ending) -> None:
     """Show the last lines of the failed shards; raises typer.Exit with ExitCode.REJECTED, or JobFailedError."""
     job = ending.job
-    failed = job.failed or _ended_badly(ending)
+    # Else the Job failed as a whole, and Kubernetes ended the shards that were not through.
+    decided = bool(job.failed) and job.done + len(job.failed) == job.shards
+    failed = job.failed if decided else _ended_badly(ending)
     pods = [ending.last_pod(shard) for shard in failed]
-    if pods and all(pod is not None and pod.exit_code == ExitCode.REJECTED for pod in pods):
+    if decided and all(pod is not None and pod.exit_code == ExitCode.REJECTED for pod in pods):
         output.warn(f"some input was refused by {len(pods)} shards; their logs name each place. The rest is indexed.")
         raise typer.Exit(ExitCode.REJECTED)
     problems = []
@@ -185,13 +187,16 @@ def _end_failed(cluster: Cluster, ending: Ending) -> None:
         if pod is not None and len(problems) <= SHOWN_FAILURES:
             _show_last_lines(cluster, shard, pod.name)
     detail = "; ".join(problems[:SHOWN_FAILURES]) + ("; and others" if len(problems) > SHOWN_FAILURES else "")
+    if not decided:
+        detail = "; ".join(part for part in (job.message.rstrip("."), detail) if part)
     raise JobFailedError(job.name, cluster.namespace, detail or job.message or "no pod says why")
 
 
 def _ended_badly(ending: Ending) -> tuple[int, ...]:
     """The shards that failed of themselves, where Kubernetes then ended the others and names none."""
-    bad = {pod.shard for pod in ending.pods if pod.exit_code}
-    ended_by_kubernetes = {pod.shard for pod in ending.pods if pod.exit_code in ENDED_BY_SIGNAL}
+    last = {pod.shard: pod.exit_code for pod in ending.pods if pod.exit_code is not None}
+    bad = {shard for shard, code in last.items() if code}
+    ended_by_kubernetes = {shard for shard, code in last.items() if code in ENDED_BY_SIGNAL}
     return tuple(sorted(bad - ended_by_kubernetes or bad))
 
 
