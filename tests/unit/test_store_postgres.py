@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -256,6 +257,33 @@ def test_a_commit_whose_outcome_is_not_known_says_so(fragile: PostgresServer, op
     eventually(lambda: store.find_request(collection_id, "request", b"digest") is not None)
     assert store.write(collection_id, [upsert("a")], "request", b"digest").result().commit.position == 1
     assert store.heads()[collection_id].position == 1
+
+
+def test_a_session_that_is_ended_after_its_commit_does_not_deny_it(opener: Open) -> None:
+    """PostgreSQL may answer COMMIT and end the session in one breath: no call, write or other, calls that a failure."""
+    if programs() is None:
+        pytest.skip(ABSENT)
+    with PostgresServer(options=["commit_delay = 100000", "commit_siblings = 0"]) as server:
+        url = server.create_database()
+        store = opener(url)
+        collection_id = store.create_collection(SPEC).id
+        ending = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE query = 'COMMIT' AND state = 'active' AND application_name = 'nearshore'"""
+        names = map(str, itertools.count())
+        calls: list[Callable[[], object]] = [
+            lambda: store.write(collection_id, [upsert("a")]).result(),
+            lambda: store.create_collection(replace(SPEC, name=next(names))),
+        ]
+        with server.connect() as admin, ThreadPoolExecutor(1) as pool:
+            for call in calls:
+                failures: list[BaseException] = []
+                while len(failures) < 3:
+                    outcome = pool.submit(call)
+                    while not outcome.done():
+                        admin.execute(ending)
+                    failures.extend(filter(None, [outcome.exception()]))
+                assert [type(failure) for failure in failures] == [CommitUnknownError] * 3
+        assert store.heads()[collection_id].position
 
 
 def test_an_error_at_the_writing_statement_writes_nothing(url: str, opener: Open) -> None:

@@ -106,7 +106,10 @@ class Transactions:
         except psycopg.Error as error:
             lost = transaction.connection.closed
             if transaction.committing:
-                raise commit_failed(error, self._address.place, doing, lost=lost) from error
+                refused = _is_refusal(error)
+                if not refused:
+                    self.close()  # it may still be in the midst of its pipeline
+                raise commit_failed(error, self._address.place, doing, lost=not refused) from error
             if lost and may_be_stale:
                 raise _StaleError from error
             raise translate(error, self._address.place, doing) from error
@@ -126,6 +129,15 @@ class Transactions:
         self._failure = None
         self.process_id = self._connection.info.backend_pid
         return self._connection
+
+
+def _is_refusal(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL said that the transaction failed.
+
+    Nothing else tells that: a session that is ended may have committed before, and psycopg may trip over the last
+    messages of its server with an error of its own while the connection still counts as open.
+    """
+    return isinstance(error, errors.InFailedSqlTransaction) or error.diag.severity_nonlocalized == "ERROR"
 
 
 class _StaleError(Exception):
