@@ -110,7 +110,9 @@ class Server(Section):
         "again and find new replicas; 0: never. Cluster shape only.",
     )
     max_connection_age_grace_seconds: Seconds = Field(
-        default=30, description="How long calls on such a connection may still take."
+        default=600,
+        description="How long calls on such a connection may still take: as long as the longest that a client waits "
+        "for (10 minutes, when indexing), else it would fail however often it is tried.",
     )
 
 

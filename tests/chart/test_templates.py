@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 
 from helm import generate
+from nearshore.cli.indexing import CALL_TIMEOUT_S
 from nearshore.exit_codes import ExitCode
 from nearshore.settings import load_settings
 from tests.chart.charts import (
@@ -134,6 +135,12 @@ def test_calls_end_before_the_pod_is_killed(objects: list[Object]) -> None:
     given = environment(pod)
     needed_s = int(given["NEARSHORE_SERVER__DRAIN_S"]) + int(given["NEARSHORE_SERVER__GRACE_S"])
     assert pod["spec"]["terminationGracePeriodSeconds"] >= needed_s + 10
+
+
+def test_a_connection_outlives_the_longest_call(helm: Helm) -> None:
+    """A call that its client still waits for is not cut because its connection is asked to end."""
+    given = environment(server_of(helm.render(CLUSTER))["spec"]["template"])
+    assert int(given["NEARSHORE_SERVER__MAX_CONNECTION_AGE_GRACE_S"]) >= CALL_TIMEOUT_S
 
 
 def test_a_restart_never_hangs_on_loading(objects: list[Object]) -> None:
