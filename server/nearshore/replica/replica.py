@@ -207,6 +207,7 @@ class Replica:
     def history_changed(self) -> None:
         """The view belongs to a history that the store no longer has; it serves on until it is replaced."""
         self._history_changed = True
+        self.seen.clear()  # a page names only its newest commits: older ones would prove tokens that were lost
         self._lag.lost()
 
     def loading(self, rows_read: int, share: float, *, building: bool, ready: bool) -> None:
