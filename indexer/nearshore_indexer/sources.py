@@ -119,8 +119,8 @@ class Reader:
                 yield Rejection(Place(source.file), "the file holds no documents")
 
     def _read(self, source: Source) -> Iterator[Item]:
-        """What a file holds; what is wrong with the whole is told by the shard that its name names."""
-        line, problem = 0, ""
+        """What a file holds; damage that every shard meets is told by the one that the file's name names."""
+        line, problem, told = 0, "", self._shard.owns(source.file)
         try:
             with self._open(source) as stream:
                 for item in self._items(source, stream):
@@ -132,12 +132,10 @@ class Reader:
             problem = f"the gzip data is damaged ({error})"
         except OSError as error:
             problem = f"it cannot be read on: {error.strerror or error}"
+            told = True  # the other shards may have read on: what is missing here, they do not know of
         if problem:
             place = Place(source.file)
-            told = (
-                Rejection(place, f"{problem}; {_so_far(line)}") if self._shard.owns(source.file) else Elsewhere(place)
-            )
-            yield told
+            yield Rejection(place, f"{problem}; {_so_far(line)}") if told else Elsewhere(place)
 
     def _items(self, source: Source, stream: BinaryIO) -> Iterator[Item]:
         file_format = source.format

@@ -1,8 +1,11 @@
 """Sharing the input among processes."""
 
+import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,10 +14,12 @@ import pytest
 from nearshore.documents.limits import Limits
 from nearshore.records import Document
 from nearshore_indexer.batches import batches
-from nearshore_indexer.entries import Rejection
+from nearshore_indexer.building import Builder
+from nearshore_indexer.entries import Item, Place, Rejection
 from nearshore_indexer.formats import Input, Reading
+from nearshore_indexer.jsonl import JsonLines
 from nearshore_indexer.shards import WHOLE, InvalidShardError, Shard, parse_shard
-from nearshore_indexer.sources import Format, check_sources
+from nearshore_indexer.sources import Format, Reader, check_sources
 from nearshore_indexer.text_files import Splitting
 
 
@@ -65,6 +70,28 @@ def test_shards_together_write_what_one_process_would(count: int, tmp_path: Path
     )
     assert Counter(str(each) for part in parts for each in part[1]) == Counter(map(str, rejected))
     assert sum((Counter(part[2]) for part in parts), Counter[str]()) == Counter(counts)
+
+
+class FailingDisk:
+    """Reads lines of a disk that fails behind them."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._lines = JsonLines(Builder(Limits(), shard=shard))
+
+    def read(self, stream: BinaryIO, file: str) -> Iterator[Item]:
+        yield from self._lines.read(io.BytesIO(stream.readline()), file)
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_shard_tells_that_its_disk_failed(index: int, tmp_path: Path) -> None:
+    """Whoever the file is named for: the shard that could not read on is the only one that knows."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "a", "text": "words"}\n{"id": "b", "text": "words"}\n')
+    shard = Shard(index, 3)
+    items = list(Reader(check_sources([str(path)], Format.AUTO), {Format.JSONL: FailingDisk(shard)}, shard))
+    problem = "it cannot be read on: Input/output error; everything up to line 1 was taken"
+    assert items[-1] == Rejection(Place(str(path)), problem)
 
 
 def test_shards_are_of_nearly_equal_size() -> None:
