@@ -177,6 +177,25 @@ def test_configuration_arrives_as_it_was_written(helm: Helm, monkeypatch: pytest
     assert settings.metrics.port == 9464
 
 
+def test_large_numbers_are_whole(helm: Helm) -> None:
+    """Every number of Kubernetes is written as an integer and every size in bytes digit for digit, however large."""
+    large = {
+        "autoscaling": {"enabled": True, "minReplicas": 1_000_000, "maxReplicas": 2_000_000},
+        "podDisruptionBudget": {"maxUnavailable": 1_000_000},
+        "scratch": {"sizeLimit": 10_737_418_240, "tmpSizeLimit": 1_073_741_824},
+        "indexJob": {"ttlSecondsAfterFinished": 1_209_600, "retriesPerShard": 1_000_000},
+    }
+    objects = helm.render(CLUSTER | large)
+    job = job_template(objects)["spec"]
+    assert (job["ttlSecondsAfterFinished"], job["backoffLimitPerIndex"]) == (1_209_600, 1_000_000)
+    scaler = only(objects, "HorizontalPodAutoscaler")["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (1_000_000, 2_000_000)
+    assert only(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1_000_000
+    limits = {each["name"]: each["emptyDir"]["sizeLimit"] for each in job["template"]["spec"]["volumes"][:2]}
+    assert limits == {"tmp": 1_073_741_824, "data": 10_737_418_240}
+    assert "e+" not in json.dumps(objects)
+
+
 def test_a_changed_setting_replaces_the_pods(helm: Helm) -> None:
     """The pod template differs exactly when the configuration does, so Kubernetes rolls the pods then only."""
     before, same = (server_of(helm.render(CLUSTER))["spec"]["template"] for _ in range(2))

@@ -1,12 +1,12 @@
-{{/* The spec of an Indexed Job. Takes root, args (list), shards, claim. */}}
+{{/* The spec of an Indexed Job. Takes root, args (list), shards, claim. Numbers of a file of values are floats: int64 keeps the large ones from being written as 1e+06. */}}
 {{- define "nearshore.indexJobSpec" -}}
 {{- $root := .root -}}
 {{- $job := $root.Values.indexJob -}}
 completionMode: Indexed
-completions: {{ .shards }}
-parallelism: {{ .shards }}
-backoffLimitPerIndex: {{ $job.retriesPerShard }}
-ttlSecondsAfterFinished: {{ $job.ttlSecondsAfterFinished }}
+completions: {{ .shards | int64 }}
+parallelism: {{ .shards | int64 }}
+backoffLimitPerIndex: {{ $job.retriesPerShard | int64 }}
+ttlSecondsAfterFinished: {{ $job.ttlSecondsAfterFinished | int64 }}
 podFailurePolicy:
   rules:
     # A request or some of the input was refused: trying again gives the same, and the other shards go on.

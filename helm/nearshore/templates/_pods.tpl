@@ -56,13 +56,13 @@ securityContext:
 {{- define "nearshore.scratchVolume" -}}
 - name: data
   emptyDir:
-    sizeLimit: {{ .Values.scratch.sizeLimit }}
+    sizeLimit: {{ .Values.scratch.sizeLimit | toJson }}
 {{- end }}
 
 {{- define "nearshore.tmpVolume" -}}
 - name: tmp
   emptyDir:
-    sizeLimit: {{ .Values.scratch.tmpSizeLimit }}
+    sizeLimit: {{ .Values.scratch.tmpSizeLimit | toJson }}
 {{- end }}
 
 {{- define "nearshore.mounts" -}}

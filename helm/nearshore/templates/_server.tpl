@@ -19,7 +19,7 @@ metadata:
     {{- end }}
 spec:
   {{- include "nearshore.podSecurity" . | nindent 2 }}
-  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "nearshore.shutdownSeconds" .) }}
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "nearshore.shutdownSeconds" .) | int64 }}
   {{- with .Values.pods.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
@@ -59,7 +59,7 @@ spec:
           containerPort: {{ include "nearshore.port" . }}
         {{- if .Values.metrics.enabled }}
         - name: metrics
-          containerPort: {{ .Values.metrics.port }}
+          containerPort: {{ .Values.metrics.port | int64 }}
         {{- end }}
       {{- include "nearshore.probes" . | nindent 6 }}
       resources:
