@@ -221,8 +221,11 @@ class IndexJob(Section):
         default=Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"cpu": 2, "memory": "2Gi"}),
         description="CPU and memory of one shard. A shard is one pod; more shards are faster than larger ones.",
     )
-    ttl_seconds_after_finished: Annotated[int, Field(ge=0)] = Field(
-        default=3600, description="How long a finished Job and its logs are kept."
+    ttl_seconds_after_finished: int = Field(
+        default=3600,
+        description="How long a finished Job and its logs are kept, for `nearshore index --kubernetes` to read; at "
+        "least a minute.",
+        ge=60,
     )
     retries_per_shard: Annotated[int, Field(ge=0)] = Field(
         default=6, description="How often a shard that failed starts again; it skips what is already there."

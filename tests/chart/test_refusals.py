@@ -49,6 +49,7 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
     "a setting out of its range": ({"config": {"index": {"ef_search": 0}}}, "ef_search"),
     "a number that is a word": ({"replicas": "three"}, "replicas"),
     "a quantity that is none": ({"persistence": {"size": "10 GB"}}, "size"),
+    "a job gone before its end is read": ({"indexJob": {"ttlSecondsAfterFinished": 0}}, "ttlSecondsAfterFinished"),
     "a budget that blocks every drain": (CLUSTER | {"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
 }
 
