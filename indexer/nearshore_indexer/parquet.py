@@ -60,9 +60,8 @@ class Parquet:
         except RefusedError as refused:
             yield self._builder.reject(Place(file), str(refused))
         except pa.ArrowException as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
             behind = f" behind row {done:,}" if done else ""
-            yield self._builder.reject(Place(file), f"it cannot be read as Parquet{behind}: {said:.200}")
+            yield self._builder.reject(Place(file), f"it cannot be read as Parquet{behind}: {_said(error)}")
 
     def _layout(self, schema: pa.Schema) -> tuple[Columns, list[str]]:
         """Where the parts of a document are, and which columns are metadata. Raises RefusedError."""
@@ -80,16 +79,28 @@ class Parquet:
 
     def _items(self, batch: pa.RecordBatch, columns: Columns, metadata: Sequence[str], before: Place) -> Iterator[Item]:
         """The rows of a batch that stands behind `before`; those of other shards are not even taken apart."""
-        ids = _values(batch.column(columns.id))
-        mine = [row for row, found in enumerate(ids) if not found or self._builder.shard.owns(str(found))]
+        ids = ["" if found is None else str(found) for found in _values(batch.column(columns.id))]
+        mine = [row for row, found in enumerate(ids) if not found or self._builder.shard.owns(found)]
         if len(mine) < len(ids):
             yield Elsewhere(Place(before.file, before.line + len(ids)))
             batch = batch.take(pa.array(mine, pa.int64()))
-        parts = (_values(batch.column(name)) if name else [None] * len(mine) for name in columns.names())
-        rows = zip(mine, *parts, _metadata_rows(batch, metadata), strict=True)
-        for row, found_id, text, title, parent_id, extra in rows:
-            fields = Fields(found_id, text, title, parent_id, extra)
-            yield self._builder.build(fields, Place(before.file, before.line + row + 1))
+        for row, fields in zip(mine, _rows(batch, columns, metadata), strict=True):
+            place = Place(before.file, before.line + row + 1)
+            if isinstance(fields, Fields):
+                yield self._builder.build(fields, place)
+            else:
+                yield self._builder.reject(place, f"it cannot be converted: {fields}", ids[row])
+
+
+def _rows(batch: pa.RecordBatch, columns: Columns, metadata: Sequence[str]) -> list[Fields | str]:
+    """What each row holds, or why that cannot be converted."""
+    try:
+        parts = (_values(batch.column(name)) if name else [None] * batch.num_rows for name in columns.names())
+        return [Fields(*row) for row in zip(*parts, _metadata_rows(batch, metadata), strict=True)]
+    except pa.ArrowException as error:
+        if batch.num_rows == 1:
+            return [_said(error)]
+        return [fields for row in range(batch.num_rows) for fields in _rows(batch.slice(row, 1), columns, metadata)]
 
 
 def _metadata_rows(batch: pa.RecordBatch, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -130,6 +141,11 @@ def _values(column: pa.Array) -> list[Any]:
 
 def _timestamp(since_epoch_us: int) -> Timestamp:
     return Timestamp(since_epoch_us // _US_PER_S, since_epoch_us % _US_PER_S * 1_000)
+
+
+def _said(error: pa.ArrowException) -> str:
+    """Its first line: what follows is about Arrow."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _is_readable(found: pa.DataType) -> bool:

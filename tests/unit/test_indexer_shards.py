@@ -94,6 +94,25 @@ def test_a_shard_tells_that_its_disk_failed(index: int, tmp_path: Path) -> None:
     assert items[-1] == Rejection(Place(str(path)), problem)
 
 
+def test_a_row_that_cannot_be_converted_is_told_by_its_shard(tmp_path: Path) -> None:
+    """It alone is refused, with its id; the rows around it are taken, by one process or by several."""
+    numbers = range(20)
+    columns = {
+        "id": pa.array(numbers, pa.int64()),
+        "text": ["words"] * 20,
+        "at": pa.array([2**62 if n in {0, 7} else n for n in numbers], pa.timestamp("ms")),
+        "day": pa.array([2**31 - 1 if n == 12 else n for n in numbers], pa.int32()).cast(pa.date32()),
+    }
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    for shards in ([WHOLE], [Shard(index, 3) for index in range(3)]):
+        parts = [read([str(path)], shard) for shard in shards]
+        assert {each.id for part in parts for each in part[0]} == {str(n) for n in numbers} - {"0", "7", "12"}
+        rejected = [each for part in parts for each in part[1]]
+        assert sorted((each.id, each.place.line) for each in rejected) == [("0", 1), ("12", 13), ("7", 8)]
+        assert all("out of bounds timestamp" in each.problem for each in rejected)
+
+
 def test_shards_are_of_nearly_equal_size() -> None:
     """Numbers, padded numbers and words alike."""
     for name in ("{}", "{:08}", "doc-{}", "https://example.com/{}/page", "é{}"):
