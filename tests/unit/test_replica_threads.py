@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,34 @@ def test_who_asks_for_a_collection_that_is_being_created_can_read_it(
     running.replicas.create(spec("new"))
     reader.join()
     assert counts == [0]
+
+
+def test_following_goes_on_while_a_collection_is_being_created(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A creation that waits for the store keeps no write to another collection from being seen."""
+    asked, answered = threading.Event(), threading.Event()
+    create = running.inner.create_collection
+
+    def create_at_length(spec: CollectionSpec) -> Collection:
+        asked.set()
+        assert answered.wait(WAIT_S)
+        return create(spec)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as pool:
+        patched.setattr(running.inner, "create_collection", create_at_length)
+        created = pool.submit(running.replicas.create, spec("new"))
+        assert asked.wait(WAIT_S)
+        theirs = create(spec("theirs"))  # the follower wants to take it up, and can later only
+        running.inner.write(theirs.id, [upsert(1, 1)]).result(WAIT_S)
+        try:
+            running.replica.applied(running.write(1)).result(WAIT_S)
+            assert not created.done()
+        finally:
+            answered.set()
+        assert created.result(WAIT_S).count()[1] == 0
+    while running.replicas.known("theirs") is None:
+        pass
 
 
 def test_a_write_is_seen_by_who_carries_its_token(running: Running) -> None:

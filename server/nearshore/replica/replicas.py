@@ -19,6 +19,7 @@ from nearshore.replica.loading import PASSING
 from nearshore.replica.options import ReplicaOptions
 from nearshore.replica.registry import Registry
 from nearshore.replica.replica import Replica, ReplicaClosedError
+from nearshore.replica.snapshots import remove_strays
 from nearshore.replica.view import LoadProgress
 from nearshore.store.base import Store
 
@@ -44,7 +45,7 @@ class Replicas:
         self._lock = threading.Lock()  # guards _woken
         self._woken: set[int] = set()
         self._wake = threading.Event()
-        self._creating = threading.Lock()  # nobody else may take a collection that is just being created for a stranger
+        self._creating = threading.RLock()  # nobody else may take a collection just being created for a stranger
         self._stopping = False
         self._next_poll = 0.0
         self._backoff_s = 0.0
@@ -249,9 +250,13 @@ class Replicas:
         known, deleted = self._registry.by_id(), self._registry.deleted()
         heads = self._around.store.heads()
         now = self.contact_at = time.monotonic()
-        if heads.keys() - known.keys() - deleted or self._was_away:
-            self._register_all()
-            self._was_away = False
+        unknown = bool(heads.keys() - known.keys() - deleted) or self._was_away
+        if unknown and self._creating.acquire(blocking=False):  # creating may wait for the store long; following not
+            try:
+                self._register_all()
+            finally:
+                self._creating.release()
+            unknown = self._was_away = False
         for outdated in self._registry.settle(deleted):
             self._drop(outdated)
         for collection_id, follower in known.items():
@@ -260,9 +265,9 @@ class Replicas:
                 self._drop(follower)
             elif follower.wants_step(head, now):
                 self._woken_by(collection_id)
-        if self._initial is None:
+        if self._initial is None and not unknown:
             self._initial = [follower.replica for follower in self._registry.by_id().values()]
-            self._remove_strays(set(heads))
+            remove_strays(self._around.snapshots, set(heads))
 
     def _step(self, follower: Follower, more: set[int]) -> None:
         try:
@@ -290,9 +295,3 @@ class Replicas:
             live = {follower.replica for follower in self._registry.by_id().values()}
             if all(replica.ready.is_set() for replica in self._initial if replica in live):
                 self.ready.set()
-
-    def _remove_strays(self, ids: set[int]) -> None:
-        """Remove the snapshots of collections that are gone."""
-        for folder in self._around.snapshots.glob("*"):
-            if folder.name.isdigit() and int(folder.name) not in ids:
-                shutil.rmtree(folder, ignore_errors=True)

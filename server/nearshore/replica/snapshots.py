@@ -248,6 +248,13 @@ def tidy(root: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_strays(folder: Path, ids: set[int]) -> None:
+    """Remove the snapshots under `folder` of all collections but `ids`: the others are gone."""
+    for root in folder.glob("*"):
+        if root.name.isdigit() and int(root.name) not in ids:
+            shutil.rmtree(root, ignore_errors=True)
+
+
 def _facts(path: Path) -> FileFacts:
     digest = hashlib.blake2b(digest_size=32)
     with path.open("rb") as file:
