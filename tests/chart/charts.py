@@ -23,6 +23,7 @@ MATRIX: dict[str, Values] = {
     "embedded without a volume": {"persistence": {"enabled": False}, "networkPolicy": {"enabled": False}},
     "embedded with a storage class": {"persistence": {"storageClass": "fast", "size": "1Ti"}, "replicas": 0},
     "embedded with a cron job": {"indexCronJob": {"enabled": True, "sources": ["/sources/docs"], "claim": "docs"}},
+    "embedded with a cron job of the image's files": {"indexCronJob": {"enabled": True, "sources": ["/usr/share/doc"]}},
     "cluster": CLUSTER,
     "cluster that scales": CLUSTER | {"autoscaling": {"enabled": True, "minReplicas": 3}},
     "cluster with a cron job": CLUSTER

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chart.charts import CLUSTER, Helm, RefusedError
 
-CRON = {"enabled": True, "sources": ["/sources"]}
+CRON = {"enabled": True, "sources": ["/sources"], "claim": "docs"}
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "replicas on one volume": ({"replicas": 2}, "one writer: set store.url.secretName"),
     "autoscaling on one volume": ({"autoscaling": {"enabled": True}}, "one writer: set store.url.secretName"),
@@ -33,6 +33,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "calls and metrics on one port": ({"metrics": {"port": 50051}}, "choose another"),
     "a monitor of nothing": ({"metrics": {"enabled": False, "podMonitor": True}}, "nothing to scrape"),
     "a cron job without sources": ({"indexCronJob": {"enabled": True}}, "needs indexCronJob.sources"),
+    "a cron job without files": ({"indexCronJob": CRON | {"claim": ""}}, "set indexCronJob.claim"),
     "shards without PostgreSQL": ({"indexCronJob": CRON | {"shards": 2}}, "shards write straight to PostgreSQL"),
     "a door that is locked": ({"service": {"type": "LoadBalancer"}}, "name them in networkPolicy.from"),
     "a setting that the chart owns": ({"config": {"server": {"grace_s": 5}}}, "decided by server.graceSeconds"),
