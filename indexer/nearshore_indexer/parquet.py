@@ -83,13 +83,18 @@ class Parquet:
         mine = [row for row, found in enumerate(ids) if not found or self._builder.shard.owns(found)]
         if len(mine) < len(ids):
             yield Elsewhere(Place(before.file, before.line + len(ids)))
-            batch = batch.take(pa.array(mine, pa.int64()))
+            batch = _chosen(batch, mine)
         for row, fields in zip(mine, _rows(batch, columns, metadata), strict=True):
             place = Place(before.file, before.line + row + 1)
             if isinstance(fields, Fields):
                 yield self._builder.build(fields, place)
             else:
                 yield self._builder.reject(place, f"it cannot be converted: {fields}", ids[row])
+
+
+def _chosen(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
+    """These rows; take() does not know every type, such as string_view."""
+    return pa.concat_batches([batch.slice(0, 0), *(batch.slice(row, 1) for row in rows)])
 
 
 def _rows(batch: pa.RecordBatch, columns: Columns, metadata: Sequence[str]) -> list[Fields | str]:

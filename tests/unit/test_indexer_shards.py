@@ -94,6 +94,28 @@ def test_a_shard_tells_that_its_disk_failed(index: int, tmp_path: Path) -> None:
     assert items[-1] == Rejection(Place(str(path)), problem)
 
 
+def test_shards_read_every_type_that_one_process_does(tmp_path: Path) -> None:
+    """Choosing rows must not fail on what reading them does not."""
+    texts = [f"words number {n} of the file" for n in range(30)]
+    columns = {
+        "id": pa.array([f"p{n}" for n in range(30)], pa.string_view()),
+        "text": pa.array(texts, pa.string_view()),
+        "tags": pa.array([["a", text] if "9" in text else None for text in texts], pa.list_(pa.string_view())),
+        "metadata": pa.array([{"lang": "en"}] * 30, pa.struct([("lang", pa.string_view())])),
+        "kind": pa.array(["x", "y", None] * 10).dictionary_encode(),
+        "price": pa.array([f"{n}.25" for n in range(30)]).cast(pa.decimal128(5, 2)),
+        "days": pa.array([[n] for n in range(30)], pa.list_(pa.int32(), 1)).cast(pa.list_(pa.date32(), 1)),
+    }
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    documents, rejected, _ = read([str(path)], WHOLE)
+    assert (len(documents), rejected) == (30, [])
+    parts = [read([str(path)], Shard(index, 3)) for index in range(3)]
+    assert sorted((each for part in parts for each in part[0]), key=lambda each: each.id) == sorted(
+        documents, key=lambda each: each.id
+    )
+
+
 def test_a_row_that_cannot_be_converted_is_told_by_its_shard(tmp_path: Path) -> None:
     """It alone is refused, with its id; the rows around it are taken, by one process or by several."""
     numbers = range(20)
