@@ -100,7 +100,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         '[store]\nurl = "postgresql:/me:hunter2@host/db"\n',
         '[store]\nurl = ["hunter2"]\n',
         'store = "postgresql://me:hunter2@host/db"\n',
+        'store = "postgresql://host/db?password=hunter2"\n',
+        'store = "hunter2"\n',
         '[server]\nport = "postgresql://me:hunter2@host/db"\n',
+        '[server]\nport = "postgresql://host/db?password=hunter2"\n',
+        '[server]\nport = "host=h password=hunter2"\n',
         '[server]\nport = {url = "hunter2"}\n',
     ],
 )
@@ -110,6 +114,15 @@ def test_a_refusal_does_not_show_a_password(content: str, tmp_path: Path) -> Non
     file.write_text(content)
     with pytest.raises(InvalidSettingsError, match=r"store|server\.port") as refused:
         load_settings(file)
+    assert "hunter2" not in f"{refused.value} {refused.value.__cause__}"
+
+
+@pytest.mark.parametrize("value", ['"postgresql://host/db?password=hunter2"', "postgresql://me:hunter2@host/db"])
+def test_a_refused_variable_does_not_show_a_password(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL in NEARSHORE_STORE, where NEARSHORE_STORE__URL was meant, is refused without being shown."""
+    monkeypatch.setenv("NEARSHORE_STORE", value)
+    with pytest.raises(InvalidSettingsError, match="store") as refused:
+        load_settings()
     assert "hunter2" not in f"{refused.value} {refused.value.__cause__}"
 
 

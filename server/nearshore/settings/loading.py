@@ -19,8 +19,8 @@ from nearshore.settings.model import ENV_PREFIX, Settings, setting_names, variab
 
 CONFIG_FILE_VARIABLE = "NEARSHORE_CONFIG"
 TEST_PREFIX = "NEARSHORE_TEST_"  # read by tests and benchmarks, whose servers inherit it
-SECRETS = ("store.url",)
-URL_PASSWORD = re.compile("://.*@")
+SECRETS = ("store", "store.url")  # "store": a text where the section belongs
+BEHIND = re.compile("(?<=:/).*|(?<=password).*", re.IGNORECASE)  # of a URL or options: a password is there anywhere
 # Kubernetes gives each pod variables about the Services of its namespace; one may be called nearshore.
 SERVICE_LINK = re.compile(
     r"NEARSHORE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -106,7 +106,7 @@ def _explain(problem: ErrorDetails) -> str:
     if name in SECRETS or isinstance(problem["input"], Mapping):  # a table may hold one
         given = f"{name} (not shown: it may hold a password)"
     else:
-        given = f"{name} is {URL_PASSWORD.sub('://...@', repr(problem['input']))}"
+        given = f"{name} is {BEHIND.sub('...', repr(problem['input']))}"
     return f"{given}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
 
 
