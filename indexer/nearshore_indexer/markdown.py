@@ -40,24 +40,34 @@ class _Section:
 
 
 def markdown_pieces(text: str, splitting: Splitting) -> Iterator[Piece]:
-    """The passages of a Markdown text, in order."""
-    sections = _sections(text)
-    for section, following in itertools.zip_longest(sections, sections[1:]):
-        body = text[section.start : section.end]
-        if body.strip():
-            yield from _pieces(section, body, splitting)
-        elif section.heading and (following is None or following.depth <= section.depth):
-            # A heading above nothing: without a passage of its own no search would find it.
-            title = _title(section.path[:-1], splitting)
-            for piece in _cut(section.heading, title, (), splitting):
-                yield Piece(title, piece.text, section.heading_start)
+    """The passages of a Markdown text, in order. Each heading is in a title or, where that has no room, in a text."""
+    found: list[list[Piece]] = []
+    behind: list[tuple[int, int]] = []  # depth of each section, and the first of its path that a title below it has
+    for section in reversed(_sections(text)):
+        shown_from = len(section.path)
+        while behind and behind[-1][0] > section.depth:
+            shown_from = min(shown_from, behind.pop()[1])
+        if text[section.start : section.end].strip():
+            first = _first_of_title(section.path, splitting)
+            start = section.heading_start if first == len(section.path) else section.start
+            found.append(_pieces(section, text, start, SEPARATOR.join(section.path[first:]), splitting))
+        elif section.heading and shown_from == len(section.path):
+            # Nothing below says its words: without a passage of its own no search would find it.
+            first = _first_of_title(section.path[:-1], splitting)
+            title = SEPARATOR.join(section.path[first:-1])
+            passages = _cut(section.heading, title, (), splitting)
+            found.append([Piece(title, piece.text, section.heading_start) for piece in passages])
+        else:
+            first = shown_from
+        behind.append((section.depth, min(first, shown_from)))
+    yield from itertools.chain.from_iterable(reversed(found))
 
 
-def _pieces(section: _Section, body: str, splitting: Splitting) -> Iterator[Piece]:
-    title = _title(section.path, splitting)
-    whole = [(start - section.start, end - section.start) for start, end in section.whole]
-    for piece in _cut(body, title, whole, splitting):
-        yield Piece(title, piece.text, section.start + piece.start)
+def _pieces(section: _Section, text: str, start: int, title: str, splitting: Splitting) -> list[Piece]:
+    """The passages of text[start : section.end]."""
+    whole = [(each - start, end - start) for each, end in section.whole]
+    passages = _cut(text[start : section.end], title, whole, splitting)
+    return [Piece(title, piece.text, start + piece.start) for piece in passages]
 
 
 def _cut(body: str, title: str, whole: Sequence[tuple[int, int]], splitting: Splitting) -> Iterator[Piece]:
@@ -74,13 +84,16 @@ def _cut(body: str, title: str, whole: Sequence[tuple[int, int]], splitting: Spl
         yield Piece(title, passage.text, passage.start)
 
 
-def _title(path: Sequence[str], splitting: Splitting) -> str:
-    """The headings of a path, without the outermost where all of them are too long to stand before every passage."""
-    titles = [SEPARATOR.join(path[first:]) for first in range(len(path))]
-    titles = [title for title in titles if title and len(title) <= COUNTED_CHARACTERS]
+def _first_of_title(path: Sequence[str], splitting: Splitting) -> int:
+    """Where in a path its title begins: without the outermost headings where all are too long for every passage.
+
+    len(path) where even the last is too long.
+    """
+    titles = {first: SEPARATOR.join(path[first:]) for first in range(len(path))}
+    titles = {first: title for first, title in titles.items() if len(title) <= COUNTED_CHARACTERS}
     most = min(MAX_TITLE_TOKENS, splitting.max_tokens // 2)
-    counts = splitting.count_tokens(titles) if titles else []
-    return next((title for title, tokens in zip(titles, counts, strict=True) if tokens <= most), "")
+    counts = splitting.count_tokens(list(titles.values())) if titles else []
+    return next((first for first, tokens in zip(titles, counts, strict=True) if tokens <= most), len(path))
 
 
 def _sections(text: str) -> list[_Section]:

@@ -9,7 +9,8 @@ from nearshore_indexer.text_files import Piece, Splitting
 LINES = st.lists(
     st.sampled_from(
         ["# One", "## Two words", "### ", "#### Deep", "text of a line. And more.", "", "", "```", "~~~~", "- item",
-         "    code", "| a | b |", "|---|---|", "===", "---", "> quote", "<div>", "title: x", "word " * 30]
+         "    code", "| a | b |", "|---|---|", "===", "---", "> quote", "<div>", "title: x", "word " * 30,
+         "# " + "long " * 12 + "Wide", "### " + "long " * 30 + "Long"]
     ),
     max_size=40,
 )  # fmt: skip
@@ -69,13 +70,22 @@ def test_front_matter_is_no_text() -> None:
 
 def test_a_title_too_long_loses_its_outermost_headings() -> None:
     """At most half of a passage is title, for every passage repeats it."""
-    text = "# " + "wide " * 8 + "\n\n## near\n\ntext\n\n# " + "word " * 30 + "\n\nend\n"
-    assert told(text, 16) == [("near", "text"), ("", "end")]
+    text = "# " + "wide " * 8 + "\n\nbody\n\n## near\n\ntext\n"
+    assert told(text, 16) == [("wide " * 7 + "wide", "body"), ("near", "text")]
+
+
+def test_a_heading_that_no_title_has_is_text() -> None:
+    """It begins the text of its section, which may be nothing but this heading; what stands below is not changed."""
+    wide, long = " ".join(["wide"] * 8), " ".join(["long"] * 9)
+    assert told(f"# {wide}\n\n## near\n\ntext\n", 16) == [("", wide), ("near", "text")]
+    assert told(f"# {wide}\n\n## near\n\n### by\n", 16) == [("", wide), ("near", "by")]
+    assert told(f"# {long}\n\nend\n\n## near\n\ntext\n", 16) == [("", f"# {long}\n\nend"), ("near", "text")]
+    assert told(f"# {long}\n\n## near\n\n# a\n\ntext\n", 16) == [("", long), ("", "near"), ("a", "text")]
 
 
 def test_every_passage_knows_where_it_begins() -> None:
     """The place of a rejection is a line of the file."""
-    text = "---\ntitle: x\n---\n# A\n\none two. three four. five six.\n\n## B\n\nseven\n"
+    text = "---\ntitle: x\n---\n# A\n\none two. three four. five six.\n\n## B\n\nseven\n\n# I J K L\n\neight\n"
     for piece in pieces(text, 6):
         assert text[piece.start :].lstrip().startswith(piece.text)
 
@@ -86,7 +96,7 @@ def test_no_word_is_lost_and_nothing_is_too_long(lines: list[str], max_tokens: i
     text = "\n\n" + "\n".join(lines)
     found = pieces(text, max_tokens, overlap)
     shown = " ".join(f"{piece.title} {piece.text}" for piece in found).split()
-    for word in ("Deep", "item", "quote", "code", "line."):
+    for word in ("Deep", "item", "quote", "code", "line.", "One", "Two", "Wide", "Long"):
         assert (word in shown) == (word in text.split())
     for piece in found:
         assert sum(count([piece.title, piece.text])) <= max_tokens
