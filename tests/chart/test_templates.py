@@ -269,6 +269,26 @@ def test_objects_are_named_after_the_release(helm: Helm, release: str, expected:
     assert server_of(helm.render(release=release))["metadata"]["name"] == expected
 
 
+def test_names_of_digits_stay_names(helm: Helm) -> None:
+    """What reads as a number or a truth value in YAML is still the text that Kubernetes wants."""
+    values = {
+        "fullnameOverride": "true",
+        "serviceAccount": {"name": "007"},
+        "pods": {"priorityClassName": "1"},
+        "indexCronJob": {"enabled": True, "sources": ["/sources"], "claim": "2024"},
+    }
+    alone = helm.render(values | {"persistence": {"existingClaim": "1e3"}}, release="42")
+    dynamic = helm.render(values | {"persistence": {"storageClass": "9"}}, release="42")
+    cluster = {"store": {"url": {"secretName": "5432", "secretKey": "0"}}, "topologySpread": {"keys": ["1"]}}
+    clustered = helm.render(values | cluster | {"autoscaling": {"enabled": True}}, release="42")
+    for objects in (alone, dynamic, clustered):
+        for each in with_job(objects):
+            if each["kind"] not in CUSTOM_KINDS:
+                _valid(each, VERSIONS[-1])
+    claims = [each["persistentVolumeClaim"] for each in server_of(alone)["spec"]["template"]["spec"]["volumes"][1:]]
+    assert claims == [{"claimName": "1e3"}]
+
+
 def test_long_names_fit(helm: Helm) -> None:
     """With the longest release name that Helm takes, no object's name is too long for Kubernetes."""
     for each in with_job(helm.render(MATRIX["cluster with a cron job"], release="r" * 53)):

@@ -64,7 +64,7 @@ template:
       - name: sources
         {{- if .claim }}
         persistentVolumeClaim:
-          claimName: {{ .claim }}
+          claimName: {{ .claim | quote }}
           readOnly: true
         {{- else }}
         emptyDir: {}

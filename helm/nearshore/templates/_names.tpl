@@ -6,7 +6,7 @@
 
 {{- define "nearshore.selectorLabels" -}}
 app.kubernetes.io/name: nearshore
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* What selects the serving pods, and not those that index or test. */}}

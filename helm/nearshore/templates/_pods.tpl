@@ -1,7 +1,7 @@
 {{/* What the pods that serve, index and test have in common. */}}
 
 {{- define "nearshore.podSecurity" -}}
-serviceAccountName: {{ include "nearshore.serviceAccountName" . }}
+serviceAccountName: {{ include "nearshore.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
@@ -35,8 +35,8 @@ securityContext:
 - name: NEARSHORE_STORE__URL
   valueFrom:
     secretKeyRef:
-      name: {{ .secretName }}
-      key: {{ .secretKey }}
+      name: {{ .secretName | quote }}
+      key: {{ .secretKey | quote }}
 {{- end }}
 {{- end }}
 {{- range $section, $settings := .Values.config }}

@@ -21,7 +21,7 @@ spec:
   {{- include "nearshore.podSecurity" . | nindent 2 }}
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "nearshore.shutdownSeconds" .) | int64 }}
   {{- with .Values.pods.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with .Values.pods.nodeSelector }}
   nodeSelector:
@@ -39,7 +39,7 @@ spec:
   topologySpreadConstraints:
     {{- range .Values.topologySpread.keys }}
     - maxSkew: 1
-      topologyKey: {{ . }}
+      topologyKey: {{ . | quote }}
       whenUnsatisfiable: {{ $.Values.topologySpread.whenUnsatisfiable }}
       labelSelector:
         matchLabels:
@@ -73,7 +73,7 @@ spec:
     {{- else if .Values.persistence.existingClaim }}
     - name: data
       persistentVolumeClaim:
-        claimName: {{ .Values.persistence.existingClaim }}
+        claimName: {{ .Values.persistence.existingClaim | quote }}
     {{- end }}
     {{- with .Values.pods.volumes }}
     {{- toYaml . | nindent 4 }}
