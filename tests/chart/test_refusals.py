@@ -10,6 +10,8 @@ from tests.chart.charts import CLUSTER, Helm, RefusedError
 
 CRON = {"enabled": True, "sources": ["/sources"], "claim": "docs"}
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "a dot in the name": ({"fullnameOverride": "my.app"}, "would be called my.app.*set fullnameOverride"),
+    "a name that begins with a digit": ({"fullnameOverride": "1app"}, "would be called 1app.*set fullnameOverride"),
     "replicas on one volume": ({"replicas": 2}, "one writer: set store.url.secretName"),
     "autoscaling on one volume": ({"autoscaling": {"enabled": True}}, "one writer: set store.url.secretName"),
     "autoscaling upside down": (
@@ -60,6 +62,14 @@ def test_impossible_combinations_are_refused(helm: Helm, values: dict[str, Any],
     """Nothing is rendered, and the message says what is wrong and what to set."""
     with pytest.raises(RefusedError, match=sentence):
         helm.render(values)
+
+
+@pytest.mark.parametrize("release", ["my.app", "1app"])
+def test_a_release_that_no_service_can_be_named_after_is_refused(helm: Helm, release: str) -> None:
+    """The message says what the objects would be called, and another name for them makes it good."""
+    with pytest.raises(RefusedError, match=f"would be called {release}-nearshore.*set fullnameOverride"):
+        helm.render(release=release)
+    assert helm.render({"fullnameOverride": "my-app"}, release=release)
 
 
 @pytest.mark.parametrize(("values", "name"), UNKNOWN.values(), ids=UNKNOWN.keys())
