@@ -21,6 +21,7 @@ from nearshore.embedding import Embedder
 from nearshore.records import F32, Metric
 from nearshore.replica import ReplicaOptions, Replicas
 from nearshore.search.searcher import Searcher
+from nearshore.store.base import Store
 from nearshore.store.sqlite import SqliteStore
 from tests.tiny_bert import make_bundle
 
@@ -38,10 +39,11 @@ class Engine:
         limits: Limits = Limits(),  # noqa: B008 -- frozen
         *,
         following: bool = True,
+        store: Store | None = None,
     ) -> None:
-        """following: whether replicas apply what the store commits."""
+        """following: whether replicas apply what the store commits; store: instead of one in folder; taken over."""
         self.deaths: list[BaseException] = []
-        self.store = SqliteStore.open(
+        self.store: Store = store or SqliteStore.open(
             folder, max_transaction_rows=1_000, max_transaction_bytes=4 << 20, max_queued_bytes=64 << 20
         )
         self.replicas = Replicas.open(self.store, folder, ReplicaOptions(), self.deaths.append)

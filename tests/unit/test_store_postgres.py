@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import psycopg
 import pytest
 import structlog
 from psycopg import sql
 
+from nearshore.documents.requests import DocumentInput, UpsertAnswer, UpsertRequest
 from nearshore.errors import CollectionNotFoundError, CommitUnknownError, NearshoreError, StorageFullError
-from nearshore.records import Delete
+from nearshore.records import Delete, WriteToken
 from nearshore.store.base import Cursor, Store
 from nearshore.store.errors import StoreFormatError, StoreLockedError, StoreUnavailableError, StoreUrlError
 from nearshore.store.postgres import connections, schema
 from nearshore.store.postgres.store import PostgresStore
+from tests.engine import DIMENSIONS, Engine, packed
 from tests.postgres import ABSENT, PostgresServer, database_of, programs
 from tests.stores import SPEC, PostgresFactory, open_postgres, upsert, walk, writer_held
 
@@ -238,25 +242,67 @@ def test_connections_that_died_while_idle_are_replaced_unnoticed(url: str, opene
     assert store.write(collection_id, [upsert("a")]).result().commit.position == 1
 
 
+@contextmanager
+def standby_missing(url: str) -> Iterator[None]:
+    """Commits wait for a synchronous standby that does not exist."""
+    standby = "ALTER SYSTEM SET synchronous_standby_names = '{}'"
+    execute(url, standby.format("nobody"), "SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        execute(url, standby.format(""), "SELECT pg_reload_conf()")
+
+
+def end_wait_for_standby(url: str, by: str = "pg_cancel_backend") -> None:
+    """Wait until a commit waits for the standby, then end that."""
+    waiting = "SELECT {}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
+    eventually(lambda: bool(execute(url, waiting.format(by))))
+
+
 @pytest.mark.parametrize("ended_by", ["pg_cancel_backend", "pg_terminate_backend"])
 def test_a_commit_whose_outcome_is_not_known_says_so(fragile: PostgresServer, opener: Open, ended_by: str) -> None:
     """A lost connection or a cancelled wait for the standby at COMMIT is told as such; the request id settles it."""
     url = fragile.create_database()
     store = opener(url)
     collection_id = store.create_collection(SPEC).id
-    standby = "ALTER SYSTEM SET synchronous_standby_names = '{}'"
-    waiting = "SELECT {}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
-    execute(url, standby.format("nobody"), "SELECT pg_reload_conf()")
-    try:
+    with standby_missing(url):
         unknown = store.write(collection_id, [upsert("a")], "request", b"digest")
-        eventually(lambda: bool(execute(url, waiting.format(ended_by))))
+        end_wait_for_standby(url, ended_by)
         with pytest.raises(CommitUnknownError):
             unknown.result()
-    finally:
-        execute(url, standby.format(""), "SELECT pg_reload_conf()")
     eventually(lambda: store.find_request(collection_id, "request", b"digest") is not None)
     assert store.write(collection_id, [upsert("a")], "request", b"digest").result().commit.position == 1
     assert store.heads()[collection_id].position == 1
+
+
+def test_a_repetition_is_acknowledged_only_when_the_first_write_is_durable(
+    fragile: PostgresServer, opener: Open, tmp_path: Path
+) -> None:
+    """What is visible, but on no synchronous standby yet, is no answer to a retry, nor to that of an upsert."""
+    url = fragile.create_database()
+    with Engine(tmp_path, store=open_postgres(url)) as engine, ThreadPoolExecutor(1) as pool:
+        name = pool.submit(engine.create, "texts").result()
+        vector = np.ones((1, DIMENSIONS), np.float32)
+        sent = UpsertRequest(name, [DocumentInput("a", "text")], packed(vector), request_id="request")
+        collection_id = engine.store.get_collection("texts").id
+
+        def upserted() -> UpsertAnswer:
+            return engine.run(engine.documents.upsert(sent))
+
+        calls: list[Callable[[], object]] = [
+            upserted,
+            upserted,
+            lambda: engine.store.write(collection_id, [Delete("b")], "other", b"digest").result(),
+            lambda: engine.store.write(collection_id, [Delete("b")], "other", b"digest").result(),
+        ]
+        with standby_missing(url):
+            for call in calls:
+                unknown = pool.submit(call)
+                end_wait_for_standby(url)
+                with pytest.raises(CommitUnknownError):
+                    unknown.result()
+        assert engine.store.heads()[collection_id].position == 2
+        assert WriteToken.decode(pool.submit(upserted).result().write_token).position == 1
 
 
 def test_a_session_that_is_ended_after_its_commit_does_not_deny_it(opener: Open) -> None:

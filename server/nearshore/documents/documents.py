@@ -80,8 +80,6 @@ class Documents:
             partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
             UpsertPlan.give_up,
         )
-        if plan.repeated is not None:
-            return UpsertAnswer(plan.repeated.commit.token.encode(), (), 0)
         truncated: tuple[int, ...] = ()
         if plan.embedding is not None:
             embeddings = await result_of(plan.embedding, deadline, "embedding")
@@ -89,7 +87,9 @@ class Documents:
             plan.complete(embeddings, self._models)
         store, collection_id = self._store, replica.collection.id
         result = await self._write(
-            replica, lambda: store.write(collection_id, plan.changes(), request.request_id, plan.digest), deadline
+            replica,
+            lambda: store.write(collection_id, plan.changes(), request.request_id, plan.digest, plan.basis),
+            deadline,
         )
         return UpsertAnswer(result.commit.token.encode(), truncated, len(plan.pending))
 

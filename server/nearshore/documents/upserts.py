@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from nearshore.documents.vectors import for_metric, sent_vectors
 from nearshore.embedding import Embedder, Embeddings, Truncation
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.records import F32, Collection, Document, Upsert
-from nearshore.store.base import Store, WriteResult
+from nearshore.store.base import Cursor, Store
 
 MAX_INTERACTIVE_TEXTS = 8  # an upsert of more is bulk: queries go before it
 
@@ -37,7 +37,7 @@ class UpsertPlan:
     sent: bool = False  # the caller brought the vectors
     pending: Sequence[int] = ()  # indexes of the documents being embedded
     embedding: Future[Embeddings] | None = None  # None when nothing is pending
-    repeated: WriteResult | None = field(default=None)  # the first write with this request_id
+    basis: Cursor | None = None  # the first write with this request_id; then nothing is to be changed
 
     def complete(self, embeddings: Embeddings, models: Models) -> None:
         """Put the embedded vectors in their places. Raises EmptyTextError, and VectorNotFiniteError of a bad model."""
@@ -97,7 +97,9 @@ def plan_upsert(
     if request.request_id:
         repeated = store.find_request(collection.id, request.request_id, digest)
         if repeated is not None:
-            return UpsertPlan(collection, documents, digest, [], repeated=repeated)
+            # What was found may not have reached a standby yet, so the store has to acknowledge it: as a repetition,
+            # or, where it is gone meanwhile, not at all.
+            return UpsertPlan(collection, (), digest, [], basis=Cursor(repeated.commit.position, repeated.commit.tag))
     if vectors is not None:
         return UpsertPlan(collection, documents, digest, list(vectors), sent=True)
     plan = UpsertPlan(collection, documents, digest, [])

@@ -95,6 +95,7 @@ class Store(Protocol):
     def find_request(self, collection_id: int, request_id: str, request_digest: bytes) -> WriteResult | None:
         """The result of an earlier write with this request_id, so that a retry need not embed again.
 
+        It may be visible before it is durable: only write() with this request_id acknowledges it.
         Raises RequestIdReusedError when its digest differs.
         """
 

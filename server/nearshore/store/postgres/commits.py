@@ -85,9 +85,12 @@ def apply_writes(
     known = {row[0]: _decode(collection_id, row) for row in requests.fetchall()} if requests else {}
     history = {pos: tag.bytes for pos, tag in tags.fetchall()} if tags else {}
     judgement = judge(writes, commit, known, history, dict(live.fetchall()) if live else {})
-    if judgement.writes:
+    if any(isinstance(result, WriteResult) for result in judgement.results):
+        # A repetition is committed as well: the lock has written to the log, so its COMMIT waits until the disk and a
+        # synchronous standby have what the first call wrote, which may have become visible without that.
         with transaction.commit():
-            _write(connection, commit, judgement)
+            if judgement.writes:
+                _write(connection, commit, judgement)
     return judgement.results
 
 
