@@ -40,7 +40,7 @@ def trailing(reason: str, domain: str = ERROR_DOMAIN, **metadata: str) -> list[t
 def test_a_reason_names_its_class(code: StatusCode, reason: str, kind: type[errors.NearshoreError]) -> None:
     """The reason decides, not the code: one code has several, and not all of them may be retried."""
     failure = failure_of(code, "Message. Remedy.", trailing(reason, field="ids"), "target")
-    assert (failure.retry_after_s, failure.answered, failure.lost) == (1.5, True, False)
+    assert (failure.retry_after_s, failure.reached, failure.lost) == (1.5, True, False)
     error = failure.error
     assert type(error) is kind
     assert error.reason == reason
@@ -67,7 +67,7 @@ def test_a_bare_code_becomes_its_branch(code: StatusCode, branch: type[errors.Ne
     """What gRPC refuses by itself is caught by branch; its reason says that it is gRPC's, not the server's word."""
     failure = failure_of(code, "too large", None, "target")
     error = failure.error
-    assert failure.lost is (code is StatusCode.CANCELLED)
+    assert failure.lost is failure.reached is (code is StatusCode.CANCELLED)
     assert isinstance(error, branch)
     assert error.reason == f"GRPC_{code.name}"
     assert (error.message, error.metadata) == ("too large", {})
@@ -76,12 +76,29 @@ def test_a_bare_code_becomes_its_branch(code: StatusCode, branch: type[errors.Ne
 def test_no_server_is_told_by_its_address() -> None:
     """UNAVAILABLE without a reason is a connection that failed: the message names where to, and what to do."""
     failure = failure_of(StatusCode.UNAVAILABLE, "connection refused", [], "host:1")
-    assert failure == Failure(error := failure.error, lost=True)
+    assert failure == Failure(error := failure.error, reached=True, lost=True)
     assert isinstance(error, ServerUnreachableError)
     assert error.metadata == {"target": "host:1", "detail": "connection refused"}
     assert "host:1" in str(error)
     assert "connection refused" in str(error)
     assert "nearshore serve" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("detail", "reached"),
+    [
+        ("connections to all backends failing; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused", False),
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused", False),
+        ("errors resolving host.invalid:1: [field:hostname lookup error: Domain name not found]", False),
+        ("empty address list: (host)", False),
+        ("Stream removed (Socket closed)", True),
+        ("Stream removed (recvmsg:Connection reset by peer (104))", True),
+    ],
+)
+def test_a_connection_that_broke_is_not_one_that_was_never_made(detail: str, reached: bool) -> None:
+    """Code and metadata are the same for both; only gRPC's words differ."""
+    failure = failure_of(StatusCode.UNAVAILABLE, detail, (), "host:1")
+    assert (failure.lost, failure.reached) == (True, reached)
 
 
 def test_a_reason_of_another_service_is_not_ours() -> None:

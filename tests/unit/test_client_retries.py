@@ -232,6 +232,32 @@ def test_a_call_waits_for_a_server_that_restarts(serve: Serve, run: Run, call: C
     assert len(restarted[0].received) == 1
 
 
+def test_a_connection_that_breaks_in_the_first_call_is_no_first_contact(serve: Serve, run: Run) -> None:
+    """There was a server: the call waits for it to come back as it would after an answer."""
+    server = serve()
+    server.may_answer.clear()
+    restarted: list[ScriptedServer] = []
+
+    def restart() -> None:
+        assert server.asked.wait(WAIT_S)
+        server.stop()
+        server.may_answer.set()
+        restarted.append(serve(port=server.port))
+
+    with ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(restart)
+        run(server.target, count, retries=Retries(away_s=WAIT_S, first_contact_s=0.0))
+        stopped.result(WAIT_S)
+    assert len(restarted[0].received) == 1
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:1", "ipv4:127.0.0.1:1,127.0.0.1:2", "unix:/nowhere"])
+def test_an_address_without_a_server_is_told_as_such(run: Run, target: str) -> None:
+    """However the address is written, gRPC's words for it are known: nobody waits for a wrong one."""
+    with pytest.raises(ServerUnreachableError):
+        run(target, count, retries=Retries(away_s=1e6, first_contact_s=0.0))
+
+
 def test_a_server_that_was_never_there_is_not_waited_for(serve: Serve, run: Run) -> None:
     """At first contact patience is short: a wrong address is told soon."""
     server = serve()

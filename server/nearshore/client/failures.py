@@ -26,6 +26,13 @@ BRANCHES: dict[StatusCode, type[NearshoreError]] = {
     StatusCode.UNAVAILABLE: errors.UnavailableError,
     StatusCode.DATA_LOSS: errors.CorruptionError,
 }
+# How gRPC's words begin where there is no connection; all others tell of one that was there.
+_NOT_CONNECTED = (
+    "connections to all backends failing",
+    "failed to connect to all addresses",
+    "errors resolving ",
+    "empty address list",
+)
 
 
 class ServerUnreachableError(errors.UnavailableError):
@@ -72,7 +79,7 @@ class Failure:
 
     error: NearshoreError
     retry_after_s: float | None = None  # the server did nothing, and says that trying again can help after so long
-    answered: bool = False  # by a nearshore server, not by gRPC in its place
+    reached: bool = False  # there was a connection to a server, whatever became of it
     lost: bool = False  # there is no connection any more; whether the server did anything is not known
 
 
@@ -84,14 +91,16 @@ def failure_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | 
     """
     info, retry_after_s = _read_details(trailing)
     if info is None and code is StatusCode.UNAVAILABLE:
-        return Failure(ServerUnreachableError(target, details or "no details"), lost=True)
+        reached = not (details or "").startswith(_NOT_CONNECTED)
+        return Failure(ServerUnreachableError(target, details or "no details"), reached=reached, lost=True)
     kind = _class_of(code, info.reason if info is not None else f"GRPC_{code.name}")
     error = kind.__new__(kind)
     NearshoreError.__init__(error, details or code.name)
     if info is None:
-        return Failure(error, lost=code is StatusCode.CANCELLED)  # nobody here did: so a server that just ends answers
+        ending = code is StatusCode.CANCELLED  # nobody here did: so a server that just ends answers
+        return Failure(error, reached=ending, lost=ending)
     error.metadata.update(info.metadata)
-    return Failure(error, retry_after_s, answered=True)
+    return Failure(error, retry_after_s, reached=True)
 
 
 def _read_details(trailing: Iterable[Any] | None) -> tuple[ErrorInfo | None, float | None]:

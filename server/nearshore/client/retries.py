@@ -33,7 +33,7 @@ class Retries:
     """
 
     away_s: float = 30.0  # while a server, or the store behind it, is away
-    first_contact_s: float = 1.0  # instead, until a server has answered this client for the first time
+    first_contact_s: float = 1.0  # instead, until this client has had a connection for the first time
     overload_s: float = 5.0  # while a server has as much work as it will hold
     first_pause_s: float = 0.1  # doubled with each attempt, up to halved at random; never less than the server asks for
     max_pause_s: float = 2.0
@@ -53,7 +53,7 @@ class Caller:
         self.timeout_s = timeout_s
         self.retries = retries
         self.tokens = tokens
-        self.reached = False  # a server has answered this client
+        self.reached = False  # there was a connection to a server
         self.closed = False  # calls in flight are cancelled, and none is made again
 
     def begin(self, call: Call[Answer]) -> Attempts[Answer]:
@@ -91,7 +91,7 @@ class Attempts(Generic[Answer]):
         caller, now = self._caller, time.monotonic()
         failure = failure_of(code, details, trailing, caller.target)
         patience_s = self._patience_s(failure)
-        caller.reached = caller.reached or failure.answered
+        caller.reached = caller.reached or failure.reached
         if self._failures == 0:
             self._first_failure = now
         self._failures += 1
@@ -110,7 +110,7 @@ class Attempts(Generic[Answer]):
         unknown = failure.lost or isinstance(failure.error, CommitUnknownError)
         if not unknown or not self._call.repeatable or self._caller.closed:
             return 0.0
-        return retries.away_s if failure.answered or self._caller.reached else retries.first_contact_s
+        return retries.away_s if failure.reached or self._caller.reached else retries.first_contact_s
 
 
 def _pause_s(retries: Retries, failures: int, asked_s: float | None) -> float:
