@@ -33,6 +33,7 @@ from tests.chart.charts import (
 
 VERSIONS = ("1.29", "1.31", "1.34", "1.37")
 CUSTOM_KINDS = {"PodMonitor"}
+ALL = ("--rejects", "-")  # into the log
 
 
 @pytest.fixture(params=list(MATRIX))
@@ -233,8 +234,15 @@ def test_a_shard_tries_again_only_what_may_go_better(helm: Helm) -> None:
 def test_a_cron_job_indexes_its_sources(helm: Helm) -> None:
     """In the cluster shape straight into the store, shard by shard; in the embedded one through the server."""
     for row, told in {
-        "embedded with a cron job": ["/sources/docs", "--collection", "default", "--server", "books-nearshore:50051"],
-        "cluster with a cron job": ["/sources/a", "/sources/b", "--collection", "default", "--shard", "auto/4"],
+        "embedded with a cron job": [
+            "/sources/docs",
+            "--collection",
+            "default",
+            *ALL,
+            "--server",
+            "books-nearshore:50051",
+        ],
+        "cluster with a cron job": ["/sources/a", "/sources/b", "--collection", "default", *ALL, "--shard", "auto/4"],
     }.items():
         job = only(helm.render(MATRIX[row]), "CronJob")["spec"]["jobTemplate"]["spec"]
         (container,) = job["template"]["spec"]["containers"]

@@ -69,6 +69,19 @@ def test_refused_lines_do_not_stop_the_others(run: Run, collection_id: str, tmp_
     assert next(each["source"] for each in told if each["line"] == 2) == "broken"
 
 
+def test_all_that_is_refused_can_be_told_on_standard_error(
+    server: InProcessServer, collection_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a pod only the log stays: with `--rejects -` each place is in it, however many, and nothing says otherwise."""
+    file = tmp_path / "a.jsonl"
+    file.write_text("broken\n" * 50)
+    command = ["--server", server.address, "index", str(file), "-c", collection_id, "--rejects", "-"]
+    assert main.run(command) == ExitCode.REJECTED
+    told = capsys.readouterr().err
+    assert [line for line in range(1, 51) if f"{file}:{line}: " not in told] == []
+    assert "more is refused" not in told
+
+
 @pytest.mark.parametrize("link", ["", "symbolic", "hard"])
 def test_an_input_is_never_overwritten_with_rejects(run: Run, collection_id: str, tmp_path: Path, link: str) -> None:
     """Whatever it is called, it stays as it was; the run would read what it refuses without end."""

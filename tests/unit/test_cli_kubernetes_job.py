@@ -76,8 +76,8 @@ def test_the_job_is_the_filled_in_template_of_the_release(api: KubernetesApi, ru
     assert container.pop("args") == [
         "index",
         *given,
-        "--shard",
-        "auto/4",
+        *("--shard", "auto/4"),
+        *("--rejects", "-"),
         "--json",
         "--",
         "/sources/a.jsonl",

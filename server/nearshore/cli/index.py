@@ -79,7 +79,12 @@ def index(  # noqa: PLR0913 -- each is an option
         typer.Option(help="Metadata key whose strings become numbers; may be repeated.", metavar="KEY"),
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="Write what is refused, with reasons, as JSON lines.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Write what is refused, with reasons, as JSON lines; - tells all of it, not only the first few, on "
+            "standard error.",
+            metavar="FILE",
+        ),
     ] = None,
     kubernetes: Annotated[
         bool,

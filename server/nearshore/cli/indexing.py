@@ -36,6 +36,7 @@ _CALL_CHARACTERS = 1 << 18  # of one Tokenize call: at most 1 MiB, the default o
 BATCH_BYTES = 16 << 20
 CALL_TIMEOUT_S = 600.0  # a thousand long texts wait behind eleven thousand others
 SHOWN_REJECTIONS = 20
+TELL_ALL = "-"  # as the file of --rejects: where nothing but the log stays, as in a pod
 # A server that restarts is not noticed; longer absence, and overload, are the pipeline's to wait out and to tell.
 _SHORT_RETRIES = Retries(away_s=2.0, overload_s=0.0)
 
@@ -54,15 +55,16 @@ class NoModelInCollectionError(PreconditionError):
 
 
 class Rejects:
-    """Reports what was refused: the first few on standard error, all of it into a file if one is named."""
+    """Reports what was refused: the first few on standard error, all of it there or in a file if that is asked for."""
 
     def __init__(self, path: Path | None, sources: Sequence[Source] = ()) -> None:
-        """path: of the file of JSON lines, which is none of the sources. Use it in a with block.
+        """path: of the file of JSON lines, which is none of the sources; TELL_ALL: standard error. Use in a with block.
 
         Raises typer.BadParameter if it is one: the run would read its own rejections without end.
         """
         self.count = 0
-        self._path = path
+        self._tell_all = path == Path(TELL_ALL)
+        self._path = path = None if self._tell_all else path
         for source in sources:
             if path is not None and _same_file(path, source.file):
                 raise typer.BadParameter(
@@ -75,7 +77,7 @@ class Rejects:
     def __call__(self, rejection: Rejection) -> None:
         """Report one. Raises OSError when the file cannot be written."""
         self.count += 1
-        if self.count <= SHOWN_REJECTIONS:
+        if self._tell_all or self.count <= SHOWN_REJECTIONS:
             output.warn(f"{rejection.place}: {rejection.problem}")
         elif self.count == SHOWN_REJECTIONS + 1:
             hint = f"all of them go to {self._path}" if self._path else "--rejects FILE collects all of them"

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from nearshore.cli import output
+from nearshore.cli.indexing import TELL_ALL
 from nearshore.cli.progress import duration
 from nearshore.cli.session import session
 from nearshore.errors import NearshoreError
@@ -69,7 +70,8 @@ def run(files: Sequence[str], attach: str | None, placement: Placement, context:
 def _create(cluster: Cluster, paths: Sequence[str], placement: Placement, options: Sequence[str]) -> str:
     """Make the Job of the release's template; returns its name."""
     template = cluster.find_template(placement.release)
-    arguments = ["index", *options, "--shard", f"auto/{placement.shards}", "--json", "--", *paths]
+    in_a_pod = ["--shard", f"auto/{placement.shards}", "--rejects", TELL_ALL, "--json"]
+    arguments = ["index", *options, *in_a_pod, "--", *paths]
     claim = placement.claim
     job = fill(template.text, template.place, shards=placement.shards, arguments=arguments, claim=claim)
     check_sources_mounted(job, paths, template.place)
