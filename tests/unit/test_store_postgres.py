@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,8 @@ from nearshore.records import Delete, WriteToken
 from nearshore.store.base import Cursor, Store
 from nearshore.store.errors import StoreFormatError, StoreLockedError, StoreUnavailableError, StoreUrlError
 from nearshore.store.postgres import connections, schema
+from nearshore.store.postgres.connections import Address
+from nearshore.store.postgres.listener import CHANNEL, Listener
 from nearshore.store.postgres.store import PostgresStore
 from tests.engine import DIMENSIONS, Engine, packed
 from tests.postgres import ABSENT, PostgresServer, database_of, programs
@@ -128,6 +130,36 @@ def test_listening_is_taken_up_again(url: str, opener: Open) -> None:
     eventually(lambda: one.write(collection_id, []).result() is not None and heard.acquire(timeout=0.05))
     execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
     eventually(lambda: one.write(collection_id, []).result() is not None and heard.acquire(timeout=0.05))
+
+
+def test_listening_outlives_any_mistake(url: str) -> None:
+    """Notifications of others that are no id are passed over, and an error of any kind ends no thread."""
+    heard: queue.Queue[int] = queue.Queue()
+
+    def hear(collection_id: int) -> None:
+        heard.put(collection_id)
+        if collection_id == 1:
+            raise RuntimeError("a mistake")
+
+    def arrives(payload: str) -> bool:
+        execute(url, f"NOTIFY {CHANNEL}, '{payload}'")
+        with suppress(queue.Empty):
+            return heard.get(timeout=0.05) == int(payload)
+        return False
+
+    listener = Listener(Address.of(url, 5.0), lambda: 0, hear)
+    try:
+        eventually(lambda: arrives("2"))
+        with structlog.testing.capture_logs() as logs:
+            for odd in ("9" * 5_000, "x", "²"):
+                execute(url, f"NOTIFY {CHANNEL}, '{odd}'")
+            eventually(lambda: arrives("3"))
+            assert logs == []
+            eventually(lambda: arrives("1"))
+            eventually(lambda: arrives("4"))
+        assert {entry["event"] for entry in logs} == {"store listener met a mistake"}
+    finally:
+        listener.close()
 
 
 def test_a_deleted_collection_is_gone_for_every_store(url: str, opener: Open) -> None:

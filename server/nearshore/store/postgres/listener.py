@@ -19,7 +19,9 @@ _log = structlog.get_logger(__name__)
 CHANNEL = "nearshore_commits"
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
+_MAX_DIGITS = 19  # of a collection's id; anybody may notify, and Python refuses to read thousands of digits
 _REMEDY = "Nothing to do here: followers poll meanwhile (index.poll_interval_s), and listening is taken up again."
+_REPORT = "Listening is taken up again, and followers poll meanwhile; report it with this traceback."
 
 
 class Listener:
@@ -56,6 +58,8 @@ class Listener:
                 if not silent and not self._closing.is_set():
                     _log.warning("store does not hear of commits", error=reason_of(error), remedy=_REMEDY)
                 silent = True
+            except Exception:  # a thread that is gone would never be missed: polling goes on without it
+                _log.exception("store listener met a mistake", remedy=_REPORT)
             pause_s = _FIRST_PAUSE_S if time.monotonic() - since > _LONGEST_PAUSE_S else pause_s * 2
             self._closing.wait(min(pause_s, _LONGEST_PAUSE_S))
 
@@ -66,6 +70,6 @@ class Listener:
             while not self._closing.is_set():
                 heard = {note.payload for note in connection.notifies(timeout=0) if note.pid != self._own_process_id()}
                 for payload in heard:
-                    if payload.isascii() and payload.isdigit():
+                    if payload.isascii() and payload.isdigit() and len(payload) <= _MAX_DIGITS:
                         self._on_commit(int(payload))
                 selector.select()
