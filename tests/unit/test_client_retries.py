@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from grpc import StatusCode
 
-from nearshore.client import NO_RETRIES, AsyncClient, Client, Document, Retries, ServerUnreachableError, logged_as
+from nearshore.client import (
+    NO_RETRIES,
+    AsyncClient,
+    Client,
+    ClientClosedError,
+    Document,
+    Retries,
+    ServerUnreachableError,
+    logged_as,
+)
 from nearshore.errors import (
     CollectionNotFoundError,
     CommitUnknownError,
@@ -279,6 +290,27 @@ def test_a_closed_client_makes_no_call_again(serve: Serve) -> None:
         with pytest.raises(NearshoreError, match="closed"):
             call.result(WAIT_S)
     server.may_answer.set()
+    assert len(server.received) == 1
+
+
+def test_a_client_closed_in_a_pause_says_so(serve: Serve, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call that waited is not made again, and the error is one of ours."""
+    server = serve(LOST)
+    clients: list[Any] = []
+
+    async def close_soon(_pause_s: float) -> None:
+        await clients[0].close()
+
+    pause = SimpleNamespace(sleep=lambda _pause_s: clients[0].close(), monotonic=time.monotonic)
+    monkeypatch.setattr("nearshore.client.sync.time", pause)
+    monkeypatch.setattr("nearshore.client.asynchronous.asyncio", SimpleNamespace(sleep=close_soon))
+
+    def remembered(client: Any) -> Any:
+        clients.append(client)
+        return count(client)
+
+    with pytest.raises(ClientClosedError, match=server.target):
+        run(server.target, remembered)
     assert len(server.received) == 1
 
 

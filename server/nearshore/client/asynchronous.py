@@ -12,7 +12,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nearshore.client import address, channels, codec, request_ids
-from nearshore.client.failures import not_ready
+from nearshore.client.failures import ClientClosedError, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -53,7 +53,7 @@ class AsyncClient:
         self._methods = channels.methods(self._channel)
 
     async def close(self) -> None:
-        """Close the connection; calls in flight are cancelled."""
+        """As Client's."""
         self._caller.closed = True
         await self._channel.close()
 
@@ -75,6 +75,10 @@ class AsyncClient:
                 message = await method(call.request, timeout=attempts.left_s(), metadata=metadata)
             except aio.AioRpcError as failure:
                 pause_s = attempts.pause_s(failure.code(), failure.details(), failure.trailing_metadata())
+            except aio.UsageError:
+                if not self._caller.closed:
+                    raise
+                raise ClientClosedError(self._caller.target) from None  # gRPC's does not say what is closed
             else:
                 return attempts.succeeded(message)
             await asyncio.sleep(pause_s)

@@ -64,6 +64,20 @@ class ServerNotReadyError(errors.UnavailableError):
         )
 
 
+class ClientClosedError(errors.PreconditionError):
+    """The client was closed before the call, or while it waited to be made again."""
+
+    reason = "CLIENT_CLOSED"
+
+    def __init__(self, target: str) -> None:
+        """target: as it was given."""
+        super().__init__(
+            f"The client for {target} is closed, so this call was not made, or not made again.",
+            "Close a client when its calls have ended; make a new one for more.",
+            target=target,
+        )
+
+
 def not_ready(
     target: str, timeout_s: float, code: StatusCode, details: str | None, *, answered: bool
 ) -> errors.UnavailableError:

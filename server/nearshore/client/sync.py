@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nearshore.client import address, channels, codec, request_ids
-from nearshore.client.failures import not_ready
+from nearshore.client.failures import ClientClosedError, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -61,7 +61,7 @@ class Client:
         self._methods = channels.methods(self._channel)
 
     def close(self) -> None:
-        """Close the connection; calls in flight are cancelled."""
+        """Close the connection; calls in flight are cancelled, and those that wait end with ClientClosedError."""
         self._caller.closed = True
         self._channel.close()
 
@@ -83,6 +83,10 @@ class Client:
                 message = method(call.request, timeout=attempts.left_s(), metadata=metadata)
             except grpc.RpcError as failure:
                 pause_s = attempts.pause_s(failure.code(), failure.details(), failure.trailing_metadata())
+            except ValueError:
+                if not self._caller.closed:
+                    raise
+                raise ClientClosedError(self._caller.target) from None  # gRPC's does not say what is closed
             else:
                 return attempts.succeeded(message)
             time.sleep(pause_s)
