@@ -394,6 +394,8 @@ def test_a_database_in_the_middle_of_a_restore_is_not_read(url: str, opener: Ope
         store.heads,
         lambda: store.read_feed(collection_id, Cursor()),
         lambda: store.write(collection_id, [Delete("a")]).result(),
+        store.list_collections,
+        lambda: store.create_collection(replace(SPEC, name="new")),
     ]
     for call in calls:
         with pytest.raises(StoreUnavailableError, match="being restored"):

@@ -25,6 +25,7 @@ RETURNING id, name, dimensions, metric, index_kind, model, fingerprint, created_
 
 def create(connection: Connection, spec: CollectionSpec) -> Collection:
     """Insert a collection, within an open transaction. Raises CollectionExistsError."""
+    check_whole(connection)  # before a restore ends, the name may still come, and so may the index that finds it
     values = (spec.name, spec.dimensions, spec.metric.value, spec.index_kind.value, spec.model, spec.fingerprint)
     inserted = connection.execute(_CREATE, values, binary=True).fetchall()
     if not inserted:
@@ -51,6 +52,7 @@ def require(connection: Connection, collection_id: int) -> Collection:
 
 def list_all(connection: Connection) -> list[Collection]:
     """All collections, by name."""
+    check_whole(connection)  # before the others are read: it may become whole in between
     rows = connection.execute(f"{_SELECT} ORDER BY name", binary=True).fetchall()
     return [_decode(row) for row in rows]
 
