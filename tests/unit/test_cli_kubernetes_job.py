@@ -265,12 +265,28 @@ def test_a_missing_right_is_named(api: KubernetesApi, run: Run, verb: str, resou
 
 
 def test_logs_that_may_not_be_read_do_not_stop_the_run(api: KubernetesApi, run: Run) -> None:
-    """The verdict is the Job's; the person is told once why nothing is shown."""
+    """The verdict is the Job's; the person is told why nothing is shown, and no figure is made up."""
     api.install()
     api.refusals["get", "pods/log"] = (403, "no")
-    api.on_create = complete(api, 2)
-    code, (verdict,), err = run("--shards", "2", "--claim", "corpus", "a.jsonl")
-    assert (code, verdict["done"], err.count("logs cannot be shown")) == (ExitCode.OK, 2, 1)
+    api.on_create = complete(api, 4)
+    code, (verdict,), err = run("--shards", "4", "--claim", "corpus", "a.jsonl")
+    assert (code, verdict["done"], err.count("logs cannot be shown")) == (ExitCode.OK, 4, 1)
+    assert (verdict["shards_told"], {verdict[name] for name in FIGURES}) == (0, {None})
+    assert err.count("what the shards did cannot be read") == 1
+    assert api.requests.count(("get", "pods/log")) == 4 + 1
+
+
+def test_figures_say_how_many_shards_they_are_of(api: KubernetesApi, run: Run) -> None:
+    """A shard whose log has no figures, rotated away or cut off, is not taken for one that did nothing."""
+    api.install()
+
+    def play(name: str) -> None:
+        complete(api, 3)(name)
+        del api.pods[1].lines[:]
+
+    api.on_create = play
+    code, (verdict,), _ = run("--shards", "3", "--claim", "corpus", "a.jsonl")
+    assert (code, verdict["done"], verdict["shards_told"], verdict["documents"]) == (ExitCode.OK, 3, 2, 20)
 
 
 def test_a_busy_api_server_is_waited_for(api: KubernetesApi, run: Run) -> None:

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -20,7 +20,7 @@ from nearshore.cli.session import session
 from nearshore.errors import NearshoreError
 from nearshore.exit_codes import ExitCode
 from nearshore_indexer.jobs.cluster import Cluster
-from nearshore_indexer.jobs.errors import JobFailedError
+from nearshore_indexer.jobs.errors import JobFailedError, KubernetesForbiddenError, KubernetesUnreachableError
 from nearshore_indexer.jobs.follow import Ending, Follower, Tell
 from nearshore_indexer.jobs.states import Verdict
 from nearshore_indexer.jobs.template import check_sources_mounted, fill, pod_path
@@ -91,8 +91,8 @@ def _follow(cluster: Cluster, name: str, *, tail_lines: int | None) -> None:
             f"`kubectl delete job {name} {place}` ends it: what is indexed stays."
         )
         raise
-    figures = _figures(cluster, ending)
-    _report(cluster, ending, figures, elapsed_s=time.monotonic() - started)
+    elapsed_s = time.monotonic() - started
+    _report(cluster, ending, _results(cluster, ending), elapsed_s=elapsed_s)
     if ending.job.verdict is Verdict.FAILED:
         _end_failed(cluster, ending)
 
@@ -132,23 +132,25 @@ def _passed_on(context: typer.Context) -> list[str]:
     return arguments
 
 
-def _figures(cluster: Cluster, ending: Ending) -> dict[str, int]:
-    """What the shards say they did, summed up over those that say it."""
-    sums = dict.fromkeys(FIGURES, 0)
+def _results(cluster: Cluster, ending: Ending) -> list[dict[str, Any]]:
+    """What the shards say they did, of those whose logs can be read; each with FIGURES."""
+    results = []
     for shard in range(ending.job.shards):
-        result = _result(cluster, ending, shard)
-        for name in FIGURES:
-            sums[name] += int(result.get(name, 0))
-    return sums
+        pod = ending.last_pod(shard)
+        try:
+            result = _result(cluster.read_log(pod.name, LAST_LINES)) if pod is not None else None
+        except (KubernetesUnreachableError, KubernetesForbiddenError) as error:
+            output.warn(f"what the shards did cannot be read: {error.message}")  # of the others neither
+            break
+        except NearshoreError:  # the pod was deleted
+            continue
+        if result is not None:
+            results.append(result)
+    return results
 
 
-def _result(cluster: Cluster, ending: Ending, shard: int) -> dict[str, Any]:
-    """The line of figures that a shard ends its log with; empty where there is none to read."""
-    pod = ending.last_pod(shard)
-    try:
-        lines = cluster.read_log(pod.name, LAST_LINES) if pod is not None else []
-    except NearshoreError:  # the pod was deleted, or logs are not for this account: told before
-        return {}
+def _result(lines: Sequence[str]) -> dict[str, Any] | None:
+    """The line of figures that a shard ends its log with; None where there is none."""
     for line in reversed(lines):
         try:
             result = json.loads(line)
@@ -156,20 +158,26 @@ def _result(cluster: Cluster, ending: Ending, shard: int) -> dict[str, Any]:
             continue
         if isinstance(result, dict) and set(FIGURES) <= result.keys():
             return result
-    return {}
+    return None
 
 
-def _report(cluster: Cluster, ending: Ending, figures: dict[str, int], *, elapsed_s: float) -> None:
+def _report(cluster: Cluster, ending: Ending, results: Sequence[Mapping[str, Any]], *, elapsed_s: float) -> None:
+    """Print the verdict, with the figures of the shards that told theirs; null if none did."""
     job = ending.job
+    figures = {name: sum(int(result[name]) for result in results) for name in FIGURES}
     if output.as_json():
         shards = {"shards": job.shards, "done": job.done, "failed_shards": list(job.failed)}
         verdict = {"job": job.name, "namespace": cluster.namespace, "verdict": job.verdict.value}
-        output.emit({**verdict, **shards, **figures, "elapsed_s": elapsed_s})
+        told = {"shards_told": len(results), **(figures if results else dict.fromkeys(FIGURES))}
+        output.emit({**verdict, **shards, **told, "elapsed_s": elapsed_s})
         return
     parts = [f"{job.done} of {job.shards} shards done in {duration(elapsed_s)}"]
-    parts.append(f"{figures['documents']:,} documents")
-    parts.append(f"{figures['embedded']:,} embedded, {figures['unchanged']:,} unchanged")
-    parts += [f"{figures[name]:,} {name}" for name in ("truncated", "removed", "rejected") if figures[name]]
+    if len(results) < job.shards:
+        parts.append(f"{len(results)} of {job.shards} shards told what they did")
+    if results:
+        parts.append(f"{figures['documents']:,} documents")
+        parts.append(f"{figures['embedded']:,} embedded, {figures['unchanged']:,} unchanged")
+        parts += [f"{figures[name]:,} {name}" for name in ("truncated", "removed", "rejected") if figures[name]]
     output.show("; ".join(parts))
 
 
