@@ -381,6 +381,25 @@ def test_an_error_at_the_writing_statement_writes_nothing(url: str, opener: Open
     assert store.write(collection_id, [upsert("a")], "request").result().commit.position == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [("53200", "more memory"), ("53400", "Raise that limit"), ("53000", "Raise that limit"), ("25P04", "ALTER ROLE")],
+)
+def test_a_limit_that_is_met_is_not_called_a_full_disk(url: str, opener: Open, code: str, remedy: str) -> None:
+    """Memory, limits and time that ran out are STORE_UNAVAILABLE, each with what to do about it."""
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    execute(
+        url,
+        f"""CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN RAISE EXCEPTION 'too much' USING ERRCODE = '{code}'; END$$""",
+        "CREATE TRIGGER fail BEFORE INSERT ON items EXECUTE FUNCTION fail()",
+    )
+    with pytest.raises(StoreUnavailableError, match="too much") as refused:
+        store.write(collection_id, [upsert("a")]).result()
+    assert remedy in refused.value.remedy
+
+
 # Restores
 
 

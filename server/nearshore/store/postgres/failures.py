@@ -69,6 +69,15 @@ _ADVICE: Mapping[str, _Advice] = {
         "Each process takes up to store.max_connections + 2: raise max_connections of the server (or the role's "
         "CONNECTION LIMIT), lower store.max_connections, or run fewer processes.",
     ),
+    "53200": _Advice(
+        "ran out of memory",
+        "Give the server more memory or fewer connections; where the message names a setting "
+        "(max_locks_per_transaction), raise it. Nothing was written: a retry is safe.",
+    ),
+    "53400": _Advice(
+        "met a limit that its configuration sets",
+        "Raise that limit (temp_file_limit, say) for the user of store.url. Nothing was written: a retry is safe.",
+    ),
     "57P03": _Advice("is starting or stopping", "It is taken up again by itself; retry in a few seconds."),
     "57P01": _Advice("ended the session", "It is taken up again by itself; retry."),
     "25006": _Advice(
@@ -90,6 +99,11 @@ _ADVICE: Mapping[str, _Advice] = {
         "ended the session, which this process had kept waiting in a transaction",
         "The process was stopped or starved of CPU for seconds: give it more. Nothing was written: a retry is safe.",
     ),
+    "25P04": _Advice(
+        "ended the session, whose transaction took longer than its transaction_timeout",
+        "Take the limit away (ALTER ROLE ... SET transaction_timeout = 0, for the user of store.url), and look at the "
+        "load and the disk of the PostgreSQL server. Nothing was written: a retry is safe.",
+    ),
     "57014": _Advice(
         "cancelled a statement that took too long",
         "Look at the load and the disk of the PostgreSQL server; a retry is safe.",
@@ -99,19 +113,20 @@ _ADVICE: Mapping[str, _Advice] = {
         "If the database is being restored, wait for its end; if it was emptied, restart nearshore: it makes them.",
     ),
 }
+_LIKE = {"57P02": "57P01", "57P05": "57P01", "53000": "53400"}  # SQLSTATEs that mean what another one does
 _REFUSED = ("28P01", "28000", "3D000", "42501")
 
 
 def translate(error: psycopg.Error, place: str, doing: str) -> NearshoreError:
     """The error to raise for `error`, met at `place` (address.describe) while `doing` ("writing documents")."""
     code = code_of(error)
-    advice = _ADVICE.get(code) or _ADVICE.get({"57P02": "57P01", "57P05": "57P01"}.get(code, ""))
+    advice = _ADVICE.get(code) or _ADVICE.get(_LIKE.get(code, ""))
     if advice is None and code[:2] in ("08", "57", "58"):
         advice = _ADVICE[_UNREACHABLE]
     if advice is not None:
         message = f"PostgreSQL at {place} {advice.problem} ({doing}): {reason_of(error)}."
         return advice.error(message, advice.remedy)
-    if code.startswith("53"):
+    if code == "53100":
         return StorageFullError(f"{doing} at {place}: {reason_of(error)}", "PostgreSQL")
     if code in ("XX001", "XX002"):
         return StoreCorruptError(
