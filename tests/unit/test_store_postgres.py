@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -21,13 +21,15 @@ from psycopg import sql
 
 from nearshore.documents.requests import DocumentInput, UpsertAnswer, UpsertRequest
 from nearshore.errors import CollectionNotFoundError, CommitUnknownError, NearshoreError, StorageFullError
-from nearshore.records import Delete, WriteToken
+from nearshore.records import Commit, Delete, WriteToken
 from nearshore.store.base import Cursor, Store
 from nearshore.store.errors import StoreFormatError, StoreLockedError, StoreUnavailableError, StoreUrlError
 from nearshore.store.postgres import connections, schema
 from nearshore.store.postgres.connections import Address
+from nearshore.store.postgres.judging import Judgement, judge
 from nearshore.store.postgres.listener import CHANNEL, Listener
 from nearshore.store.postgres.store import PostgresStore
+from nearshore.store.rows import Write
 from tests.engine import DIMENSIONS, Engine, packed
 from tests.postgres import ABSENT, PostgresServer, database_of, programs
 from tests.stores import SPEC, PostgresFactory, open_postgres, upsert, walk, writer_held
@@ -335,6 +337,30 @@ def test_a_repetition_is_acknowledged_only_when_the_first_write_is_durable(
                     unknown.result()
         assert engine.store.heads()[collection_id].position == 2
         assert WriteToken.decode(pool.submit(upserted).result().write_token).position == 1
+
+
+def test_a_mistake_with_one_collection_leaves_the_others_their_answers(
+    url: str, opener: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a group over three collections the one that meets a bug fails, in the log too; the others are written."""
+    store = opener(url)
+    before, wrong, after = (store.create_collection(replace(SPEC, name=name)).id for name in ("a", "b", "c"))
+
+    def judge_wrongly(writes: Sequence[Write], commit: Commit, *arguments: Any) -> Judgement:
+        if commit.collection_id == wrong:
+            raise RuntimeError("a mistake")
+        return judge(writes, commit, *arguments)
+
+    monkeypatch.setattr("nearshore.store.postgres.commits.judge", judge_wrongly)
+    with structlog.testing.capture_logs() as logs:
+        with writer_held(store, before):
+            writes = [store.write(each, [upsert("a")]) for each in (before, wrong, after)]
+        assert [writes[0].result().commit.position, writes[2].result().commit.position] == [2, 1]
+        with pytest.raises(NearshoreError, match="made a mistake"):
+            writes[1].result()
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    monkeypatch.undo()
+    assert store.write(wrong, [upsert("a")]).result().commit.position == 1
 
 
 def test_a_session_that_is_ended_after_its_commit_does_not_deny_it(opener: Open) -> None:

@@ -10,13 +10,14 @@ import structlog
 
 from nearshore.errors import NearshoreError
 from nearshore.store.base import WriteResult
-from nearshore.store.errors import StoreLockedError
+from nearshore.store.errors import StoreLockedError, mistaken
 from nearshore.store.postgres import commits, housekeeping
 from nearshore.store.postgres.connections import Connection
 from nearshore.store.postgres.failures import reason_of
 from nearshore.store.postgres.listener import CHANNEL
 from nearshore.store.postgres.transactions import Transaction, Transactions
 from nearshore.store.rows import Write
+from nearshore.store.writer import REPORT
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -47,7 +48,12 @@ class PostgresSession:
             groups.setdefault(write.collection_id, []).append(number)
         results: dict[int, WriteResult | NearshoreError] = {}
         for collection_id, numbers in groups.items():
-            answers = self._apply(collection_id, [writes[number] for number in numbers])
+            answers: Sequence[WriteResult | NearshoreError]
+            try:
+                answers = self._apply(collection_id, [writes[number] for number in numbers])
+            except Exception:  # the other collections have been committed, or can be
+                _log.exception("store met a mistake in writing to a collection", remedy=REPORT)
+                answers = [mistaken() for _ in numbers]
             results.update(zip(numbers, answers, strict=True))
         return [results[number] for number in range(len(writes))]
 
