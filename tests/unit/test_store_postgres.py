@@ -339,6 +339,29 @@ def test_a_repetition_is_acknowledged_only_when_the_first_write_is_durable(
         assert WriteToken.decode(pool.submit(upserted).result().write_token).position == 1
 
 
+def test_closing_does_not_wait_for_a_missing_standby(fragile: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that hangs when the process ends is told as unknown, and what had not begun as not written."""
+    monkeypatch.setattr("nearshore.store.writer.CLOSE_GRACE_S", 0.0)
+    url = fragile.create_database()
+    store = open_postgres(url)
+    collection_id = store.create_collection(SPEC).id
+    with standby_missing(url):
+        hanging = store.write(collection_id, [upsert("a")])
+        eventually(lambda: bool(execute(url, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")))
+        queued = store.write(collection_id, [upsert("b")])
+        closing = threading.Thread(target=store.close, daemon=True)
+        closing.start()
+        with pytest.raises(CommitUnknownError):
+            hanging.result(WAIT_S)
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            queued.result(WAIT_S)
+        closing.join(WAIT_S)
+        assert not closing.is_alive()
+    store = open_postgres(url)
+    assert store.heads()[collection_id].position == 1
+    store.close()
+
+
 def test_a_mistake_with_one_collection_leaves_the_others_their_answers(
     url: str, opener: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

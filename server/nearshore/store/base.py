@@ -141,7 +141,10 @@ class Store(Protocol):
         """Call on_commit(collection_id) soon after each commit, from a thread of the store. It must return at once."""
 
     def close(self) -> None:
-        """Finish the queued writes, then release everything. Idempotent."""
+        """Finish the queued writes, for some seconds, then release everything. Idempotent.
+
+        What has not begun by then fails as closed; what hangs at its COMMIT with CommitUnknownError.
+        """
 
 
 @dataclass(frozen=True, slots=True)

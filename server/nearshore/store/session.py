@@ -45,6 +45,9 @@ class SqliteSession:
             "removing old rows",
         )
 
+    def interrupt(self) -> None:
+        """See Session: nothing ends the wait for a disk."""
+
     def close(self) -> None:
         """Close the connection: as the last one it checkpoints and removes the WAL."""
         if self._connection is not None:

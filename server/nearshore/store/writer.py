@@ -32,6 +32,8 @@ REPORT = "The server goes on; report it with this traceback."
 DIED = "The process ends, for it could write no more: restart it. What was acknowledged is safe; see the traceback."
 REMOVED_LATER = "It is tried again at the next deletion or start; free what `error` names, or bring the store back."
 REST_EVERY_S = 0.02
+CLOSE_GRACE_S = 5.0
+_INTERRUPT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class Session(Protocol[_C_co]):
 
     def tidy(self, max_rows: int) -> bool:
         """Remove some rows of deleted collections. Returns False when nothing was left to do."""
+
+    def interrupt(self) -> None:
+        """Let what hangs end soon, its outcome unknown. Called by another thread, again and again; must not raise."""
 
     def close(self) -> None:
         """Release the connection."""
@@ -133,11 +138,20 @@ class Writer(Generic[_C]):
             self._changed.notify()
 
     def close(self) -> None:
-        """Write what is queued, then stop the thread and close the connection."""
+        """Write what is queued, then stop the thread and close the connection.
+
+        After CLOSE_GRACE_S what has not begun is refused, and what hangs, in waiting for a standby say, is interrupted.
+        """
         with self._changed:
             self._refusal = self._refusal or closed
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(CLOSE_GRACE_S)
+        while self._thread.is_alive():
+            with self._changed:
+                left, self._queue = self._queue, deque()
+            _refuse(left, closed)
+            self._session.interrupt()
+            self._thread.join(_INTERRUPT_EVERY_S)
 
     def _run(self) -> None:
         try:

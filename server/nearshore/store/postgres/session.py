@@ -93,6 +93,10 @@ class PostgresSession:
         """See Session."""
         return self.run(lambda connection: housekeeping.purge(connection, max_rows), "removing old rows")
 
+    def interrupt(self) -> None:
+        """See Session."""
+        self._transactions.interrupt()
+
     def close(self) -> None:
         """See Session."""
         self._transactions.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import psycopg
@@ -16,6 +16,7 @@ from nearshore.store.postgres.connections import RETRY_AFTER_S, WRITER, Address,
 from nearshore.store.postgres.failures import commit_failed, translate
 
 _T = TypeVar("_T")
+_CANCEL_TIMEOUT_S = 2.0
 
 
 class Transaction:
@@ -53,7 +54,7 @@ class Transaction:
 
 
 class Transactions:
-    """Owns the writing connection. Used by the writing thread alone."""
+    """Owns the writing connection. Used by the writing thread alone, but for interrupt()."""
 
     def __init__(self, address: Address, connection: Connection) -> None:
         """Takes over connection, opened with connections.WRITER."""
@@ -79,6 +80,13 @@ class Transactions:
             return self._attempt(job, doing, may_be_stale=reused)
         except _StaleError:
             return self._attempt(job, doing, may_be_stale=False)
+
+    def interrupt(self) -> None:
+        """Ask PostgreSQL to give up what it is doing: a COMMIT that waits for a standby then tells that it did not."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(psycopg.Error):  # it was closed meanwhile, or PostgreSQL is away, which ends the wait as well
+                connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the connection."""
