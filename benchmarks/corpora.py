@@ -57,6 +57,18 @@ def write_sample(path: Path, step: int) -> int:
     return count
 
 
+def write_parts(folder: Path, parts: int) -> dict[Path, int]:
+    """Write the passages, in their order, into so many JSON lines files; returns how many each has."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in passages()]
+    size = -(-len(lines) // parts)
+    written = {}
+    for number, start in enumerate(range(0, len(lines), size)):
+        path = folder / f"part-{number}.jsonl"
+        path.write_text("".join(lines[start : start + size]), encoding="utf-8")
+        written[path] = len(lines[start : start + size])
+    return written
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Awkward texts and the vectors that sentence-transformers gives for them."""

@@ -73,7 +73,10 @@ def embed_alone_in_own_process(source: Path) -> float:
 
 
 def index_through(server: ServerProcess, source: Path, documents: int) -> float:
-    """Seconds of `nearshore index SOURCE` against a running server, until the last passage is searchable."""
+    """Seconds of `nearshore index SOURCE` against a running server, until the last passage is searchable.
+
+    documents: how many there are then. Graphs that are being built by then are waited for too.
+    """
     began = time.perf_counter()
     subprocess.run(
         [
@@ -84,7 +87,7 @@ def index_through(server: ServerProcess, source: Path, documents: int) -> float:
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     with server.client() as client:
-        while client.count(COLLECTION) < documents:
+        while client.count(COLLECTION) < documents or client.get_collection(COLLECTION).status.building:
             time.sleep(0.05)
     return time.perf_counter() - began
 
