@@ -1,0 +1,123 @@
+"""Two releases on one PostgreSQL: the earlier one runs on the tables of the later, as in an upgrade or a rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from nearshore.records import Delete
+from nearshore.store.base import Cursor
+from nearshore.store.errors import StoreFormatError
+from nearshore.store.postgres import schema
+from nearshore.store.postgres.store import PostgresStore
+from tests.later_release import LANGUAGE, LaterRelease
+from tests.replica_world import WAIT_S, SwitchableStore, World, document, spec, upsert
+from tests.stores import PostgresFactory, open_postgres
+
+# PostgreSQL keeps the plan of what a connection has asked five times.
+ROUNDS = 8
+
+
+@pytest.fixture
+def url() -> str:
+    """A database with the tables of this release."""
+    return PostgresFactory().url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[PostgresStore]:
+    """A store of this release, open from before any migration."""
+    with closing(open_postgres(url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def world(store: PostgresStore, tmp_path: Path) -> World:
+    """A collection, and a replica that follows it."""
+    return World(SwitchableStore(store), store.create_collection(spec()), tmp_path)
+
+
+def execute(url: str, *statements: str) -> list[tuple[object, ...]]:
+    """Run statements, each in a transaction of its own; returns the rows of the last."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            cursor = connection.execute(sql.SQL(statement))
+        return cursor.fetchall() if cursor.description else []
+
+
+def make_every_call(world: World) -> None:
+    """Ask the store for all it can do, and the replica for what it follows; fails where an answer is wrong."""
+    store, collection = world.store.inner, world.collection
+    number = max(world.expected) + 1
+    request = (collection.id, f"request {number}", b"digest")
+    key = document(number, 0).id
+    commit = world.write([upsert(number, number), Delete(document(number - 2, 0).id)])
+    assert commit.position == number
+    repeated = store.write(collection.id, [], *request[1:]).result(WAIT_S)
+    world.expected[repeated.commit.position] = world.expected[number]
+    assert store.write(collection.id, [], *request[1:]).result(WAIT_S) == store.find_request(*request) == repeated
+    assert set(store.get_items(collection.id, [key, "absent"])) == {key}
+    assert set(store.get_outlines(collection.id, [key, "absent"])) == {key}
+    assert store.list_ids(collection.id, ["id-"]) == sorted(world.expected[number])
+    assert store.heads()[collection.id] == Cursor(repeated.commit.position, repeated.commit.tag)
+    assert store.commit_tag(collection.id, number) == commit.tag
+    world.settle()
+    assert world.replica.view().position == repeated.commit.position
+    world.check()
+    other = store.create_collection(spec(f"other {number}"))
+    assert store.get_collection(other.spec.name) == other
+    assert store.list_collections() == [collection, other]
+    store.write(other.id, [upsert(1, 1)]).result(WAIT_S)
+    store.delete_collection(other.id)
+    assert store.prune(collection.id, 0.0) == repeated.commit.position
+
+
+def let_it_write(later: LaterRelease, world: World) -> None:
+    """Let the later release write a document that the replica then has to show."""
+    before = max(world.expected)
+    written = later.write(world.collection.id, before + 1, before + 1)
+    added = document(before + 1, before + 1)
+    world.expected[written] = {**world.expected[before], added.id: added}
+    assert written == before + 1
+
+
+def test_a_running_process_goes_on_when_a_later_release_migrates(url: str, world: World) -> None:
+    """It writes, reads, follows and prunes beside the other on expanded tables, with the plans it had made before."""
+    for _ in range(ROUNDS):
+        make_every_call(world)
+    with LaterRelease(url) as later:
+        for _ in range(ROUNDS):
+            let_it_write(later, world)
+            make_every_call(world)
+    assert execute(url, "SELECT version, compatible FROM nearshore_schema") == [(len(schema.MIGRATIONS) + 1, 1)]
+    assert execute(url, f"SELECT count(*) > 0 FROM items WHERE language = '{LANGUAGE}'") == [(True,)]
+
+
+def test_the_release_before_starts_on_migrated_tables(url: str, world: World) -> None:
+    """After a rollback it opens what the later release left, does all it does, and leaves the version alone."""
+    with LaterRelease(url) as later:
+        let_it_write(later, world)
+        with closing(open_postgres(url)) as rolled_back:
+            world.store.inner = rolled_back
+            for _ in range(ROUNDS):
+                make_every_call(world)
+                let_it_write(later, world)
+    with closing(open_postgres(url)) as alone:
+        world.store.inner = alone
+        make_every_call(world)
+    assert execute(url, "SELECT version, compatible FROM nearshore_schema") == [(len(schema.MIGRATIONS) + 1, 1)]
+
+
+def test_a_release_that_is_too_old_is_refused(url: str, store: PostgresStore) -> None:
+    """Where a migration says that older releases cannot run on its result, one that starts names both versions."""
+    known = len(schema.MIGRATIONS)
+    with LaterRelease(url, compatible=known + 1), pytest.raises(StoreFormatError) as refused:
+        open_postgres(url)
+    assert refused.value.metadata == {"found": str(known + 1), "known": str(known)}
+    assert f"needs a nearshore that knows version {known + 1}" in refused.value.message
+    assert "a later one" in refused.value.remedy
