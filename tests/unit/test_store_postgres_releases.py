@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -12,10 +14,10 @@ from psycopg import sql
 
 from nearshore.records import Delete
 from nearshore.store.base import Cursor
-from nearshore.store.errors import StoreFormatError
+from nearshore.store.errors import StoreFormatError, StoreLockedError
 from nearshore.store.postgres import schema
 from nearshore.store.postgres.store import PostgresStore
-from tests.later_release import LANGUAGE, LaterRelease
+from tests.later_release import LANGUAGE, STATEMENTS, LaterRelease
 from tests.replica_world import WAIT_S, SwitchableStore, World, document, spec, upsert
 from tests.stores import PostgresFactory, open_postgres
 
@@ -121,3 +123,29 @@ def test_a_release_that_is_too_old_is_refused(url: str, store: PostgresStore) ->
     assert refused.value.metadata == {"found": str(known + 1), "known": str(known)}
     assert f"needs a nearshore that knows version {known + 1}" in refused.value.message
     assert "a later one" in refused.value.remedy
+
+
+def test_a_migration_that_waits_holds_up_no_write(
+    url: str, store: PostgresStore, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind somebody who reads for hours, a dump say, it gives up before those that queue behind it do."""
+    make_every_call(world)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, schema.Migration(1, STATEMENTS)))
+    stop = threading.Event()
+
+    def write_on() -> int:
+        written = 0
+        while not stop.is_set():
+            store.write(world.collection.id, [upsert(written, 1)]).result(WAIT_S)
+            written += 1
+        return written
+
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(url) as dump:
+        dump.execute("SELECT count(*) FROM items")
+        writing = pool.submit(write_on)
+        with pytest.raises(StoreLockedError, match="opening the store"):
+            open_postgres(url)
+        stop.set()
+        assert writing.result(WAIT_S)
+    open_postgres(url).close()
+    assert execute(url, "SELECT version FROM nearshore_schema") == [(len(schema.MIGRATIONS),)]

@@ -92,7 +92,7 @@ _ADVICE: Mapping[str, _Advice] = {
         "cannot be reached",
         "Check that it runs, host and port of store.url, and network policies between; it is tried again by itself.",
     ),
-    "55P03": _Advice("has the collection locked by another session", _LOOK, StoreLockedError),
+    "55P03": _Advice("has what this needs locked by another session", _LOOK, StoreLockedError),
     "40P01": _Advice("met a deadlock with a foreign session", _LOOK, StoreLockedError),
     "40001": _Advice("could not put this beside another transaction", _LOOK, StoreLockedError),
     "25P03": _Advice(

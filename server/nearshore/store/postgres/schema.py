@@ -3,6 +3,10 @@
 Expand and contract: release N only adds what release N-1 does not notice, so that both run side by side during an
 upgrade, and N-1 again after a rollback. What N no longer needs, release N+1 removes. Each migration says which is the
 lowest version that still runs on its result (`compatible`); a process runs when its own version is at least that.
+
+To expand is to add tables, indexes, and columns that may be null or have a default. A column that changes its type does
+not expand: plans that running processes have made fail on it. While a statement is at work, those who need what it
+locks wait, and are refused after a few seconds: an index on a large table belongs into a quiet hour's upgrade.
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ from nearshore.store.errors import StoreFormatError
 from nearshore.store.postgres.connections import Connection
 
 _LOCK_ID = 0x6E736872  # "nshr"
-_LOCK_TIMEOUT = "60s"  # another process may be at a long migration
+_TURN_TIMEOUT = "60s"  # another process may be at a long migration
+# For a table that somebody reads for hours, a dump say. Whoever comes after queues behind a migration that waits, so it
+# gives up before they do, and its process tries again.
+_LOCK_TIMEOUT = "1s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,9 @@ def _apply(connection: Connection, place: str) -> tuple[int, int]:
     """Apply the missing migrations. The lock comes first of all: even CREATE IF NOT EXISTS fails in a race."""
     try:
         with connection.transaction():
-            connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+            connection.execute(f"SET LOCAL lock_timeout = '{_TURN_TIMEOUT}'")
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))
+            connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
             version, compatible = _read_version(connection)
             if version == 0:
                 connection.execute("CREATE TABLE nearshore_schema(version integer, compatible integer)")
