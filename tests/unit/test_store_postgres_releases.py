@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -123,6 +123,24 @@ def test_a_release_that_is_too_old_is_refused(url: str, store: PostgresStore) ->
     assert refused.value.metadata == {"found": str(known + 1), "known": str(known)}
     assert f"needs a nearshore that knows version {known + 1}" in refused.value.message
     assert "a later one" in refused.value.remedy
+
+
+def test_what_runs_on_tables_it_does_not_know_says_so(url: str, world: World) -> None:
+    """A process that still runs while a later release takes a column away names that, and its replica serves on."""
+    world.write([upsert(1, 1)])
+    world.settle()
+    store, collection_id = world.store.inner, world.collection.id
+    execute(url, "ALTER TABLE items RENAME COLUMN title TO heading")
+    calls: list[Callable[[], object]] = [
+        lambda: store.write(collection_id, [upsert(2, 2)]).result(WAIT_S),
+        lambda: store.get_items(collection_id, ["id-001"]),
+        lambda: store.read_feed(collection_id, Cursor()),
+    ]
+    for call in calls:
+        with pytest.raises(StoreFormatError, match="title") as refused:
+            call()
+        assert "release" in refused.value.remedy
+    world.check()
 
 
 def test_a_migration_that_waits_holds_up_no_write(

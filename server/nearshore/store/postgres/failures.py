@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import psycopg
 
 from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError
-from nearshore.store.errors import StoreCorruptError, StoreLockedError, StoreUnavailableError, StoreUrlError
+from nearshore.store.errors import (
+    StoreCorruptError,
+    StoreFormatError,
+    StoreLockedError,
+    StoreUnavailableError,
+    StoreUrlError,
+)
 
 _UNREACHABLE = "08006"
 # Why a connection was refused comes as text only, without an SQLSTATE.
@@ -111,6 +117,11 @@ _ADVICE: Mapping[str, _Advice] = {
     "42P01": _Advice(
         "lacks tables of nearshore",
         "If the database is being restored, wait for its end; if it was emptied, restart nearshore: it makes them.",
+    ),
+    "42703": _Advice(
+        "lacks a column of nearshore: a later release has changed the tables beneath this one",
+        "Run that release, or a later one; replicas of it take calls meanwhile. Nothing was written: a retry is safe.",
+        StoreFormatError,
     ),
 }
 _LIKE = {"57P02": "57P01", "57P05": "57P01", "53000": "53400"}  # SQLSTATEs that mean what another one does
