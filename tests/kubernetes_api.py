@@ -16,7 +16,8 @@ import yaml
 
 NAMESPACE = "search"
 CONTEXT = {"cluster": "c", "user": "u", "namespace": NAMESPACE}
-FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)  # of every log
+LINE_INTERVAL = timedelta(milliseconds=250)
 
 
 def template(**volume: Any) -> dict[str, Any]:
@@ -42,7 +43,9 @@ class Pod:
     shard: int
     status: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
-    cut_after: int | None = None  # the first to follow the log loses the connection after so many lines
+    cut_after: int | None = None  # whoever follows the log loses the connection after so many lines, once
+    stop_after: int | None = None  # the node follows no further after so many lines, once, and ends the answer in order
+    node_says: str = ""  # at that moment
     ended: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -65,9 +68,8 @@ class Pod:
             self.ended = True
             self.changed.notify_all()
 
-    def follow(self) -> Iterator[str]:
-        """Every line from the first on, until the container has ended."""
-        position = 0
+    def follow(self, position: int = 0) -> Iterator[str]:
+        """Every line from this one on, until the container has ended."""
         while True:
             with self.changed:
                 while not self.ended and len(self.lines) == position:
@@ -191,23 +193,39 @@ class _Handler(BaseHTTPRequestHandler):
     def _log(self, name: str, query: Mapping[str, str]) -> None:
         if not self._allowed("get", "pods/log"):
             return
-        pod = next(each for each in self.api.pods if each.name == name)
-        if "follow" not in query:
+        pod = next((each for each in self.api.pods if each.name == name), None)
+        if pod is None:
+            self._refuse(404, f'pods "{name}" not found')
+        elif "follow" not in query:
             text = "".join(f"{line}\n" for line in pod.lines[-int(query["tailLines"]) :])
             self._send(200, text.encode(), "text/plain")
-            return
+        else:
+            self._follow(pod, query)
+
+    def _follow(self, pod: Pod, query: Mapping[str, str]) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for number, line in enumerate(pod.follow()):
+        since = datetime.fromisoformat(query.get("sinceTime", FIRST_MOMENT.isoformat()))
+        assert since.microsecond == 0
+        first = max(0, len(pod.lines) - int(query.get("tailLines", len(pod.lines))))
+        for number, line in enumerate(pod.follow(first), first):
             if number == pod.cut_after:
                 pod.cut_after = None
                 self.close_connection = True
                 return
-            self._chunk(f"{(FIRST_MOMENT + timedelta(seconds=number)).isoformat()} {line}\n")
+            written_at = FIRST_MOMENT + number * LINE_INTERVAL
+            if written_at >= since:
+                self._chunk(f"{written_at.isoformat(timespec='microseconds')} {line}\n")
+            if number + 1 == pod.stop_after:
+                pod.stop_after = None
+                if pod.node_says:
+                    self._chunk(f"{pod.node_says}\n")
+                break
         self._chunk("")
 
     def _chunk(self, text: str) -> None:
+        """Part of an answer; an empty one ends it."""
         data = text.encode()
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.flush()

@@ -139,6 +139,54 @@ def test_logs_are_shown_as_they_grow(api: KubernetesApi, run: Run) -> None:
     assert "1 of 2 shards are done." in lines
 
 
+@pytest.mark.parametrize("broken_off", ["cut_after", "stop_after"])
+def test_a_log_that_breaks_off_is_taken_up_where_it_was(api: KubernetesApi, run: Run, broken_off: str) -> None:
+    """By a lost connection or in order, amid old lines and within a second: each line is shown once, in order."""
+    api.install()
+    lines = [f"line {number}" for number in range(12)]
+
+    def start(name: str) -> None:
+        pod = api.add_pod(0)
+        pod.run()
+        pod.write(*lines[:10])
+        setattr(pod, broken_off, 6)
+        pod.node_says = "failed to create fsnotify watcher: too many open files"
+
+    def go_on(reads: int) -> None:
+        if reads == 2:
+            api.pods[0].write(*lines[10:])
+            api.pods[0].end()
+        if reads == 3:
+            api.finish(JOB)
+
+    api.on_create, api.on_read = start, go_on
+    code, _, err = run("--claim", "corpus", "a.jsonl")
+    assert code == ExitCode.OK
+    assert [line for line in err.splitlines() if "|" in line] == [f"shard 0 | {line}" for line in lines]
+    assert err.count("logs cannot be shown: failed to create fsnotify") == (broken_off == "stop_after")
+
+
+def test_what_a_deleted_pod_had_to_say_is_not_waited_for(api: KubernetesApi, run: Run) -> None:
+    """A Job that fails as a whole takes its running pods along, and their logs with them."""
+    api.install()
+
+    def start(name: str) -> None:
+        api.add_pod(0).run()
+        api.pods[0].write("line 0")
+        api.pods[0].stop_after = 1
+
+    def go_on(reads: int) -> None:
+        if reads == 2:
+            api.pods.clear()
+            failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long"}
+            api.set_status(JOB, conditions=[failed])
+
+    api.on_create, api.on_read = start, go_on
+    code, _, err = run("--claim", "corpus", "a.jsonl")
+    assert (code, error_of(err)["reason"]) == (ExitCode.FAILED, "JOB_FAILED")
+    assert err.count("shard 0 | line 0\n") == 1
+
+
 def test_a_failed_job_shows_the_last_lines_of_its_pods(api: KubernetesApi, run: Run) -> None:
     """The shard, how it ended, its last words, what to do; the exit code says failed."""
     api.install()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -105,21 +106,25 @@ class Cluster:
             pods = [pod_state(each) for each in json.loads(answer.data)["items"]]
         return sorted(pods, key=lambda pod: (pod.created, pod.shard))
 
-    def follow_log(self, pod: str, *, since_s: int | None = None, tail_lines: int | None = None) -> Iterator[str]:
-        """The log of a pod, line by line as it grows, each with its time (RFC 3339) and a space before it.
+    def follow_log(
+        self, pod: str, *, since: datetime | None = None, tail_lines: int | None = None
+    ) -> Iterator[tuple[datetime | None, str]]:
+        """The log of a pod as it grows, line by line: when it was written by the clock of its node, and what it says.
 
-        Ends with the container. since_s: only what is younger; tail_lines: only so many of what is there.
+        Without a time it is no line of the log, but what the node says of reading it. Ends with the container, but also
+        when the node can follow no more. since: only lines of that second and later; tail_lines: only so many of what
+        is there.
         """
-        options: dict[str, Any] = {"since_seconds": since_s, "tail_lines": tail_lines}
-        given = {name: value for name, value in options.items() if value is not None}
-        limits = {"_request_timeout": (CONNECT_S, LOG_SILENCE_S), "_preload_content": False}
+        options = {"container": CONTAINER, "follow": "true", "timestamps": "true"}
+        if since is not None:
+            options["sinceTime"] = since.isoformat(timespec="seconds")  # the node would cut off more
+        if tail_lines is not None:
+            options["tailLines"] = str(tail_lines)
         with self._asking("get", "pods/log"):
-            answer = self._core.read_namespaced_pod_log(
-                pod, self.namespace, container=CONTAINER, follow=True, timestamps=True, **given, **limits
-            )
+            answer = self._open_log(pod, options)
             try:
                 for line in answer:
-                    yield line.decode("utf-8", "replace").rstrip("\r\n")
+                    yield _timed(line.decode("utf-8", "replace").rstrip("\r\n"))
             finally:
                 answer.close()
 
@@ -131,6 +136,19 @@ class Cluster:
             )
             text: bytes = answer.data
         return text.decode("utf-8", "replace").splitlines()
+
+    def _open_log(self, pod: str, options: Mapping[str, str]) -> Any:
+        """The answer to a request that CoreV1Api cannot make: it does not know sinceTime."""
+        return self._core.api_client.call_api(
+            "/api/v1/namespaces/{namespace}/pods/{name}/log",
+            "GET",
+            path_params={"namespace": self.namespace, "name": pod},
+            query_params=list(options.items()),
+            header_params={"Accept": "*/*"},
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=(CONNECT_S, LOG_SILENCE_S),
+        )
 
     @contextmanager
     def _asking(self, verb: str, resource: str) -> Iterator[None]:
@@ -158,6 +176,15 @@ class Cluster:
             case _:
                 remedy = "A policy of the cluster or the values of the chart forbid it: mend what it names."
         return KubernetesRefusedError(f"{verb} {resource}", status, detail, remedy)
+
+
+def _timed(line: str) -> tuple[datetime | None, str]:
+    """A line as it comes, in its two parts."""
+    stamp, _, text = line.partition(" ")
+    try:
+        return datetime.fromisoformat(stamp).astimezone(UTC), text
+    except ValueError:
+        return None, line
 
 
 def _configuration() -> tuple[Any, str]:

@@ -76,6 +76,8 @@ class Follower:
                     break
             time.sleep(self._poll_interval_s)
         for log in self._logs.values():
+            log.end()
+        for log in self._logs.values():
             log.join(LOG_END_S)
         return Ending(job, pods)
 
@@ -86,9 +88,8 @@ class Follower:
 
     def _look(self, job: JobState, pods: Sequence[PodState]) -> None:
         for pod in pods:
-            if pod.started and pod.name not in self._logs:
-                self._logs[pod.name] = PodLog(self._cluster, pod, self._tell.line, self._cannot_read, self._tail_lines)
-                self._logs[pod.name].start()
+            if pod.started:
+                self._show_log(pod)
             if pod.problem:
                 self._tell_problem(job, pod)
         if job.done > self._done:
@@ -97,6 +98,15 @@ class Follower:
         if not pods and job.verdict is Verdict.RUNNING and time.monotonic() - self._since > NO_POD_S:
             where = f"kubectl describe job {self._job} --namespace {self._cluster.namespace}"
             self._once(self._job, f"the Job still has no pod; `{where}` says why (a quota, a policy, its account)")
+
+    def _show_log(self, pod: PodState) -> None:
+        known = self._logs.get(pod.name)
+        log = known or PodLog(self._cluster, pod, self._tell.line, self._cannot_read, self._tail_lines)
+        if pod.exit_code is not None:
+            log.end()
+        if known is None:
+            self._logs[pod.name] = log
+            log.start()
 
     def _tell_problem(self, job: JobState, pod: PodState) -> None:
         if pod.exit_code is None:
