@@ -426,6 +426,31 @@ def test_a_job_can_be_followed_again(api: KubernetesApi, run: Run) -> None:
     assert (code, error_of(err)["reason"]) == (ExitCode.NOT_FOUND, "JOB_NOT_FOUND")
 
 
+def test_attaching_shows_the_end_of_old_logs_and_all_of_new_ones(api: KubernetesApi, run: Run) -> None:
+    """A pod that starts while the Job is followed is shown from its first line on, like one of a new Job."""
+    api.install()
+    api.jobs[JOB] = {"metadata": {"name": JOB}, "spec": {"completions": 2}}
+    lines = [f"line {number}" for number in range(30)]
+
+    def go_on(reads: int) -> None:
+        if reads == 1:
+            api.add_pod(0).run()
+        if reads == 2:
+            api.add_pod(1).run()
+        if reads <= 2:
+            api.pods[-1].write(*lines)
+            api.pods[-1].end()
+        if reads == 3:
+            api.finish(JOB)
+
+    api.on_read = go_on
+    code, _, err = run("--attach", JOB)
+    assert code == ExitCode.OK
+    for shard, expected in enumerate((lines[-20:], lines)):
+        shown = [line for line in err.splitlines() if line.startswith(f"shard {shard} |")]
+        assert shown == [f"shard {shard} | {line}" for line in expected]
+
+
 def test_ctrl_c_leaves_the_job_running(api: KubernetesApi) -> None:
     """And says how to follow it again, and how to end it."""
     api.install()

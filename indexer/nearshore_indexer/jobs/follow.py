@@ -50,7 +50,7 @@ class Follower:
         tail_lines: int | None = None,
         poll_interval_s: float = POLL_INTERVAL_S,
     ) -> None:
-        """tail_lines: of each log that was there before; None: all of it."""
+        """tail_lines: of each log that is there at the first look; None: all of it."""
         self._cluster = cluster
         self._job = job
         self._tell = tell
@@ -92,6 +92,7 @@ class Follower:
                 self._show_log(pod)
             if pod.problem:
                 self._tell_problem(job, pod)
+        self._tail_lines = None  # the first look has been
         if job.done > self._done:
             self._done = job.done
             self._tell.note(f"{job.done} of {job.shards} shards are done.")
