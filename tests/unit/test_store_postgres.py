@@ -616,6 +616,22 @@ def test_refused_credentials_and_missing_rights_say_what_to_do(
     assert store.write(store.create_collection(SPEC).id, [upsert("a")]).result().commit.position == 1
 
 
+def test_a_changed_password_ends_no_connection(postgres_url: str, role: str, opener: Open) -> None:
+    """A store that is open reads and writes on; one that opens needs the new password, and is told so."""
+    execute(postgres_url, f"GRANT ALL ON SCHEMA public TO {role}")
+    url = as_role(postgres_url, role, SECRET.replace("ä", "%C3%A4"))
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    store.write(collection_id, [upsert("a")]).result()
+    execute(postgres_url, f"ALTER ROLE {role} PASSWORD 'other'")
+    store.write(collection_id, [upsert("b")]).result()
+    assert len(walk(store, collection_id)[0]) == 2
+    with pytest.raises(StoreUrlError, match="refuses the password"):
+        opener(url)
+    replaced = opener(as_role(postgres_url, role, "other"))
+    assert len(walk(replaced, collection_id)[0]) == 2
+
+
 def test_too_many_connections_say_which_limits_to_look_at(postgres_url: str, role: str, opener: Open) -> None:
     """A server without a free connection is STORE_UNAVAILABLE, naming store.max_connections and the server's limits."""
     execute(postgres_url, f"GRANT ALL ON SCHEMA public TO {role}", f"ALTER ROLE {role} CONNECTION LIMIT 0")
