@@ -143,9 +143,11 @@ class Autoscaling(Section):
 
     enabled: bool = Field(
         default=False,
-        description="Whether the number of replicas follows the load; `replicas` is ignored. Best decided when "
-        "installing: turned on later, Kubernetes goes to one replica for some seconds first; turned off again, Helm 4 "
-        "wants --force-conflicts, for the number belongs to the autoscaler.",
+        description="Whether the number of replicas follows the load; `replicas` is ignored. Turned on in a running "
+        "release, the present number is kept until the autoscaler changes it. (Where the release is not applied on the "
+        "server, as by Helm 3, Kubernetes goes to one replica for some seconds first: with Helm 4, run helm upgrade "
+        "--server-side=true before.) Back to `false`, or to the revision that turned it on, Helm 4 wants "
+        "--force-conflicts, for the number belongs to the autoscaler.",
     )
     min_replicas: int = Field(default=2, description="Never fewer.", ge=1)
     max_replicas: int = Field(default=10, description="Never more.", ge=1)

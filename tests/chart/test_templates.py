@@ -30,6 +30,7 @@ from tests.chart.charts import (
     server_of,
     with_job,
 )
+from tests.chart.living import deployment, living
 
 VERSIONS = ("1.29", "1.31", "1.34", "1.37")
 CUSTOM_KINDS = {"PodMonitor"}
@@ -206,11 +207,43 @@ def test_a_changed_setting_replaces_the_pods(helm: Helm) -> None:
 
 
 def test_an_autoscaler_owns_the_number_of_replicas(helm: Helm) -> None:
-    """With one, the Deployment names no number that an upgrade would set back."""
+    """With one, a new Deployment, or one that others than Helm apply, names no number that would be set back."""
     objects = helm.render(MATRIX["cluster that scales"])
     assert "replicas" not in only(objects, "Deployment")["spec"]
     target = only(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == ("Deployment", only(objects, "Deployment")["metadata"]["name"])
+
+
+@pytest.mark.parametrize(
+    ("live", "named"),
+    [
+        (deployment(5, ("helm", "Apply", "")), 5),
+        (deployment(5, ("helm-controller", "Apply", ""), ("kube-controller-manager", "Update", "scale")), 5),
+        (deployment(1, ("helm", "Apply", "")), 3),
+        (deployment(0, ("helm", "Apply", "")), 3),
+        (deployment(50, ("helm", "Apply", "")), 10),
+        (deployment(5, ("kube-controller-manager", "Update", "scale")), None),
+        (deployment(5), None),
+        (deployment(5, ("helm", "Update", "")), None),
+    ],
+    ids=[
+        "named before",
+        "by others too",
+        "too few",
+        "none",
+        "too many",
+        "the autoscaler's",
+        "never named",
+        "by Helm 3",
+    ],
+)
+def test_a_number_that_helm_owns_stays_named(helm: Helm, live: Object, named: int | None) -> None:
+    """Else Kubernetes would go to one replica; as soon as the autoscaler owns it, no upgrade names it any more."""
+    with living(live) as api_server:
+        upgrade = ("--is-upgrade", "--dry-run=server", "--kube-apiserver", api_server, "--disable-openapi-validation")
+        command = ("template", "books", str(generate.CHART), "--namespace", "shop", *upgrade)
+        rendered = load(helm.run(*command, values=MATRIX["cluster that scales"]))
+    assert only(rendered, "Deployment")["spec"].get("replicas") == named
 
 
 def test_the_job_template_can_be_filled_in(helm: Helm) -> None:

@@ -51,3 +51,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "nearshore.shutdownSeconds" -}}
 {{ add (int (include "nearshore.drainSeconds" .)) (int .Values.server.graceSeconds) 15 }}
 {{- end }}
+
+{{/*
+The number of replicas that the Deployment names. With an autoscaler none, for the number is the autoscaler's: a named one
+would be set back by each upgrade or rollback. But where Helm, or whoever else applies on the server, owns the number
+because it was named before, Kubernetes would take 1 for a name that is gone. Then the present one is named, within the
+autoscaler's bounds, until the autoscaler changes it and owns it.
+*/}}
+{{- define "nearshore.replicas" -}}
+{{- if not .Values.autoscaling.enabled -}}
+{{ .Values.replicas | int64 }}
+{{- else -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "nearshore.fullname" .) -}}
+{{- range dig "metadata" "managedFields" list $live -}}
+{{- if and (eq .operation "Apply") (hasKey (dig "fieldsV1" "f:spec" dict .) "f:replicas") -}}
+{{- $bounds := $.Values.autoscaling -}}
+{{ max $bounds.minReplicas (min $bounds.maxReplicas $live.spec.replicas) }}
+{{- break -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
