@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -44,20 +46,56 @@ def _shares(kube: Kube, names: list[str], new: str, ready_at: float) -> Iterator
 
 
 @pytest.fixture
-def autoscaled(release: Release) -> Iterator[Release]:
-    """Another release over the same PostgreSQL, whose replicas an autoscaler counts."""
-    other = Release(release.kube, release.images, name="auto-nearshore")
-    values = {
-        **SMALL,
-        "image.tag": release.images.first,
-        "autoscaling.enabled": "true",
-        "autoscaling.minReplicas": str(LOW),
-        "autoscaling.maxReplicas": str(HIGH),
-        "autoscaling.scaleDownStabilizationSeconds": "15",
-    }
-    other.install(values)
-    yield other
-    other.kube.helm("uninstall", other.name, "--wait")
+def other(release: Release) -> Iterator[Release]:
+    """Another release over the same PostgreSQL, with as few replicas as an autoscaler would leave it."""
+    installed = Release(release.kube, release.images, name="auto-nearshore")
+    installed.install({**SMALL, "image.tag": release.images.first, "replicas": str(LOW)})
+    yield installed
+    installed.kube.helm("uninstall", installed.name, "--wait")
+
+
+@pytest.fixture
+def autoscaled(other: Release) -> Release:
+    """The same, whose replicas an autoscaler counts."""
+    other.upgrade(
+        autoscaling__enabled="true",
+        autoscaling__minReplicas=str(LOW),
+        autoscaling__maxReplicas=str(HIGH),
+        autoscaling__scaleDownStabilizationSeconds="15",
+    )
+    return other
+
+
+@contextmanager
+def wanted_replicas(release: Release) -> Iterator[list[int]]:
+    """Every number of replicas that the Deployment asks for during the block; complete at its end."""
+    path = "jsonpath={.spec.replicas}{'\\n'}"
+    place = ["--namespace", release.kube.namespace, "get", "deployment", release.name]
+    watch = subprocess.Popen(["kubectl", *place, "--watch", "--output", path], stdout=subprocess.PIPE, text=True)
+    assert watch.stdout is not None
+    numbers = [int(watch.stdout.readline())]
+    try:
+        yield numbers
+    finally:
+        watch.terminate()
+        numbers += map(int, watch.stdout.read().split())
+        watch.wait()
+        watch.stdout.close()
+
+
+def test_turning_autoscaling_on_takes_no_replica_away(other: Release) -> None:
+    """Not in the upgrade that turns it on, nor in the next one, be the number Helm's still or the autoscaler's."""
+    kube = other.kube
+    other.scale(HIGH - 1)
+    bounds = {"autoscaling__minReplicas": str(HIGH - 1), "autoscaling__maxReplicas": str(HIGH)}
+    with wanted_replicas(other) as numbers:
+        other.upgrade(autoscaling__enabled="true", **bounds)
+        other.upgrade(podDisruptionBudget__maxUnavailable="2")
+        kube.kubectl("scale", "deployment", other.name, f"--replicas={HIGH}")  # as the autoscaler does under load
+        other.upgrade(podDisruptionBudget__maxUnavailable="1")
+    print(f"replicas wanted: {numbers}")
+    assert min(numbers) == HIGH - 1
+    assert max(numbers) == HIGH
 
 
 def test_the_number_of_replicas_follows_the_load(autoscaled: Release) -> None:
