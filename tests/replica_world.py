@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -154,6 +154,18 @@ class World:
         """Step and build until there is nothing left to do."""
         while self.follower.step() or self.builder.tasks:
             self.builder.run_one()
+
+    def fill_build_memory(self) -> None:
+        """A new process with a build that is due and not run, and as much written since as one build may take."""
+        index = replace(SMALL.index, build_memory_bytes=64 << 10)
+        self.options = replace(SMALL, index=index)
+        self.restart()
+        self.write([upsert(key, 0) for key in range(20)])
+        self.apply()
+        large = upsert(60, 0)
+        text = "x" * index.build_memory_bytes
+        self.write([replace(large, document=replace(large.document, text=text))])
+        self.apply()
 
     def check(self) -> None:
         """The view, lookups, lists, counts and searches show exactly the state at the view's position."""

@@ -34,6 +34,19 @@ def test_a_gap_forgets_what_lies_before_it() -> None:
     assert [seen.tag(each.position) for each in after] == [each.tag for each in after]
 
 
+def test_what_was_told_of_a_lost_history_is_replaced() -> None:
+    """A page proves the history up to where it begins: what was remembered behind that, it confirms or ends."""
+    seen = SeenCommits()
+    lost, found = commits(*range(1, 9)), commits(4, 5, 6)
+    seen.add(lost)
+    seen.add(found, behind=2)
+    assert [seen.tag(position) for position in range(1, 9)] == [None] * 3 + [each.tag for each in found] + [None] * 2
+    seen.add([], behind=4)
+    assert [seen.tag(position) for position in (4, 5)] == [found[0].tag, None]
+    seen.add([], behind=0)
+    assert seen.tag(4) is None
+
+
 def test_the_newest_are_kept() -> None:
     """Memory is bounded."""
     seen = SeenCommits(remembered=3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,21 +167,45 @@ def test_ready_only_when_the_first_graph_is_built(world: World) -> None:
     assert world.replica.status().sealed_rows == 20
 
 
-def test_the_feed_waits_for_a_build_that_falls_behind(world: World) -> None:
-    """Four times the longest tail after a build began, nothing more is applied until it ends, and the lag grows."""
+def test_a_view_follows_while_its_build_waits_for_others(world: World) -> None:
+    """However many times the longest tail is written meanwhile, and whoever writes, every commit is applied."""
     world.write([upsert(key, 0) for key in range(20)])
     world.apply()
-    world.write([upsert(key, 0) for key in range(20, 61)])
-    world.apply()
+    assert world.builder.tasks, "it queues and is not run"
+    for version in range(1, 10):
+        world.write([upsert(key, version) for key in range(40)])
+        world.apply()
+        assert world.replica.state().lag == 0
+        world.check()
+
+
+def test_the_feed_waits_for_a_build_when_its_memory_is_full(world: World) -> None:
+    """What a build has for memory written since it was planned, nothing more is applied until it ends: lag grows."""
+    world.fill_build_memory()
     position = world.replica.view().position
     world.write([upsert(70, 0)])
-    world.write([upsert(71, 0)])
-    world.apply()
+    with structlog.testing.capture_logs() as logged:
+        world.write([upsert(71, 0)])
+        world.apply()
     assert world.replica.view().position == position
     assert world.replica.state().lag == 2
+    assert [line["event"] for line in logged] == ["the feed waits for an index build"]
     world.settle()
     assert world.replica.state().lag == 0
     world.check()
+
+
+def test_who_waits_while_the_feed_does_costs_the_store_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of commits that are not applied yet are proved by what the feed named, and reached after the build."""
+    world.fill_build_memory()
+    tokens = [world.write([upsert(70 + number, 0)]).token for number in range(9)]
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store.inner, "commit_tag", None)
+        waiting = [world.replica.applied(token) for token in tokens]
+        world.apply()
+    assert not any(future.done() for future in waiting)
+    world.settle()
+    assert all(future.exception() is None for future in waiting)
 
 
 def test_a_full_disk_holds_the_feed_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,17 +85,15 @@ def test_nobody_waits_for_a_store_that_is_away(world: World) -> None:
 
 
 def test_nobody_waits_while_a_collection_is_loaded_or_a_build_holds_the_feed_up(world: World) -> None:
-    """The first walk after a start, and the pause for a build that is behind, hold no write up."""
+    """The first walk after a start, and the pause for a build whose memory is full, hold no write up."""
     world.write([upsert(key, 2) for key in range(60)])
     world.restart()
     world.follower.step()
     world.now += 9.0
     world.follower.step()
     assert world.replica.pace.turn().done()
-    world.apply()
+    world.fill_build_memory()
     assert world.builder.tasks
-    world.write([upsert(key, 3) for key in range(60)])
-    world.apply()
     world.now += 9.0
     world.write([upsert(key, 4) for key in range(60)])
     world.follower.step()

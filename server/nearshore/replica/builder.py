@@ -17,7 +17,7 @@ class Task(Protocol):
 
 
 class Builder:
-    """Runs tasks one after the other."""
+    """Runs tasks one after the other, as they came: a large one that smaller ones overtook might never be run."""
 
     def __init__(self, on_death: Callable[[BaseException], None]) -> None:
         """on_death: told the error that ended the thread."""

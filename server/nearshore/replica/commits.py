@@ -21,9 +21,14 @@ class SeenCommits:
         self._first = 1  # the position of the first tag
         self._tags = bytearray()
 
-    def add(self, commits: Iterable[Cursor]) -> None:
-        """Remember these, which come by position; a gap before one of them makes those before it forgotten."""
+    def add(self, commits: Iterable[Cursor], behind: int | None = None) -> None:
+        """Remember these, which come by position; a gap before one of them makes those before it forgotten.
+
+        behind: the position up to which the history is proved; what was told of later ones before is replaced.
+        """
         with self._lock:
+            if behind is not None:
+                del self._tags[max(0, behind + 1 - self._first) * _TAG_BYTES :]
             for commit in commits:
                 self._put(commit)
             excess = len(self._tags) // _TAG_BYTES - self._remembered

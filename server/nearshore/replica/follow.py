@@ -25,9 +25,9 @@ log = structlog.get_logger(__name__)
 
 OTHER_HISTORY = "Expected after a restore or a fail-over: searches go on over the old view until the new one is built."
 PUT_OFF = "Raise index.build_memory_bytes and the process's memory; until then searches are right, but slower."
+PAUSED = "It goes on when the build ends. If this happens often, raise index.build_memory_bytes or write more slowly."
 BUILD_FAILED = "It is tried again in a minute; if that fails too, free what `error` names, memory or disk."
 
-_PAUSE_AT_TAILS = 4  # times max_tail_rows, written since the build that is out began
 _BUILD_RETRY_S = 60.0
 _PROGRESS_EVERY_S = 5.0
 _folder_numbers = itertools.count()
@@ -58,6 +58,7 @@ class Follower:
         self._saver = Saver(replica, around.snapshots / str(replica.collection.id), around.options)
         self._build_at = 0.0
         self._blocked = ""
+        self._pausing = False
         self._started = self._told = time.monotonic()
 
     @property
@@ -101,14 +102,12 @@ class Follower:
         mirror = self._mirror or self._open()
         if mirror.walk is None:
             self._adopt(mirror)
-        paused, asked = self._paused(mirror), self.replica.waiters.asked()
+        paused, asked = self._pauses(mirror), self.replica.waiters.asked()
         try:  # paused, nothing is applied, but the head is known and the history checked
             page = self._read(mirror, limit=1 if paused else self._around.options.page_rows)
         except HistoryChangedError as error:
             self._start_over(error)
             return True
-        if not paused:
-            self.replica.seen.add(page.commits)
         self.replica.waiters.judge(asked, page.head.position, self.replica.seen, self._around.store)
         if paused:
             self.replica.wake_waiters()
@@ -121,6 +120,8 @@ class Follower:
     def _read(self, mirror: Mirror, limit: int) -> FeedPage:
         page = self._around.store.read_feed(self.replica.collection.id, mirror.cursor, mirror.walk, limit)
         self.replica.heard(page.head)
+        proved = mirror.cursor if mirror.walk is None else mirror.walk.seen
+        self.replica.seen.add(page.commits, behind=proved.position)
         return page
 
     def _take(self, mirror: Mirror, page: FeedPage) -> None:
@@ -188,13 +189,18 @@ class Follower:
 
     # Builds and snapshots
 
-    def _paused(self, mirror: Mirror) -> bool:
-        """Whether the feed waits for the build that is out: the tail that it will leave behind is long already.
+    def _pauses(self, mirror: Mirror) -> bool:
+        """Whether the feed waits for the build that is out, or queues: what came since fills the memory of a build.
 
-        A walk once begun goes on, for its rows are unseen until it ends.
+        Short of that the view follows, however long the tail, which costs searches time only. A walk once begun goes
+        on, for its rows are unseen until it ends.
         """
-        limit = _PAUSE_AT_TAILS * self._around.options.index.max_tail_rows
-        return mirror.walk is None and mirror.rows_since_plan > limit
+        budget = self._around.options.index.build_memory_bytes
+        pausing = mirror.walk is None and mirror.bytes_since_plan > budget
+        if pausing and not self._pausing:
+            self._log.warning("the feed waits for an index build", tail_rows=mirror.tail_rows, remedy=PAUSED)
+        self._pausing = pausing
+        return pausing
 
     def _plan(self, mirror: Mirror) -> None:
         now = time.monotonic()

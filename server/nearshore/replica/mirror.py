@@ -79,9 +79,13 @@ class Mirror:
         return self._segment.tail_rows
 
     @property
-    def rows_since_plan(self) -> int:
-        """Rows written since the build that is out was planned: the tail it will leave. 0 when none is out."""
-        return 0 if self.building is None else self._segment.row_count - self.building.plan.view.n
+    def bytes_since_plan(self) -> int:
+        """Vectors and documents written since the build that is out was planned. 0 when none is out."""
+        if self.building is None:
+            return 0
+        planned = self.building.plan.view
+        vectors: int = (self._segment.row_count - planned.n) * planned.rows.itemsize * planned.rows.shape[1]
+        return vectors + self._payload.size_bytes - self.building.payload.size_bytes
 
     @property
     def has_built(self) -> bool:
@@ -184,13 +188,13 @@ class BuildTask:
     def __init__(self, plan: BuildPlan, payload: PayloadReader, path: Path | None) -> None:
         """Payload as of the plan; path is that of the new payload, for a rebuild."""
         self.plan = plan
+        self.payload = payload
         self.path = path
         self.built: Built | None = None
         self.compacted: Compacted | None = None
         self.error: Exception | None = None
         self.finished = False
         self.seconds = 0.0
-        self._payload = payload
         self._lock = threading.Lock()
         self._discarded = False
 
@@ -199,7 +203,7 @@ class BuildTask:
         started = time.monotonic()
         try:
             if self.path is not None:
-                self.compacted = compact(self._payload, self.plan.view.alive, self.path)
+                self.compacted = compact(self.payload, self.plan.view.alive, self.path)
             self.built = self.plan.run()
         except (BuildCancelled, StorageFullError, OSError, MemoryError) as error:
             self.error = error

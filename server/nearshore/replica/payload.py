@@ -114,6 +114,11 @@ class Payload:
         """Rows written, dead ones included."""
         return self._rows
 
+    @property
+    def size_bytes(self) -> int:
+        """Everything written, records of dead rows included."""
+        return self._end
+
     def append(self, documents: Sequence[Document]) -> None:
         """Write one row each. Raises OSError (disk full) and is then as before."""
         records = [encode(document) for document in documents]

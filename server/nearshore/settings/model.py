@@ -94,7 +94,10 @@ class IndexSettings(_Section):
     )
     ef_search: int = Field(default=128, ge=1, le=10_000, description="Candidates that a graph search keeps by default.")
     build_memory_bytes: int = Field(
-        default=8 << 30, ge=1 << 20, description="Memory of one index build; one that would take more is not started."
+        default=8 << 30,
+        ge=1 << 20,
+        description="Memory of one index build, and of what may be written to a collection while its build waits or "
+        "runs. A build that would take more is not started; when more is written, reads lag until the build ends.",
     )
     poll_interval_s: float = Field(
         default=0.25, gt=0, le=60, description="Longest wait between two looks at the store."
