@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,6 +35,7 @@ from nearshore.records import (
     Upsert,
 )
 from nearshore.store.base import MAX_PAGE_COMMITS, Cursor, Store
+from nearshore.store.writer import PRUNE_ROWS
 from tests.stores import FACTORIES, SPEC, StoreFactory, live_texts, upsert, walk, writer_held
 
 LONG_S = 3_600.0
@@ -531,15 +533,31 @@ def test_pruning_forgets_what_is_old_and_keeps_the_rest(store: Store, passages: 
     assert store.prune(passages.id, LONG_S) == 3  # never back
 
 
-def test_pruning_in_many_steps_forgets_the_same(store: Store, passages: Collection) -> None:
-    """More tombstones and commits than one step takes are all forgotten."""
-    store.write(passages.id, [upsert(str(number)) for number in range(2_500)]).result()
-    for start in range(0, 2_500, 500):
-        store.write(passages.id, [Delete(str(number)) for number in range(start, start + 500)])
-    futures = [store.write(passages.id, []) for _ in range(30)]
-    head = futures[-1].result().commit.position
-    assert store.prune(passages.id, -LONG_S) == head
-    assert walk(store, passages.id)[0] == []
+@pytest.mark.parametrize("commits", [1, 5])
+def test_pruning_lets_writes_in_between_small_steps(store: Store, passages: Collection, commits: int) -> None:
+    """However many tombstones one commit left, a write that comes meanwhile waits for a few of them at most."""
+    keys = [str(number) for number in range(3 * PRUNE_ROWS)]
+    store.write(passages.id, [upsert(key) for key in keys]).result()
+    for number in range(commits):
+        deletion = store.write(passages.id, [Delete(key) for key in keys[number::commits]], f"{number}").result().commit
+    left = [len(keys)]
+    done = threading.Event()
+
+    def write_another(_: int) -> None:  # so that one always waits while a step is at work
+        left.append(sum(item.document is None for item in walk(store, passages.id)[0]))
+        if left[-1]:
+            store.write(passages.id, [])
+        else:
+            done.set()
+
+    store.write(passages.id, []).result()  # the commit at the floor stays
+    store.watch(write_another)
+    store.write(passages.id, [])
+    floor = store.prune(passages.id, -LONG_S)
+    assert done.wait(LONG_S)
+    assert max(before - after for before, after in itertools.pairwise(left)) == PRUNE_ROWS
+    assert floor >= deletion.position
+    assert store.find_request(passages.id, "0", b"") is None
 
 
 def test_a_walk_during_which_tombstones_were_pruned_is_refused(store: Store, passages: Collection) -> None:

@@ -133,8 +133,9 @@ class Store(Protocol):
     def prune(self, collection_id: int, keep_s: float) -> int:
         """Forget tombstones, commits and request ids older than keep_s by the store's clock, by raising floor.
 
-        Each transaction raises floor and deletes what lies below it; several small ones may be used. The newest
-        commit always stays, and so does the commit at floor: a cursor there is still good. Returns the new floor.
+        floor is raised first of all; what lies below it goes in many small transactions, however much one commit
+        left. The newest commit always stays, and so does the commit at floor: a cursor there is still good. Returns
+        what floor was raised to.
         """
 
     def watch(self, on_commit: Callable[[int], None]) -> None:

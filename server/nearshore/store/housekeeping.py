@@ -22,6 +22,17 @@ _PURGE = (
         AND id IN (SELECT id FROM requests WHERE collection = ?1 LIMIT ?2)""",
 )
 
+# Requests go before their commits: one without its commit would not be found, and its id could not be written again.
+# The commit at the floor stays: a follower that stands exactly there must be able to prove it.
+_FORGET = (
+    """DELETE FROM items WHERE row IN
+        (SELECT row FROM items WHERE collection = ?1 AND deleted = 1 AND pos <= ?2 LIMIT ?3)""",
+    """DELETE FROM requests WHERE collection = ?1
+        AND id IN (SELECT id FROM requests WHERE collection = ?1 AND pos < ?2 LIMIT ?3)""",
+    """DELETE FROM commits WHERE collection = ?1
+        AND pos IN (SELECT pos FROM commits WHERE collection = ?1 AND pos < ?2 LIMIT ?3)""",
+)
+
 
 def purge(connection: sqlite3.Connection, max_rows: int) -> bool:
     """Remove at most max_rows rows of a deleted collection. Returns False when nothing was left to remove."""
@@ -46,22 +57,16 @@ def shrink(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def raise_floor(connection: sqlite3.Connection, collection_id: int, target: int, max_rows: int) -> int:
-    """Raise the floor towards target, forgetting some max_rows tombstones and commits. Returns the new floor."""
+def forget(connection: sqlite3.Connection, collection_id: int, target: int, max_rows: int) -> bool:
+    """Raise the floor to target, if it lies below, and remove some max_rows of what it made old.
+
+    Returns False when nothing was left to remove.
+    """
     floor = _floor(connection, collection_id)
-    if floor >= target:
-        return floor
-    crowded = connection.execute(
-        "SELECT pos FROM items WHERE collection = ? AND deleted = 1 ORDER BY pos LIMIT 1 OFFSET ?",
-        (collection_id, max_rows),
-    ).fetchall()
-    raised = min(target, floor + max_rows, max(floor + 1, crowded[0][0]) if crowded else target)
-    connection.execute("UPDATE collections SET floor = ? WHERE id = ?", (raised, collection_id))
-    connection.execute("DELETE FROM items WHERE collection = ? AND deleted = 1 AND pos <= ?", (collection_id, raised))
-    # The commit at the floor stays: a follower that stands exactly there must be able to prove it.
-    connection.execute("DELETE FROM commits WHERE collection = ? AND pos < ?", (collection_id, raised))
-    connection.execute("DELETE FROM requests WHERE collection = ? AND pos < ?", (collection_id, raised))
-    return raised
+    if floor < target:
+        connection.execute("UPDATE collections SET floor = ? WHERE id = ?", (target, collection_id))
+    place = (collection_id, max(floor, target), max_rows)
+    return any(connection.execute(statement, place).rowcount for statement in _FORGET)
 
 
 def last_position_before(connection: sqlite3.Connection, collection_id: int, before_us: int) -> int:

@@ -17,10 +17,9 @@ from nearshore.store.readers import Readers
 from nearshore.store.rows import Write, encode_changes, to_microseconds
 from nearshore.store.schema import FILE_NAME, open_for_writing
 from nearshore.store.session import SqliteSession
-from nearshore.store.writer import Limits, Writer
+from nearshore.store.writer import PRUNE_ROWS, Limits, Writer
 
 _MAX_READERS = 16
-_PRUNE_ROWS = 1_000
 
 
 class SqliteStore:
@@ -145,14 +144,13 @@ class SqliteStore:
         before_us = to_microseconds(datetime.now(UTC)) - round(keep_s * 1e6)
         with self._readers.transaction("looking for old commits") as connection:
             target = housekeeping.last_position_before(connection, collection_id, before_us)
-        floor = -1
-        while floor < target:
-            floor = self._writer.run(
-                lambda connection: housekeeping.raise_floor(connection, collection_id, target, _PRUNE_ROWS),
-                "forgetting old commits",
-            )
+        while self._writer.run(
+            lambda connection: housekeeping.forget(connection, collection_id, target, PRUNE_ROWS),
+            "forgetting old commits",
+        ):
+            pass
         self._writer.tidy()
-        return floor
+        return target
 
     def watch(self, on_commit: Callable[[int], None]) -> None:
         """See Store."""

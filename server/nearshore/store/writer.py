@@ -28,6 +28,7 @@ _C = TypeVar("_C")  # the session's connection
 _C_co = TypeVar("_C_co", covariant=True)
 
 PURGE_ROWS = 500
+PRUNE_ROWS = 1_000  # of one kind, a transaction
 REPORT = "The server goes on; report it with this traceback."
 DIED = "The process ends, for it could write no more: restart it. What was acknowledged is safe; see the traceback."
 REMOVED_LATER = "It is tried again at the next deletion or start; free what `error` names, or bring the store back."

@@ -18,6 +18,18 @@ _PURGE = (
         AND id IN (SELECT id FROM requests WHERE collection = %(id)s LIMIT %(rows)s)""",
 )
 
+# By place, not by key: nobody moves these rows while the collection is locked, and no plan can go wrong. Requests go
+# before their commits: one without its commit would not be found, and its id could not be written again. The commit at
+# the floor stays: a follower that stands exactly there must be able to prove it.
+_FORGET = (
+    """DELETE FROM items WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM items WHERE collection = %(id)s AND deleted AND pos <= %(floor)s LIMIT %(rows)s))""",
+    """DELETE FROM requests WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM requests WHERE collection = %(id)s AND pos < %(floor)s LIMIT %(rows)s))""",
+    """DELETE FROM commits WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM commits WHERE collection = %(id)s AND pos < %(floor)s LIMIT %(rows)s))""",
+)
+
 
 def purge(connection: Connection, max_rows: int) -> bool:
     """Remove at most max_rows rows of a deleted collection. Returns False when nothing was left to remove.
@@ -35,8 +47,11 @@ def purge(connection: Connection, max_rows: int) -> bool:
     return True
 
 
-def raise_floor(connection: Connection, collection_id: int, target: int, max_rows: int) -> int:
-    """Raise the floor towards target, forgetting some max_rows tombstones and commits. Returns the new floor."""
+def forget(connection: Connection, collection_id: int, target: int, max_rows: int) -> bool:
+    """Raise the floor to target, if it lies below, and remove some max_rows of what it made old.
+
+    Returns False when nothing was left to remove.
+    """
     found = connection.execute(
         "SELECT floor FROM collections WHERE id = %s FOR NO KEY UPDATE", (collection_id,)
     ).fetchall()
@@ -44,20 +59,10 @@ def raise_floor(connection: Connection, collection_id: int, target: int, max_row
         check_whole(connection)
         raise unknown(collection_id)
     floor = int(found[0][0])
-    if floor >= target:
-        return floor
-    crowded = connection.execute(
-        "SELECT pos FROM items WHERE collection = %s AND deleted ORDER BY pos LIMIT 1 OFFSET %s",
-        (collection_id, max_rows),
-    ).fetchall()
-    raised = min(target, floor + max_rows, max(floor + 1, crowded[0][0]) if crowded else target)
-    place = {"id": collection_id, "floor": raised}
-    connection.execute("UPDATE collections SET floor = %(floor)s WHERE id = %(id)s", place)
-    connection.execute("DELETE FROM items WHERE collection = %(id)s AND deleted AND pos <= %(floor)s", place)
-    # The commit at the floor stays: a follower that stands exactly there must be able to prove it.
-    connection.execute("DELETE FROM commits WHERE collection = %(id)s AND pos < %(floor)s", place)
-    connection.execute("DELETE FROM requests WHERE collection = %(id)s AND pos < %(floor)s", place)
-    return raised
+    if floor < target:
+        connection.execute("UPDATE collections SET floor = %s WHERE id = %s", (target, collection_id))
+    place = {"id": collection_id, "floor": max(floor, target), "rows": max_rows}
+    return any(connection.execute(statement, place).rowcount for statement in _FORGET)
 
 
 def last_position_before(connection: Connection, collection_id: int, keep_s: float) -> int:

@@ -20,10 +20,9 @@ from nearshore.store.postgres.listener import Listener
 from nearshore.store.postgres.session import PostgresSession
 from nearshore.store.postgres.transactions import Transactions
 from nearshore.store.rows import Write, check_text, encode_changes, is_text
-from nearshore.store.writer import Limits, Writer
+from nearshore.store.writer import PRUNE_ROWS, Limits, Writer
 
 _log = structlog.get_logger(__name__)
-_PRUNE_ROWS = 1_000
 
 
 class PostgresStore:
@@ -166,13 +165,12 @@ class PostgresStore:
     def prune(self, collection_id: int, keep_s: float) -> int:
         """See Store. Each step is a transaction of its own, so that writes get their turns."""
         target = self._readers.run("looking for old commits", housekeeping.last_position_before, collection_id, keep_s)
-        floor = -1
-        while floor < target:
-            floor = self._writer.run(
-                lambda connection: housekeeping.raise_floor(connection, collection_id, target, _PRUNE_ROWS),
-                "forgetting old commits",
-            )
-        return floor
+        while self._writer.run(
+            lambda connection: housekeeping.forget(connection, collection_id, target, PRUNE_ROWS),
+            "forgetting old commits",
+        ):
+            pass
+        return target
 
     def watch(self, on_commit: Callable[[int], None]) -> None:
         """See Store. Own commits are told by the writing thread, those of other processes by the listener."""
