@@ -23,7 +23,13 @@ from nearshore.documents.requests import DocumentInput, UpsertAnswer, UpsertRequ
 from nearshore.errors import CollectionNotFoundError, CommitUnknownError, NearshoreError, StorageFullError
 from nearshore.records import Commit, Delete, WriteToken
 from nearshore.store.base import Cursor, Store
-from nearshore.store.errors import StoreFormatError, StoreLockedError, StoreUnavailableError, StoreUrlError
+from nearshore.store.errors import (
+    StoreFailedError,
+    StoreFormatError,
+    StoreLockedError,
+    StoreUnavailableError,
+    StoreUrlError,
+)
 from nearshore.store.postgres import connections, schema
 from nearshore.store.postgres.connections import Address
 from nearshore.store.postgres.judging import Judgement, judge
@@ -32,6 +38,7 @@ from nearshore.store.postgres.store import PostgresStore
 from nearshore.store.rows import Write
 from tests.engine import DIMENSIONS, Engine, packed
 from tests.postgres import ABSENT, PostgresServer, database_of, programs
+from tests.replica_world import open_replicas
 from tests.stores import SPEC, PostgresFactory, open_postgres, upsert, walk, writer_held
 
 WAIT_S = 20.0  # only a bug reaches it
@@ -447,6 +454,27 @@ def test_a_limit_that_is_met_is_not_called_a_full_disk(url: str, opener: Open, c
     with pytest.raises(StoreUnavailableError, match="too much") as refused:
         store.write(collection_id, [upsert("a")]).result()
     assert remedy in refused.value.remedy
+
+
+def test_an_error_that_is_not_known_leaves_replicas_their_views(url: str, opener: Open, tmp_path: Path) -> None:
+    """Whatever PostgreSQL says of a read (here it divides by zero): views serve on, the log tells, and it heals."""
+    store, deaths, held_up = opener(url), list[BaseException](), "following is held up"
+    with structlog.testing.capture_logs() as logs:
+        replicas = open_replicas(store, tmp_path, deaths)
+        replica = replicas.create(SPEC)
+        replica.applied(store.write(replica.collection.id, [upsert("a")]).result().commit.token).result(WAIT_S)
+        broken = "CREATE VIEW commits AS SELECT * FROM whole WHERE pos / 0 = 0"
+        execute(url, "ALTER TABLE commits RENAME TO whole", broken)
+        eventually(lambda: bool(deaths) or any(held_up in line["event"] for line in logs))
+        assert not deaths
+        assert replicas.get(SPEC.name).count()[1] == 1
+        with pytest.raises(StoreFailedError, match="22012"):
+            store.write(replica.collection.id, [upsert("b")]).result()
+        execute(url, "DROP VIEW commits", "ALTER TABLE whole RENAME TO commits")
+        replica.applied(store.write(replica.collection.id, [upsert("b")]).result().commit.token).result(WAIT_S)
+        replicas.close()
+    assert not deaths
+    assert ["22012" in line["detail"] for line in logs if held_up in line["event"]] == [True]
 
 
 # Restores

@@ -25,7 +25,7 @@ from nearshore.store.base import Store
 
 log = structlog.get_logger(__name__)
 
-HELD_UP = "It is retried by itself. Bring back what `detail` names: the store, or room on the disk."
+HELD_UP = "It is retried by itself. Do what `detail` says: most often bring back the store, or make room on the disk."
 
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 0.5  # a store that came back is noticed within the last one
 _BUILD_GRACE_S = 10.0

@@ -74,6 +74,12 @@ class StoreLockedError(StoreUnavailableError):
     reason = "STORE_LOCKED"
 
 
+class StoreFailedError(UnavailableError):
+    """The database met an error that this release knows no advice for."""
+
+    reason = "STORE_FAILED"
+
+
 class StoreUrlError(InvalidSettingsError):
     """store.url cannot be used as it is."""
 

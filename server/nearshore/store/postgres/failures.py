@@ -10,6 +10,7 @@ import psycopg
 from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError
 from nearshore.store.errors import (
     StoreCorruptError,
+    StoreFailedError,
     StoreFormatError,
     StoreLockedError,
     StoreUnavailableError,
@@ -144,7 +145,13 @@ def translate(error: psycopg.Error, place: str, doing: str) -> NearshoreError:
             f"PostgreSQL at {place} reports damaged data ({doing}): {reason_of(error)}.",
             "Stop writing and restore the database from a backup or fail over to a standby.",
         )
-    return NearshoreError(f"The store made a mistake while {doing}: {code} {reason_of(error)}.", "Please report this.")
+    if error.sqlstate:  # the server's word, whatever is wrong there: a replica serves on and asks again
+        return StoreFailedError(
+            f"PostgreSQL at {place} failed ({doing}): {code} {reason_of(error)}.",
+            "Nothing was written. Look into the log of the PostgreSQL server, and whether a pooler, another release of "
+            "nearshore or an administrator changed what it holds; please report what cannot be explained.",
+        )
+    return NearshoreError(f"The store made a mistake while {doing}: {reason_of(error)}.", "Please report this.")
 
 
 def refused(error: psycopg.Error, place: str, doing: str) -> NearshoreError:
