@@ -507,6 +507,27 @@ def test_a_database_in_the_middle_of_a_restore_is_not_read(url: str, opener: Ope
     assert len(walk(store, collection_id)[0]) == 1
 
 
+def test_a_store_that_is_opened_in_the_middle_of_a_restore_is_to_wait(postgres_url: str, opener: Open) -> None:
+    """Tables without rows are no other program's: the store cannot be opened yet, and can be at the restore's end."""
+    factory = PostgresFactory()
+    store = factory.open()
+    collection_id = store.create_collection(SPEC).id
+    store.write(collection_id, [upsert("a")]).result()
+    store.close()
+    dump = factory.server.folder / "dump"
+    factory.server.run("pg_dump", "--format=custom", "--file", dump, factory.url)
+
+    def restore(*sections: str) -> None:
+        options = [f"--section={section}" for section in sections]
+        factory.server.run("pg_restore", "--dbname", postgres_url, *options, dump)
+
+    restore("pre-data")
+    with pytest.raises(StoreUnavailableError, match="being restored"):
+        opener(postgres_url)
+    restore("data", "post-data")
+    assert len(walk(opener(postgres_url), collection_id)[0]) == 1
+
+
 def test_a_store_survives_a_restore_beneath_it(opener: Open) -> None:
     """After the database is set back, a running store goes on from there, and no lost collection's id comes back."""
     factory = PostgresFactory()

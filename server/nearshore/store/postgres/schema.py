@@ -17,7 +17,7 @@ import psycopg
 from psycopg import errors
 
 from nearshore.errors import NearshoreError
-from nearshore.store.errors import StoreFormatError
+from nearshore.store.errors import StoreFormatError, StoreUnavailableError
 from nearshore.store.postgres.connections import Connection
 
 _LOCK_ID = 0x6E736872  # "nshr"
@@ -71,7 +71,8 @@ MIGRATIONS: tuple[Migration, ...] = (_FIRST,)
 def migrate(connection: Connection, place: str) -> None:
     """Bring the database to this release's version, or find that it is at a later, compatible one.
 
-    Safe when many processes start together. Raises StoreFormatError and psycopg.Error.
+    Safe when many processes start together. Raises StoreFormatError, StoreUnavailableError (a restore is under way) and
+    psycopg.Error.
     """
     version, compatible = _read_version(connection)
     if version < len(MIGRATIONS):
@@ -109,7 +110,11 @@ def _apply(connection: Connection, place: str) -> tuple[int, int]:
 
 
 def _read_version(connection: Connection) -> tuple[int, int]:
-    """The version that the database is at, and the lowest that runs on it; 0 for one without our tables."""
+    """The version that the database is at, and the lowest that runs on it; 0 for one without our tables.
+
+    Raises StoreUnavailableError while pg_restore fills the tables: it makes all of them first, and this one is nearly
+    the last to get its row.
+    """
     # Not to_regclass: within a transaction it may remember that there was no such table before the lock was waited for.
     found = (
         "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'nearshore_schema' AND pg_catalog.pg_table_is_visible(oid)"
@@ -117,7 +122,13 @@ def _read_version(connection: Connection) -> tuple[int, int]:
     if not connection.execute(found).fetchall():
         return 0, 0
     rows = connection.execute("SELECT version, compatible FROM nearshore_schema").fetchall()
-    return (rows[0][0], rows[0][1]) if rows else (0, 0)
+    if not rows:  # a migration commits table and row together
+        raise StoreUnavailableError(
+            "The database is being restored: nearshore_schema has no row yet.",
+            "Wait for the end of pg_restore (--single-transaction shows others all or nothing). If none runs, it was "
+            "broken off: restore again, into an empty database.",
+        )
+    return rows[0][0], rows[0][1]
 
 
 def _check_encoding(connection: Connection, place: str) -> None:
