@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import grpc
@@ -45,6 +47,7 @@ class Refusal(NamedTuple):
     code: StatusCode
     reason: str = ""  # empty: gRPC itself, or a proxy, speaks
     retry_after_s: float | None = None
+    facts: Mapping[str, str] = MappingProxyType({})  # the metadata of its reason
 
 
 class Received(NamedTuple):
@@ -99,7 +102,7 @@ def trailing(refusal: Refusal) -> tuple[tuple[str, bytes], ...]:
     """What carries the reason."""
     if not refusal.reason:
         return ()
-    details: list[Any] = [ErrorInfo(reason=refusal.reason, domain=ERROR_DOMAIN)]
+    details: list[Any] = [ErrorInfo(reason=refusal.reason, domain=ERROR_DOMAIN, metadata=refusal.facts)]
     if refusal.retry_after_s is not None:
         details.append(
             RetryInfo(

@@ -227,11 +227,13 @@ class WriteTokenExpiredError(PreconditionError):
 
     reason = "WRITE_TOKEN_EXPIRED"
 
-    def __init__(self) -> None:
-        """The same for every token."""
+    def __init__(self, collection_id: int, position: int) -> None:
+        """What the token names."""
         super().__init__(
-            "The write token in read_after is older than store.retention_s.",
+            f"The write token in read_after that names commit {position} is older than store.retention_s.",
             "Read without it: every replica has long applied that write.",
+            collection_id=collection_id,
+            position=position,
         )
 
 

@@ -525,8 +525,9 @@ def test_pruning_forgets_what_is_old_and_keeps_the_rest(store: Store, passages: 
     assert walk(store, passages.id, Cursor(3, last.tag))[0] == []
     with pytest.raises(HistoryChangedError):
         store.read_feed(passages.id, Cursor(deletion.position, deletion.tag))
-    with pytest.raises(WriteTokenExpiredError):
+    with pytest.raises(WriteTokenExpiredError) as expired:
         store.commit_tag(passages.id, 2)
+    assert expired.value.metadata == {"collection_id": str(passages.id), "position": "2"}
     assert store.find_request(passages.id, "old", b"") is None
     assert store.find_request(passages.id, "new", b"") is not None
     assert store.write(passages.id, []).result().commit.position == 4

@@ -72,7 +72,7 @@ class AsyncClient:
         method, metadata = self._methods[call.method], request_ids.metadata()
         while True:
             try:
-                message = await method(call.request, timeout=attempts.left_s(), metadata=metadata)
+                message = await method(call.request, timeout=attempts.begin(), metadata=metadata)
             except aio.AioRpcError as failure:
                 pause_s = attempts.pause_s(failure.code(), failure.details(), failure.trailing_metadata())
             except aio.UsageError:

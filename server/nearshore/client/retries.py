@@ -19,6 +19,7 @@ from nearshore.client.codec import Call
 from nearshore.client.failures import Failure, failure_of
 from nearshore.client.tokens import WriteTokens
 from nearshore.errors import CommitUnknownError, OverloadedError
+from nearshore.records import WriteToken
 
 Answer = TypeVar("Answer")
 
@@ -65,7 +66,7 @@ class Caller:
 class Attempts(Generic[Answer]):
     """The attempts of one call, all before one deadline."""
 
-    __slots__ = ("_call", "_caller", "_deadline", "_failures", "_first_failure")
+    __slots__ = ("_call", "_caller", "_carried", "_deadline", "_failures", "_first_failure")
 
     def __init__(self, caller: Caller, call: Call[Answer]) -> None:
         """Use Caller.begin()."""
@@ -74,16 +75,18 @@ class Attempts(Generic[Answer]):
         self._deadline = time.monotonic() + caller.timeout_s
         self._failures = 0
         self._first_failure = 0.0
+        self._carried: tuple[WriteToken, ...] = ()  # as the latest attempt began
 
-    def left_s(self) -> float:
-        """What is left until the deadline."""
+    def begin(self) -> float:
+        """Begin an attempt. Returns what is left until the deadline, in seconds."""
+        self._carried = self._caller.tokens.carried(self._call)
         return self._deadline - time.monotonic()
 
     def succeeded(self, message: Any) -> Answer:
         """What the answer of the last attempt means."""
         self._caller.reached = True
         answer = self._call.decode(message)
-        self._caller.tokens.learn(self._call, answer)
+        self._caller.tokens.learn(self._call, answer, self._carried)
         return answer
 
     def pause_s(self, code: StatusCode, details: str | None, trailing: Iterable[Any] | None) -> float:
@@ -97,7 +100,7 @@ class Attempts(Generic[Answer]):
         self._failures += 1
         pause_s = _pause_s(caller.retries, self._failures, failure.retry_after_s)
         if now + pause_s > min(self._first_failure + patience_s, self._deadline):
-            caller.tokens.learn_failure(self._call, failure.error)
+            caller.tokens.learn_failure(self._call, failure.error, self._carried)
             if self._failures > 1:
                 failure.error.add_note(f"{self._failures} attempts in {now - self._first_failure:.1f} s have failed.")
             raise failure.error from None  # it says all that gRPC's error does

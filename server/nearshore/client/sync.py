@@ -80,7 +80,7 @@ class Client:
         method, metadata = self._methods[call.method], request_ids.metadata()
         while True:
             try:
-                message = method(call.request, timeout=attempts.left_s(), metadata=metadata)
+                message = method(call.request, timeout=attempts.begin(), metadata=metadata)
             except grpc.RpcError as failure:
                 pause_s = attempts.pause_s(failure.code(), failure.details(), failure.trailing_metadata())
             except ValueError:

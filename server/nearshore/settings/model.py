@@ -158,7 +158,9 @@ class LimitSettings(_Section):
     max_metadata_keys: int = Field(default=64, ge=0, description="Metadata keys of one document.")
     max_metadata_bytes: int = Field(default=64 << 10, ge=0, description="Bytes of one document's metadata.")
     max_filter_bytes: int = Field(default=8 << 10, ge=1, description="Bytes of one filter.")
-    max_read_after: int = Field(default=100, ge=1, description="Write tokens in read_after.")
+    max_read_after: int = Field(
+        default=100, ge=2, description="Write tokens in read_after; nearshore.client sends two at most."
+    )
     max_read_wait_s: float = Field(default=30.0, gt=0, description="Longest wait for read_after, in seconds.")
     max_page_bytes: int = Field(
         default=3_500_000, ge=1 << 16, description="Bytes at which a page of ListDocuments ends."

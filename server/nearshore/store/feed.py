@@ -69,7 +69,7 @@ def read_tag(connection: sqlite3.Connection, collection_id: int, position: int) 
     """The tag of the commit at position; None beyond head. Raises WriteTokenExpiredError below floor."""
     _, floor = _head_and_floor(connection, collection_id)
     if position < floor:
-        raise WriteTokenExpiredError
+        raise WriteTokenExpiredError(collection_id, position)
     return _tag(connection, collection_id, position)
 
 

@@ -134,7 +134,7 @@ def read_tag(connection: Connection, collection_id: int, position: int) -> bytes
         raise unknown(collection_id)
     floor, tag = found[0]
     if position < floor:
-        raise WriteTokenExpiredError
+        raise WriteTokenExpiredError(collection_id, position)
     return tag.bytes if tag else None
 
 
