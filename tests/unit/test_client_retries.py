@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -210,6 +211,28 @@ def test_no_attempt_outlives_the_deadline(serve: Serve, run: Run) -> None:
     with pytest.raises(UnavailableError):
         run(late.target, count, timeout_s=WAIT_S, retries=endless)
     assert len(late.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "short"),
+    [(STORE_AWAY, FULL, Retries(overload_s=0.2)), (FULL, STORE_AWAY, Retries(away_s=0.2))],
+    ids=["away, then full", "full, then away"],
+)
+def test_a_trouble_of_another_kind_has_its_own_time(
+    serve: Serve, run: Run, before: Refusal, after: Refusal, short: Retries
+) -> None:
+    """Everybody comes back at once when a server does: who is refused then has not yet been patient with that."""
+    server = serve(before._replace(retry_after_s=0.3), after)
+    run(server.target, count, retries=replace(short, first_pause_s=0.001))
+    assert len(server.received) == 3
+
+
+def test_troubles_that_alternate_end_with_the_deadline(serve: Serve, run: Run) -> None:
+    """However often one takes turns with the other."""
+    server = serve(*[STORE_AWAY, FULL] * 10_000)
+    with pytest.raises((UnavailableError, OverloadedError, DeadlineError)):
+        run(server.target, count, timeout_s=0.5, retries=QUICK)
+    assert 2 < len(server.received) < 20_000
 
 
 def test_a_server_asks_for_a_pause(serve: Serve, run: Run) -> None:

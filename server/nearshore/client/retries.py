@@ -26,7 +26,9 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """How long a call is made again after its first failure; its deadline ends it in any case.
+    """How long a call is made again after a failure; its deadline ends it in any case.
+
+    Being away and having too much work are timed apart: who comes back with everybody else may well be told to wait.
 
     A call is made again when the server says that trying again can help (google.rpc.RetryInfo), or when its connection
     was lost or the outcome of its commit is unknown and it may be repeated: every read, and every write with a
@@ -66,7 +68,7 @@ class Caller:
 class Attempts(Generic[Answer]):
     """The attempts of one call, all before one deadline."""
 
-    __slots__ = ("_call", "_caller", "_carried", "_deadline", "_failures", "_first_failure")
+    __slots__ = ("_call", "_caller", "_carried", "_deadline", "_failures", "_overloaded", "_since")
 
     def __init__(self, caller: Caller, call: Call[Answer]) -> None:
         """Use Caller.begin()."""
@@ -74,7 +76,8 @@ class Attempts(Generic[Answer]):
         self._call = call
         self._deadline = time.monotonic() + caller.timeout_s
         self._failures = 0
-        self._first_failure = 0.0
+        self._overloaded = False  # or away: the kind of failure
+        self._since = 0.0  # when failures of this kind began
         self._carried: tuple[WriteToken, ...] = ()  # as the latest attempt began
 
     def begin(self) -> float:
@@ -95,14 +98,16 @@ class Attempts(Generic[Answer]):
         failure = failure_of(code, details, trailing, caller.target)
         patience_s = self._patience_s(failure)
         caller.reached = caller.reached or failure.reached
-        if self._failures == 0:
-            self._first_failure = now
+        overloaded = isinstance(failure.error, OverloadedError)
+        if self._failures == 0 or overloaded is not self._overloaded:
+            self._overloaded, self._since = overloaded, now
         self._failures += 1
         pause_s = _pause_s(caller.retries, self._failures, failure.retry_after_s)
-        if now + pause_s > min(self._first_failure + patience_s, self._deadline):
+        if now + pause_s > min(self._since + patience_s, self._deadline):
             caller.tokens.learn_failure(self._call, failure.error, self._carried)
             if self._failures > 1:
-                failure.error.add_note(f"{self._failures} attempts in {now - self._first_failure:.1f} s have failed.")
+                spent_s = now - (self._deadline - caller.timeout_s)
+                failure.error.add_note(f"{self._failures} attempts in {spent_s:.1f} s have failed.")
             raise failure.error from None  # it says all that gRPC's error does
         return pause_s
 
