@@ -32,25 +32,19 @@ class Patience:
         self._away_s = away_s
         self._full: _Trouble | None = None
         self._away: _Trouble | None = None
+        self._late: _Trouble | None = None
+        self._position = 0  # the furthest that the sink said it stands at
         self._last_success = time.monotonic()
 
     def succeeded(self) -> None:
         """Forget all trouble."""
         self._last_success = time.monotonic()
-        self._full = self._away = None
+        self._full = self._away = self._late = None
 
     def lasts(self, error: NearshoreError) -> bool:
         """Whether to try again after an error that may pass. Says so at once, or once it has lasted for a while."""
         now = time.monotonic()
-        if isinstance(error, DeadlineError):  # that call alone has waited for long: in vain, if all others did too
-            return now - self._last_success <= self._full_s
-        if isinstance(error, UnavailableError):
-            self._away = self._away or _Trouble(self._away_s, "does not answer", now, now)
-            trouble = self._away
-        else:  # it answers
-            self._away = None
-            self._full = self._full or _Trouble(self._full_s, "takes no more for now", now, now + TELL_EVERY_S)
-            trouble = self._full
+        trouble = self._trouble(error, now)
         if now - trouble.since > trouble.patience_s:
             return False
         left_s = trouble.since + trouble.patience_s - now
@@ -58,6 +52,22 @@ class Patience:
             trouble.tell_at = now + TELL_EVERY_S
             self._warn(f"{self._name} {trouble.what}: {_short(error)}; trying again for up to {left_s:.0f} s")
         return True
+
+    def _trouble(self, error: NearshoreError, now: float) -> _Trouble:
+        """What the error is a case of."""
+        if isinstance(error, UnavailableError):
+            self._away = self._away or _Trouble(self._away_s, "does not answer", now, now)
+            return self._away
+        if not isinstance(error, DeadlineError):
+            self._away = None  # it answers
+            self._full = self._full or _Trouble(self._full_s, "takes no more for now", now, now + TELL_EVERY_S)
+            return self._full
+        since = self._last_success  # that call alone has waited for long: in vain, if all others did too
+        self._late = self._late or _Trouble(self._full_s, "is late", since, since + TELL_EVERY_S)
+        position = int(error.metadata.get("position", 0))
+        if position > self._position:  # it comes nearer
+            self._position, self._late.since = position, now
+        return self._late
 
 
 def _short(error: NearshoreError) -> str:

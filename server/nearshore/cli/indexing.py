@@ -188,7 +188,7 @@ def index_through_server(
 
     async def go() -> Outcome:
         async with AsyncClient(target, timeout_s=CALL_TIMEOUT_S, retries=_SHORT_RETRIES) as client:
-            sink = ServerSink(client, collection, target)
+            sink = ServerSink(client, collection, target, output.warn)
             return await run.into(sink, passage_counts if passage_counts is not None else {})
 
     return asyncio.run(go())
