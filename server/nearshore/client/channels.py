@@ -17,7 +17,9 @@ from nearshore.v1.search_service_pb2_grpc import SearchServiceStub
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
-WATCH_PAUSE_S = 0.1  # before another server is asked whether it is ready
+# Servers are asked in turn whether they are ready: a watch would stay with the one that it began with.
+ASK_READY_S = 5.0  # for an answer, before the next one is asked
+ASK_READY_PAUSE_S = 0.1
 STUBS = {
     "CollectionService": CollectionServiceStub,
     "DocumentService": DocumentServiceStub,

@@ -97,23 +97,22 @@ class Client:
         Raises ServerNotReadyError when it answers but is not ready in time, ServerUnreachableError when nothing does.
         """
         deadline = time.monotonic() + timeout_s
-        stub = health_pb2_grpc.HealthStub(self._channel)
+        health = health_pb2_grpc.HealthStub(self._channel)
         answered = False
         while True:
-            left_s = deadline - time.monotonic()
-            watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=left_s, wait_for_ready=True)
+            ask_s = min(deadline - time.monotonic(), channels.ASK_READY_S)
             try:
-                for response in watch:
-                    answered = True
-                    if channels.is_serving(response):
-                        self._caller.reached = True
-                        return
+                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=ask_s, wait_for_ready=True)
             except grpc.RpcError as failure:
                 code, details = failure.code(), failure.details()
-                raise not_ready(self._caller.target, timeout_s, code, details, answered=answered) from None
-            finally:
-                watch.cancel()
-            time.sleep(channels.WATCH_PAUSE_S)  # that server is stopping; another one may be there already
+                if code is not grpc.StatusCode.DEADLINE_EXCEEDED or time.monotonic() >= deadline:
+                    raise not_ready(self._caller.target, timeout_s, code, details, answered=answered) from None
+            else:
+                answered = True
+                if channels.is_serving(answer):
+                    self._caller.reached = True
+                    return
+            time.sleep(channels.ASK_READY_PAUSE_S)  # another server may be ready before this one
 
     def create_collection(
         self,
