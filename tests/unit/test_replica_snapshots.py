@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import shutil
@@ -13,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nearshore.documents.limits import Limits
+from nearshore.documents.reading import reach
 from nearshore.errors import HistoryChangedError, UnavailableError
 from nearshore.replica.snapshots import MANIFEST, candidates
 from tests.replica_world import WAIT_S, SwitchableStore, World, delete, open_store, scratch_folder, spec, upsert
@@ -334,6 +337,27 @@ def test_a_token_lost_in_a_fail_over_is_refused(world: World, tmp_path: Path) ->
     world.settle()
     world.check()
     assert [type(waiter.exception(0)) for waiter in waiters] == [HistoryChangedError] * 2
+
+
+def test_a_read_waits_through_a_fail_over_for_all_of_its_tokens(world: World, tmp_path: Path) -> None:
+    """A lost write that the old view still showed is not taken for seen once the new view has the other one."""
+    world.settle()
+    back_up(world, tmp_path / "backup")
+    lost = [world.write([upsert(key, 7)]) for key in (1, 2)][-1].token
+    world.settle()
+    restore(world, tmp_path / "backup")
+    kept = world.store.inner.write(world.collection.id, [upsert(3, 7)]).result(WAIT_S).commit.token
+
+    async def read() -> None:
+        reading = asyncio.create_task(reach(world.replica, [lost.encode(), kept.encode()], Limits(), None))
+        while not reading.done():
+            await asyncio.sleep(0)
+            world.settle()
+        await reading
+
+    with pytest.raises(HistoryChangedError) as refused:
+        asyncio.run(read())
+    assert refused.value.metadata["position"] == str(lost.position)
 
 
 def test_a_lost_token_is_refused_however_much_was_written_since(world: World, tmp_path: Path) -> None:

@@ -75,7 +75,14 @@ async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, dea
     until = now + limits.max_read_wait_s
     if deadline is not None:
         until = min(until, deadline - min(_ANSWER_MARGIN_S, (deadline - now) / 10))
-    waiting = [(token, replica.applied(token)) for token in _tokens(read_after, limits)]
+    tokens = _tokens(read_after, limits)
+    await _applied(replica, tokens, until)
+    if len(tokens) > 1:  # a fail-over that one of them was waited through may have lost another that was there
+        await _applied(replica, tokens, until)
+
+
+async def _applied(replica: Replica, tokens: Sequence[WriteToken], until: float) -> None:
+    waiting = [(token, replica.applied(token)) for token in tokens]
     try:
         for token, future in waiting:
             try:
