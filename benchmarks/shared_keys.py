@@ -92,6 +92,7 @@ def open_store(url: str) -> PostgresStore:
         url,
         max_connections=4,
         connect_timeout_s=5.0,
+        statement_timeout_s=60.0,
         limits=Limits(max_transaction_rows=1_000, max_transaction_bytes=4 << 20, max_queued_bytes=64 << 20),
     )
 

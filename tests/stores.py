@@ -84,9 +84,17 @@ class PostgresFactory:
         self.server.create_database(copy_of=self._backup, url=self.url)
 
 
-def open_postgres(url: str, limits: Limits = LIMITS, connect_timeout_s: float = 5.0) -> PostgresStore:
+def open_postgres(
+    url: str, limits: Limits = LIMITS, connect_timeout_s: float = 5.0, statement_timeout_s: float = 60.0
+) -> PostgresStore:
     """A store at url, with few connections."""
-    return PostgresStore.open(url, max_connections=4, connect_timeout_s=connect_timeout_s, limits=limits)
+    return PostgresStore.open(
+        url,
+        max_connections=4,
+        connect_timeout_s=connect_timeout_s,
+        statement_timeout_s=statement_timeout_s,
+        limits=limits,
+    )
 
 
 @functools.cache

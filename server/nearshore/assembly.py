@@ -69,6 +69,7 @@ def open_store(settings: Settings, on_death: Callable[[BaseException], None]) ->
         chosen.url,
         max_connections=chosen.max_connections,
         connect_timeout_s=chosen.connect_timeout_s,
+        statement_timeout_s=chosen.statement_timeout_s,
         limits=WriteLimits(chosen.max_transaction_rows, chosen.max_transaction_bytes, chosen.max_queued_bytes),
         on_death=on_death,
     )

@@ -4,11 +4,9 @@ while PostgreSQL is away.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +226,7 @@ def test_a_hanging_postgresql_holds_up_no_reader(start: Start, postgres: Postgre
         while client.count("docs") < 2:
             pass
         with (
-            stopped(postgres),
+            postgres.frozen(),
             Client(servers.addresses[0], retries=NO_RETRIES, timeout_s=3.0) as hasty,
             ThreadPoolExecutor(40) as threads,
         ):
@@ -240,23 +238,6 @@ def test_a_hanging_postgresql_holds_up_no_reader(start: Start, postgres: Postgre
         assert all(write.result() for write in writes)
         while not succeeds(lambda: client.upsert("docs", documents("d")), but=AWAY):
             pass
-
-
-@contextmanager
-def stopped(postgres: PostgresServer) -> Iterator[None]:
-    """Let no process of it run."""
-    everyone = [postgres.pid, *children(postgres.pid)]
-    for pid in everyone:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in everyone:
-            os.kill(pid, signal.SIGCONT)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_replica_waits_for_its_postgresql(start: Start, postgres: PostgresServer) -> None:

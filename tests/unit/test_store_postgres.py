@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,7 +157,7 @@ def test_listening_outlives_any_mistake(url: str) -> None:
             return heard.get(timeout=0.05) == int(payload)
         return False
 
-    listener = Listener(Address.of(url, 5.0), lambda: 0, hear)
+    listener = Listener(Address.of(url, 5.0, 60.0), lambda: 0, hear)
     try:
         eventually(lambda: arrives("2"))
         with structlog.testing.capture_logs() as logs:
@@ -202,7 +203,7 @@ def test_a_collection_that_another_session_locks_holds_up_no_other(
     url: str, opener: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its writes fail with STORE_LOCKED and where to look, those of another collection go on, reads too."""
-    monkeypatch.setattr("nearshore.store.postgres.store.WRITER", connections.WRITER.replace("'4s'", "'200ms'"))
+    monkeypatch.setattr("nearshore.store.postgres.connections.WRITER", connections.WRITER.replace("'4s'", "'200ms'"))
     store = opener(url)
     stuck, free = (store.create_collection(replace(SPEC, name=name)).id for name in ("stuck", "free"))
     store.write(stuck, [upsert("a")]).result()
@@ -367,6 +368,115 @@ def test_closing_does_not_wait_for_a_missing_standby(fragile: PostgresServer, mo
     store = open_postgres(url)
     assert store.heads()[collection_id].position == 1
     store.close()
+
+
+# Silence
+
+
+@pytest.fixture
+def hasty(opener: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """An opener of stores that give up a silent server soon."""
+    monkeypatch.setattr(connections, "MARGIN_S", 0.2)
+    return partial(opener, connect_timeout_s=1.0, statement_timeout_s=1.0)
+
+
+def test_a_frozen_server_is_given_up(fragile: PostgresServer, hasty: Open) -> None:
+    """Reads and writes fail with where to look instead of hanging, nothing is written, and all works after it."""
+    store = hasty(fragile.create_database())
+    collection_id = store.create_collection(SPEC).id
+    store.write(collection_id, [upsert("a")]).result()
+    calls: list[Callable[[], object]] = [
+        store.heads,
+        lambda: store.write(collection_id, [upsert("b")]).result(),
+        store.list_collections,
+        lambda: store.create_collection(replace(SPEC, name="new")),
+    ]
+    with fragile.frozen(), ThreadPoolExecutor(1) as pool:
+        for call in calls:
+            error = pool.submit(call).exception(WAIT_S)
+            assert type(error) is StoreUnavailableError
+            assert error.remedy
+    eventually(lambda: answers(store.heads))
+    assert [collection.id for collection in store.list_collections()] == [collection_id]
+    eventually(lambda: answers(lambda: store.write(collection_id, [upsert("c")]).result()))
+    assert set(store.get_items(collection_id, ["a", "b", "c"])) == {"a", "c"}
+
+
+def test_a_commit_on_a_frozen_server_is_of_unknown_outcome(fragile: PostgresServer, hasty: Open) -> None:
+    """Its caller is told so, and the next write is made over another connection."""
+    url = fragile.create_database()
+    store = hasty(url)
+    collection_id = store.create_collection(SPEC).id
+    with standby_missing(url):
+        unknown = store.write(collection_id, [upsert("a")], "request", b"digest")
+        eventually(lambda: bool(execute(url, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")))
+        with fragile.frozen(), pytest.raises(CommitUnknownError, match="no answer"):
+            unknown.result(WAIT_S)
+    eventually(lambda: answers(lambda: store.write(collection_id, [upsert("a")], "request", b"digest").result()))
+    assert store.heads()[collection_id].position == 1
+
+
+def test_a_commit_waits_for_its_standby_however_long(
+    fragile: PostgresServer, hasty: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that says that it is at work is not given up."""
+    said: queue.Queue[bool] = queue.Queue()
+    is_at_work = Address.is_at_work
+
+    def told(address: Address, session: tuple[Any, ...]) -> bool:
+        said.put(is_at_work(address, session))
+        return True
+
+    monkeypatch.setattr(Address, "is_at_work", told)
+    url = fragile.create_database()
+    store = hasty(url)
+    collection_id = store.create_collection(SPEC).id
+    with standby_missing(url):
+        waiting = store.write(collection_id, [upsert("a")])
+        assert [said.get(timeout=WAIT_S) for _ in range(3)] == [True] * 3
+        assert not waiting.done()
+    assert waiting.result(WAIT_S).commit.position == 1
+    assert not is_at_work(Address.of(url, 1.0, 1.0), (0, None))
+
+
+def test_a_frozen_server_is_heard_of_no_more(
+    fragile: PostgresServer, hasty: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listener asks a server that has told nothing for long, and listens anew to one that does not answer."""
+    monkeypatch.setattr("nearshore.store.postgres.listener._ASK_AFTER_S", 0.1)
+    url = fragile.create_database()
+    one, two = hasty(url), hasty(url)
+    collection_id = one.create_collection(SPEC).id
+    heard = threading.Semaphore(0)
+    two.watch(lambda _: heard.release())
+    listening = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT 1' AND datname = current_database()"
+    eventually(lambda: len(execute(url, listening)) == 2)
+    with structlog.testing.capture_logs() as logs, fragile.frozen():
+        eventually(lambda: bool(logs))
+    assert {entry["event"] for entry in logs} == {"store does not hear of commits"}
+    eventually(lambda: answers(lambda: one.write(collection_id, []).result()) and heard.acquire(timeout=0.05))
+
+
+def test_closing_does_not_wait_for_a_frozen_server(fragile: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it may be silent, a commit that hangs on it when the process ends is told as unknown soon."""
+    monkeypatch.setattr("nearshore.store.writer.CLOSE_GRACE_S", 0.0)
+    monkeypatch.setattr("nearshore.store.postgres.transactions._CANCEL_TIMEOUT_S", 0.2)
+    url = fragile.create_database()
+    store = open_postgres(url, statement_timeout_s=3_600.0)
+    collection_id = store.create_collection(SPEC).id
+    with standby_missing(url):
+        hanging = store.write(collection_id, [upsert("a")])
+        eventually(lambda: bool(execute(url, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")))
+        with fragile.frozen():
+            closing = threading.Thread(target=store.close, daemon=True)
+            closing.start()
+            with pytest.raises(CommitUnknownError):
+                hanging.result(WAIT_S)
+            closing.join(WAIT_S)
+            assert not closing.is_alive()
+
+
+# Mistakes
 
 
 def test_a_mistake_with_one_collection_leaves_the_others_their_answers(

@@ -126,6 +126,13 @@ class StoreSettings(_Section):
     connect_timeout_s: float = Field(
         default=5.0, gt=0, le=600, description="Seconds that PostgreSQL gets to take or free a connection."
     )
+    statement_timeout_s: float = Field(
+        default=60.0,
+        ge=1,
+        le=3_600,
+        description="Seconds that PostgreSQL gets for a statement that reads. Where nothing comes for five more, the "
+        "connection is given up; one that writes only if the server does not say that it is at work.",
+    )
     max_transaction_rows: int = Field(
         default=1_000, ge=1, le=100_000, description="Rows that one transaction writes at most."
     )

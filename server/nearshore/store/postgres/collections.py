@@ -9,7 +9,7 @@ from typing import Any
 from nearshore.errors import CollectionExistsError
 from nearshore.records import Collection, CollectionSpec, IndexKind, Metric
 from nearshore.store.collections import unknown
-from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.patience import Connection
 from nearshore.store.postgres.wholeness import check_whole
 
 _SELECT = "SELECT id, name, dimensions, metric, index_kind, model, fingerprint, created_at FROM collections"

@@ -15,8 +15,8 @@ from nearshore.errors import NearshoreError, RequestIdReusedError
 from nearshore.records import Commit, new_tag
 from nearshore.store.base import WriteResult
 from nearshore.store.collections import unknown
-from nearshore.store.postgres.connections import Connection
 from nearshore.store.postgres.judging import Judgement, judge
+from nearshore.store.postgres.patience import Connection
 from nearshore.store.postgres.transactions import Transaction
 from nearshore.store.postgres.wholeness import check_whole, restoring
 from nearshore.store.rows import Write

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg
@@ -16,10 +17,10 @@ from nearshore.errors import NearshoreError
 from nearshore.store.errors import StoreUnavailableError, closed
 from nearshore.store.postgres.address import describe, parse
 from nearshore.store.postgres.failures import code_of, translate
+from nearshore.store.postgres.patience import Connection, SilentError
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 # Nothing is inherited from the role, the database or the server that could change what a statement means. Plans are
 # pinned to the indexes: the statistics of a table that was filled a second ago would have them sort it instead.
@@ -38,9 +39,14 @@ SET tcp_user_timeout = '15s';
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"""
 READER = """
-SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '30s'; SET statement_timeout = '60s'"""
+SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '30s'; SET statement_timeout = {}"""
 LISTENER = "SET statement_timeout = 0"
 
+# A process's id comes back, and after a fail-over the name may lead to another server: the start tells them apart.
+_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_AT_WORK = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND backend_start = %s AND state <> 'idle'"
+
+MARGIN_S = 5.0  # that the server gets beyond its own statement_timeout to tell of it
 _MAX_LIFETIME_S = 1_800.0
 # How long a caller waits for a connection before it looks whether making one has failed; and while it is known that
 # the last attempt did.
@@ -55,32 +61,71 @@ class Address:
 
     place: str  # may be shown
     parameters: Mapping[str, str] = field(repr=False)  # may not: the password is among them
+    connect_timeout_s: float
+    statement_timeout_s: float
 
     @classmethod
-    def of(cls, url: str, connect_timeout_s: float) -> Address:
+    def of(cls, url: str, connect_timeout_s: float, statement_timeout_s: float) -> Address:
         """Raises StoreUrlError."""
-        return cls(describe(url), parse(url, connect_timeout_s))
+        return cls(describe(url), parse(url, connect_timeout_s), connect_timeout_s, statement_timeout_s)
 
-    def connect(self, settings: str) -> Connection:
-        """A new connection whose session has these settings besides those of every one. Raises psycopg.Error."""
-        connection = psycopg.connect(**self._arguments())
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What psycopg connects with."""
+        return {**self.parameters, "autocommit": True}
+
+    def connect_reader(self) -> Connection:
+        """A new connection that reads. Raises psycopg.Error, as the other two."""
+        return self._configured(Connection.connect(**self.arguments), self.configure_reader)
+
+    def connect_listener(self) -> Connection:
+        """A new connection that listens; nothing that it asks takes long."""
+        return self._configured(Connection.connect(**self.arguments), self._configure_listener)
+
+    def connect_writer(self) -> Connection:
+        """A new connection that writes. The server may be silent on it as long as it is at work: at its COMMIT it may
+        have to wait for a synchronous standby.
+        """
+        return self._configured(Connection.connect(**self.arguments), self._configure_writer)
+
+    def configure_reader(self, connection: Connection) -> None:
+        """Make the new connection one that reads. Raises psycopg.Error."""
+        self._tell(connection, READER.format(round(1e3 * self.statement_timeout_s)))
+        connection.silence_s = self.statement_timeout_s + MARGIN_S
+
+    def is_at_work(self, session: tuple[Any, ...]) -> bool:
+        """Whether the server, which is asked over a new connection, is busy with a statement of this session."""
         try:
-            configure(connection, settings)
+            with self.connect_reader() as connection:
+                connection.silence_s = self.connect_timeout_s
+                return bool(connection.execute(_AT_WORK, session).fetchall())
+        except psycopg.Error:
+            return False
+
+    def _configure_listener(self, connection: Connection) -> None:
+        self._tell(connection, LISTENER)
+
+    def _configure_writer(self, connection: Connection) -> None:
+        self._tell(connection, WRITER)
+        (session,) = connection.execute(_SESSION).fetchall()
+        connection.silence_s = self.statement_timeout_s + MARGIN_S
+        connection.at_work = partial(self.is_at_work, session)
+
+    def _tell(self, connection: Connection, settings: str) -> None:
+        """Tell a new session how to behave, in one round trip, for which there is as long as for connecting."""
+        connection.silence_s = self.connect_timeout_s
+        connection.execute(f"{_EVERY_SESSION.strip()};{settings}")
+
+    def _configured(self, connection: Connection, configure: Callable[[Connection], None]) -> Connection:
+        try:
+            configure(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _arguments(self) -> dict[str, Any]:
-        return {**self.parameters, "autocommit": True}
 
-
-def configure(connection: Connection, settings: str) -> None:
-    """Tell a new session how to behave, in one round trip."""
-    connection.execute(f"{_EVERY_SESSION.strip()};{settings}")
-
-
-class _Reading(psycopg.Connection[tuple[Any, ...]]):
+class _Reading(Connection):
     """A connection whose failure to come about is told: the pool would only log it."""
 
     @classmethod
@@ -96,24 +141,27 @@ class _Reading(psycopg.Connection[tuple[Any, ...]]):
 class Readers:
     """Connections that any thread may borrow. While PostgreSQL is away calls fail soon, and with the cause."""
 
-    def __init__(self, address: Address, max_connections: int, timeout_s: float) -> None:
-        """Opens connections in the background, as they are needed; beyond max_connections readers wait timeout_s."""
+    def __init__(self, address: Address, max_connections: int) -> None:
+        """Opens connections in the background, as they are needed; beyond max_connections readers wait for one, as
+        long as for connecting.
+        """
         # Each failure is told to the caller; the library's own lines would come for every attempt.
         logging.getLogger("psycopg").setLevel(logging.ERROR)
+        self._address = address
         self._place = address.place
-        self._timeout_s = timeout_s
+        self._timeout_s = address.connect_timeout_s
         self._max_connections = max_connections
         self._failure: psycopg.Error | None = None  # of the last attempt to connect, none succeeding since
         self._retry_at = 0.0
         self._pool: ConnectionPool[_Reading] = ConnectionPool(
             connection_class=_Reading,
-            kwargs={**address.parameters, "autocommit": True, "failed": self._failed},
+            kwargs={**address.arguments, "failed": self._failed},
             min_size=1,
             max_size=max_connections,
             open=True,
             configure=self._connected,
             name="nearshore",
-            timeout=timeout_s,
+            timeout=self._timeout_s,
             max_lifetime=_MAX_LIFETIME_S,
             reconnect_timeout=0.0,  # no back-off here: whoever asks next tries again
         )
@@ -131,7 +179,9 @@ class Readers:
         except psycopg.Error as error:
             if not _is_lost(error):
                 raise translate(error, self._place, doing) from error
-        self._pool.drain()  # the others are most likely dead as well
+            self._pool.drain()  # the others are most likely dead as well
+            if isinstance(error, SilentError):  # who waited so long is not made to wait as long again
+                raise translate(error, self._place, doing) from error
         try:
             with self._borrowed(doing) as connection:
                 return job(connection, *arguments, **keywords)
@@ -185,7 +235,7 @@ class Readers:
 
     def _connected(self, connection: _Reading) -> None:
         try:
-            configure(connection, READER)
+            self._address.configure_reader(connection)
         except psycopg.Error as error:
             self._failed(error)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.patience import Connection
 
 _log = structlog.get_logger(__name__)
 

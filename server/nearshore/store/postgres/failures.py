@@ -99,6 +99,11 @@ _ADVICE: Mapping[str, _Advice] = {
         "cannot be reached",
         "Check that it runs, host and port of store.url, and network policies between; it is tried again by itself.",
     ),
+    "08S01": _Advice(
+        "has been silent for too long",
+        "Look whether its machine, disk or processes hang; after a fail-over the new primary is found by itself, once "
+        "store.url leads to it. If such statements do take so long, raise store.statement_timeout_s.",
+    ),
     "55P03": _Advice("has what this needs locked by another session", _LOOK, StoreLockedError),
     "40P01": _Advice("met a deadlock with a foreign session", _LOOK, StoreLockedError),
     "40001": _Advice("could not put this beside another transaction", _LOOK, StoreLockedError),

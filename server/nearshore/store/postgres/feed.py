@@ -17,7 +17,7 @@ from nearshore.store.collections import unknown
 from nearshore.store.feed import MAX_PAGE_BYTES, MAX_PAGE_ROWS
 from nearshore.store.history import check_cursor, check_walk
 from nearshore.store.metadata import decode_metadata
-from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.patience import Connection
 from nearshore.store.postgres.wholeness import check_whole, restoring
 from nearshore.store.rows import decode_item, prefix_end
 

@@ -6,7 +6,7 @@ Every function does a bounded piece of work within an open transaction, so that 
 from __future__ import annotations
 
 from nearshore.store.collections import unknown
-from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.patience import Connection
 from nearshore.store.postgres.wholeness import check_whole
 
 _PURGE = (

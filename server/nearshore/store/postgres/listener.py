@@ -11,14 +11,16 @@ from collections.abc import Callable
 import psycopg
 import structlog
 
-from nearshore.store.postgres.connections import LISTENER, Address, Connection
+from nearshore.store.postgres.connections import Address
 from nearshore.store.postgres.failures import reason_of
+from nearshore.store.postgres.patience import Connection
 
 _log = structlog.get_logger(__name__)
 
 CHANNEL = "nearshore_commits"
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
+_ASK_AFTER_S = 30.0  # of silence, whether the server is there: a frozen one is never heard of again
 _MAX_DIGITS = 19  # of a collection's id; anybody may notify, and Python refuses to read thousands of digits
 _REMEDY = "Nothing to do here: followers poll meanwhile (index.poll_interval_s), and listening is taken up again."
 _REPORT = "Listening is taken up again, and followers poll meanwhile; report it with this traceback."
@@ -50,7 +52,7 @@ class Listener:
         while not self._closing.is_set():
             since = time.monotonic()
             try:
-                with self._address.connect(LISTENER) as connection:
+                with self._address.connect_listener() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     silent = False
                     self._listen(connection)
@@ -72,4 +74,5 @@ class Listener:
                 for payload in heard:
                     if payload.isascii() and payload.isdigit() and len(payload) <= _MAX_DIGITS:
                         self._on_commit(int(payload))
-                selector.select()
+                if not selector.select(_ASK_AFTER_S):
+                    connection.execute("SELECT 1")

@@ -18,7 +18,7 @@ from psycopg import errors
 
 from nearshore.errors import NearshoreError
 from nearshore.store.errors import StoreFormatError, StoreUnavailableError
-from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.patience import Connection
 
 _LOCK_ID = 0x6E736872  # "nshr"
 _TURN_TIMEOUT = "60s"  # another process may be at a long migration

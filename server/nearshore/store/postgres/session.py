@@ -12,9 +12,9 @@ from nearshore.errors import NearshoreError
 from nearshore.store.base import WriteResult
 from nearshore.store.errors import StoreLockedError, mistaken
 from nearshore.store.postgres import commits, housekeeping
-from nearshore.store.postgres.connections import Connection
 from nearshore.store.postgres.failures import reason_of
 from nearshore.store.postgres.listener import CHANNEL
+from nearshore.store.postgres.patience import Connection
 from nearshore.store.postgres.transactions import Transaction, Transactions
 from nearshore.store.rows import Write
 from nearshore.store.writer import REPORT

@@ -14,9 +14,10 @@ from nearshore.records import Change, Collection, CollectionSpec, Item, Outline
 from nearshore.store.base import Cursor, FeedPage, Walk, WriteResult
 from nearshore.store.feed import MAX_PAGE_ROWS
 from nearshore.store.postgres import collections, commits, durability, feed, housekeeping, schema
-from nearshore.store.postgres.connections import WRITER, Address, Connection, Readers
+from nearshore.store.postgres.connections import Address, Readers
 from nearshore.store.postgres.failures import refused
 from nearshore.store.postgres.listener import Listener
+from nearshore.store.postgres.patience import Connection
 from nearshore.store.postgres.session import PostgresSession
 from nearshore.store.postgres.transactions import Transactions
 from nearshore.store.rows import Write, check_text, encode_changes, is_text
@@ -47,22 +48,24 @@ class PostgresStore:
         *,
         max_connections: int,
         connect_timeout_s: float,
+        statement_timeout_s: float,
         limits: Limits,
         on_death: Callable[[BaseException], None] = lambda _: None,
     ) -> PostgresStore:
         """Open the store at url, making or migrating its tables as needed.
 
         Takes one connection to write, one to listen, and up to max_connections to read; connect_timeout_s bounds each
-        attempt to connect, and how long a reader waits for one. limits and on_death are as in SqliteStore.open.
+        attempt to connect, and how long a reader waits for one; statement_timeout_s what one reading statement takes,
+        and, but for some seconds, how long the server may be silent. limits and on_death are as in SqliteStore.open.
         Raises StoreUrlError (an unusable URL, refused credentials, no such database, missing rights),
         StoreUnavailableError (not reachable now: try again later) and StoreFormatError (tables of another program or
         of a later release).
         """
-        address = Address.of(url, connect_timeout_s)
+        address = Address.of(url, connect_timeout_s, statement_timeout_s)
         connection, phrase = _prepare(address)
         session = PostgresSession(Transactions(address, connection), phrase)
         writer = Writer(session, limits, on_death)
-        readers = Readers(address, max_connections, connect_timeout_s)
+        readers = Readers(address, max_connections)
         listener = Listener(address, lambda: session.process_id, writer.tell)
         return cls(session, writer, readers, listener)
 
@@ -198,7 +201,7 @@ def _prepare(address: Address) -> tuple[Connection, str]:
     """The writing connection to a database that has the tables, and what its writes survive."""
     connection = None
     try:
-        connection = address.connect(WRITER)
+        connection = address.connect_writer()
         schema.migrate(connection, address.place)
         return connection, durability.describe(connection, address.place)
     except BaseException as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psycopg
@@ -12,8 +12,9 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from nearshore.errors import CommitUnknownError
-from nearshore.store.postgres.connections import RETRY_AFTER_S, WRITER, Address, Connection
+from nearshore.store.postgres.connections import RETRY_AFTER_S, Address
 from nearshore.store.postgres.failures import commit_failed, translate
+from nearshore.store.postgres.patience import Connection, SilentError
 
 _T = TypeVar("_T")
 _CANCEL_TIMEOUT_S = 2.0
@@ -57,7 +58,7 @@ class Transactions:
     """Owns the writing connection. Used by the writing thread alone, but for interrupt()."""
 
     def __init__(self, address: Address, connection: Connection) -> None:
-        """Takes over connection, opened with connections.WRITER."""
+        """Takes over connection, made by Address.connect_writer."""
         self._address = address
         self._connection: Connection | None = connection
         self.process_id = connection.info.backend_pid  # of the server, behind the connection
@@ -85,8 +86,10 @@ class Transactions:
         """Ask PostgreSQL to give up what it is doing: a COMMIT that waits for a standby then tells that it did not."""
         connection = self._connection
         if connection is not None:
-            with suppress(psycopg.Error):  # it was closed meanwhile, or PostgreSQL is away, which ends the wait as well
+            try:
                 connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
+            except psycopg.Error:  # PostgreSQL is away or frozen, so nobody but us will end the wait
+                connection.abandoned = True
 
     def close(self) -> None:
         """Close the connection."""
@@ -118,7 +121,7 @@ class Transactions:
                 if not refused:
                     self.close()  # it may still be in the midst of its pipeline
                 raise commit_failed(error, self._address.place, doing, lost=not refused) from error
-            if lost and may_be_stale:
+            if lost and may_be_stale and not isinstance(error, SilentError):  # that one was waited for long enough
                 raise _StaleError from error
             raise translate(error, self._address.place, doing) from error
         finally:
@@ -130,7 +133,7 @@ class Transactions:
         if self._failure is not None and time.monotonic() < self._retry_at:
             raise translate(self._failure, self._address.place, doing)
         try:
-            self._connection = self._address.connect(WRITER)
+            self._connection = self._address.connect_writer()
         except psycopg.Error as error:
             self._failure, self._retry_at = error, time.monotonic() + RETRY_AFTER_S
             raise translate(error, self._address.place, doing) from error

@@ -7,7 +7,7 @@ it finds for all there is. The indexes come last, so the one of the feed tells.
 from __future__ import annotations
 
 from nearshore.store.errors import StoreUnavailableError
-from nearshore.store.postgres.connections import Connection
+from nearshore.store.postgres.patience import Connection
 
 # In pg_class, as the transaction's snapshot has it: the name alone is looked up in what is newest.
 _WHOLE = "SELECT EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass('items_feed'))"
