@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
@@ -22,10 +21,10 @@ from nearshore.assembly import (
     make_parts,
     open_embedder,
     open_store,
+    open_threads,
     replica_options,
     tell_of_unused_store,
 )
-from nearshore.documents.threads import Threads
 from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
@@ -46,7 +45,6 @@ Opened = TypeVar("Opened")
 PRUNE_INTERVAL_S = 3_600.0
 PROGRESS_INTERVAL_S = 5.0
 READY_WAIT_S = 0.25  # also how long a stop during loading waits for the thread that waits
-SPARE_THREADS = 4  # beside one a core: threads that mostly wait for the disk
 RESTART = "Restart it: what was acknowledged is safe. The lines before this one have the cause."
 PRUNED_LATER = "It is tried again within the hour; if it goes on, the store grows. See `error`."
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -85,6 +83,7 @@ class Process:
         self._on_serving = on_serving
         self._opened = contextlib.AsyncExitStack()  # closes what was opened, last first
         self._health = Health()
+        self._waiting: aio.Server | None = None  # on our port while the store cannot be reached
         self._ended = asyncio.Event()
         self._died = asyncio.Event()
         self._death: BaseException | None = None
@@ -118,19 +117,21 @@ class Process:
         metrics = Metrics()
         await self._serve_metrics(metrics)
         on_death = self._teller_of_death()
+        # Before the store: nobody says that we live while the model loads, and a broken one is told at once.
+        embedder = await self._open(lambda: open_embedder(settings, metrics))
+        self._opened.push_async_callback(asyncio.to_thread, embedder.close)
+        metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
         store = await self._reach_store(on_death)
         if store is None:
             return False
-        embedder = await self._open(lambda: open_embedder(settings, metrics))
-        self._opened.push_async_callback(asyncio.to_thread, embedder.close)
         options = replica_options(settings)
         replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
         self._opened.push_async_callback(asyncio.to_thread, replicas.close)
         replicas.start()
-        parts = make_parts(settings, store, replicas, embedder, self._open_threads())
+        parts = make_parts(settings, store, replicas, embedder, open_threads(settings, self._opened))
         admission = Admission(max_calls=limits.max_concurrent_calls, max_bytes=limits.max_concurrent_bytes)
-        metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
         metrics.read_at_scrape(reader_of(replicas, embedder, admission, self._health))
+        await self._take_over()
         add_services(self._server, parts, self._health, admission, metrics, max_message_bytes=limits.max_message_bytes)
         await self._health.begin(SERVICE_NAMES)
         await self._server.start()
@@ -155,36 +156,27 @@ class Process:
 
     async def _reach_store(self, on_death: Callable[[BaseException], None]) -> Store | None:
         """Open the store; None: asked to stop. While PostgreSQL is away, our port tells that we live and wait."""
-        waiting: list[aio.Server] = []
 
         async def open_once() -> Store:
             return await self._open(lambda: open_store(self._settings, on_death))
 
         async def serve(error: NearshoreError) -> None:
-            waiting.append(self._server)
-            await serve_waiting(self._server, self._health, error)
+            self._waiting = self._server
+            self._opened.push_async_callback(self._waiting.stop, None)
+            await serve_waiting(self._waiting, self._health, error)
             log.info("Waiting for the store", port=self._port)
 
         tell_of_unused_store(self._settings)
-        try:
-            store = await (reach_store(open_once, serve, self._ended) if self._settings.store.url else open_once())
-        finally:
-            for server in waiting:
-                await server.stop(None)
+        store = await (reach_store(open_once, serve, self._ended) if self._settings.store.url else open_once())
         if store is not None:
             self._opened.push_async_callback(asyncio.to_thread, store.close)
-            if waiting:
-                self._server, self._port = self._bind(self._port)
         return store
 
-    def _open_threads(self) -> Threads:
-        cores = usable_cores()
-        askers = max(cores, self._settings.store.max_connections) + SPARE_THREADS
-        work, searches, store = (
-            self._opened.enter_context(ThreadPoolExecutor(count, name))
-            for name, count in (("service", cores + SPARE_THREADS), ("search", cores), ("store", askers))
-        )
-        return Threads(work, searches, store)
+    async def _take_over(self) -> None:
+        """Take the port from the server that told that we wait: as late as can be, for it tells that we live."""
+        if self._waiting is not None:
+            await self._waiting.stop(None)
+            self._server, self._port = self._bind(self._port)
 
     async def _serve_metrics(self, metrics: Metrics) -> None:
         """Before anything is loaded and until all is closed, so that no scrape fails meanwhile."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import resource
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import structlog
@@ -16,7 +18,7 @@ from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.texts import Texts
 from nearshore.documents.threads import Threads
-from nearshore.embedding import Embedder, Observer
+from nearshore.embedding import Embedder, Observer, usable_cores
 from nearshore.index import IndexOptions
 from nearshore.replica import ReplicaOptions, Replicas
 from nearshore.search.searcher import Searcher
@@ -29,6 +31,7 @@ from nearshore.store.sqlite import SqliteStore
 from nearshore.store.writer import Limits as WriteLimits
 
 FILES_PER_COLLECTION = 4  # rows and payload, twice while the index is rebuilt
+SPARE_THREADS = 4  # beside one a core: threads that mostly wait for the disk
 FILES_BESIDE = 256  # connections of callers and of the store, libraries
 
 log = structlog.get_logger(__name__)
@@ -115,6 +118,17 @@ def replica_options(settings: Settings, *, close_snapshot_bytes: int | None = No
         snapshot_interval_s=index.snapshot_interval_s,
     )
     return options if close_snapshot_bytes is None else replace(options, close_snapshot_bytes=close_snapshot_bytes)
+
+
+def open_threads(settings: Settings, opened: AsyncExitStack) -> Threads:
+    """The threads that answer calls; `opened` ends them."""
+    cores = usable_cores()
+    askers = max(cores, settings.store.max_connections) + SPARE_THREADS
+    work, searches, store = (
+        opened.enter_context(ThreadPoolExecutor(count, name))
+        for name, count in (("service", cores + SPARE_THREADS), ("search", cores), ("store", askers))
+    )
+    return Threads(work, searches, store)
 
 
 def make_parts(settings: Settings, store: Store, replicas: Replicas, embedder: Embedder, threads: Threads) -> Parts:

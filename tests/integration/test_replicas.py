@@ -22,14 +22,16 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from nearshore.client import NO_RETRIES, Client, Document, Query
 from nearshore.errors import NearshoreError
 from nearshore.exit_codes import ExitCode
+from nearshore.replica import Replicas
 from nearshore.v1 import document_service_pb2 as documents_pb
 from nearshore.v1.document_service_pb2_grpc import DocumentServiceStub
 from nearshore.wire import DETAILS_KEY
 from tests.postgres import ABSENT, PostgresServer, programs
-from tests.servers import ServerProcess
+from tests.scraping import free_port
+from tests.servers import START_S, InProcessServer, ServerProcess
 
 AWAY = "STORE_UNAVAILABLE"
-Start = Callable[[str], ServerProcess]
+Start = Callable[..., ServerProcess]
 StartBare = Callable[..., ServerProcess]
 
 
@@ -52,12 +54,13 @@ def postgres(own_postgres: PostgresServer) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def start(server_process: StartBare, tmp_path: Path) -> Start:
-    """A function that starts a replica on a PostgreSQL URL, with an empty folder of its own."""
+    """A function that starts a replica on a PostgreSQL URL, with an empty folder of its own and these variables."""
     started: list[str] = []
 
-    def start(url: str) -> ServerProcess:
+    def start(url: str, **environment: str) -> ServerProcess:
         started.append(url)
-        return server_process(NEARSHORE_STORE__URL=url, NEARSHORE_DATA_DIR=str(tmp_path / f"replica-{len(started)}"))
+        folder = str(tmp_path / f"replica-{len(started)}")
+        return server_process(NEARSHORE_STORE__URL=url, NEARSHORE_DATA_DIR=folder, **environment)
 
     return start
 
@@ -262,6 +265,43 @@ def test_a_replica_waits_for_its_postgresql(start: Start, postgres: PostgresServ
         client.wait_ready()
         assert client.count("docs") == 2
     assert early.wait_for("collection ready")["rows"] == 2
+
+
+def test_a_server_lives_until_it_serves(
+    start_server: Callable[..., InProcessServer], postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it has said that it waits for PostgreSQL, its liveness is answered while it opens all the rest."""
+    url, port = postgres.create_database(), free_port()
+    postgres.stop()
+
+    def liveness() -> int:
+        with insecure_channel(f"127.0.0.1:{port}") as channel:
+            request = HealthCheckRequest(service="liveness")
+            return HealthStub(channel).Check(request, timeout=START_S, wait_for_ready=True).status
+
+    said: list[int] = []
+    open_replicas = Replicas.open
+
+    def told(*arguments: Any) -> Replicas:
+        said.append(liveness())
+        return open_replicas(*arguments)
+
+    monkeypatch.setattr(Replicas, "open", told)
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(start_server, server__port=port, store__url=url)
+        assert liveness() == HealthCheckResponse.SERVING
+        postgres.start()
+        with starting.result().client() as client:
+            assert client.list_collections() == []
+    assert said == [HealthCheckResponse.SERVING]
+
+
+def test_a_broken_model_is_not_waited_with(start: Start, postgres: PostgresServer) -> None:
+    """A server that could never serve says so at once, not when PostgreSQL is there."""
+    postgres.stop()
+    broken = start(postgres.url(), NEARSHORE_EMBEDDING__MODEL="missing")
+    assert broken.wait() == ExitCode.UNAVAILABLE
+    assert '"reason": "MODEL_NOT_FOUND"' in broken.lines[-1]
 
 
 def test_a_replica_that_waits_can_be_stopped(start: Start, postgres: PostgresServer) -> None:
