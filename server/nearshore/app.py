@@ -30,11 +30,12 @@ from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullEr
 from nearshore.exit_codes import ExitCode
 from nearshore.gauges import reader_of
 from nearshore.metrics import Endpoint, Metrics
-from nearshore.opening import happens, reach_store, serve_waiting
+from nearshore.opening import happens, reach_store
 from nearshore.replica import IndexLoadingError, Replicas
 from nearshore.service.admission import Admission
+from nearshore.service.calls import Guards
 from nearshore.service.health import Health
-from nearshore.service.server import SERVICE_NAMES, add_services, bind, is_loopback, local_address
+from nearshore.service.server import SERVICE_NAMES, add_refusals, add_services, bind, is_loopback, local_address
 from nearshore.settings import Settings
 from nearshore.store.base import Store
 from nearshore.store.errors import DataFolderReadOnlyError
@@ -83,6 +84,9 @@ class Process:
         self._on_serving = on_serving
         self._opened = contextlib.AsyncExitStack()  # closes what was opened, last first
         self._health = Health()
+        limits = settings.server
+        admission = Admission(max_calls=limits.max_concurrent_calls, max_bytes=limits.max_concurrent_bytes)
+        self._guards = Guards(admission, Metrics(), limits.max_message_bytes)
         self._waiting: aio.Server | None = None  # on our port while the store cannot be reached
         self._ended = asyncio.Event()
         self._died = asyncio.Event()
@@ -112,15 +116,13 @@ class Process:
         settings = self._settings
         lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
         self._opened.callback(lock.release)
-        limits = settings.server
-        self._server, self._port = self._bind(limits.port)
-        metrics = Metrics()
-        await self._serve_metrics(metrics)
+        self._server, self._port = self._bind(settings.server.port)
+        await self._serve_metrics()
         on_death = self._teller_of_death()
         # Before the store: nobody says that we live while the model loads, and a broken one is told at once.
-        embedder = await self._open(lambda: open_embedder(settings, metrics))
+        embedder = await self._open(lambda: open_embedder(settings, self._guards.metrics))
         self._opened.push_async_callback(asyncio.to_thread, embedder.close)
-        metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
+        self._guards.metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
         store = await self._reach_store(on_death)
         if store is None:
             return False
@@ -129,10 +131,9 @@ class Process:
         self._opened.push_async_callback(asyncio.to_thread, replicas.close)
         replicas.start()
         parts = make_parts(settings, store, replicas, embedder, open_threads(settings, self._opened))
-        admission = Admission(max_calls=limits.max_concurrent_calls, max_bytes=limits.max_concurrent_bytes)
-        metrics.read_at_scrape(reader_of(replicas, embedder, admission, self._health))
+        self._guards.metrics.read_at_scrape(reader_of(replicas, embedder, self._guards.admission, self._health))
         await self._take_over()
-        add_services(self._server, parts, self._health, admission, metrics, max_message_bytes=limits.max_message_bytes)
+        add_services(self._server, parts, self._health, self._guards)
         await self._health.begin(SERVICE_NAMES)
         await self._server.start()
         self._opened.push_async_callback(self._stop)
@@ -163,7 +164,9 @@ class Process:
         async def serve(error: NearshoreError) -> None:
             self._waiting = self._server
             self._opened.push_async_callback(self._waiting.stop, None)
-            await serve_waiting(self._waiting, self._health, error)
+            add_refusals(self._waiting, error, self._health, self._guards)
+            await self._health.begin(SERVICE_NAMES)
+            await self._waiting.start()
             log.info("Waiting for the store", port=self._port)
 
         tell_of_unused_store(self._settings)
@@ -178,12 +181,12 @@ class Process:
             await self._waiting.stop(None)
             self._server, self._port = self._bind(self._port)
 
-    async def _serve_metrics(self, metrics: Metrics) -> None:
+    async def _serve_metrics(self) -> None:
         """Before anything is loaded and until all is closed, so that no scrape fails meanwhile."""
         port = self._settings.metrics.port
         if port:
             host = self._settings.metrics.host or self._settings.server.host
-            endpoint = await self._open(lambda: Endpoint.open(metrics.registry, host, port))
+            endpoint = await self._open(lambda: Endpoint.open(self._guards.metrics.registry, host, port))
             self._opened.callback(endpoint.close)
             log.info("Serving metrics", host=host, port=endpoint.port)
 

@@ -7,11 +7,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
-from grpc import aio
 
 from nearshore.errors import NearshoreError
-from nearshore.service.health import Health
-from nearshore.service.server import SERVICE_NAMES, add_refusals
 from nearshore.store.base import Store
 from nearshore.store.errors import StoreUnavailableError
 
@@ -42,13 +39,6 @@ async def reach_store(
             await happens(ended, pause_s)
             pause_s = min(2 * pause_s, LAST_RETRY_S)
     return None
-
-
-async def serve_waiting(server: aio.Server, health: Health, error: NearshoreError) -> None:
-    """Start `server` with nothing but health, which says that the process lives, and refusals of every call."""
-    add_refusals(server, health, error)
-    await health.begin(SERVICE_NAMES)
-    await server.start()
 
 
 async def happens(event: asyncio.Event, timeout_s: float) -> None:

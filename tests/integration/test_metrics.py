@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import structlog
 
@@ -70,6 +71,28 @@ def test_a_server_tells_what_it_does(server_process: ServerStarter) -> None:
     (build,) = seen.labels("nearshore_build_info")
     assert build["model"] == "tiny"
     assert not after.labels("nearshore_documents")
+
+
+def test_refusals_are_counted_while_a_server_waits_for_its_store(server_process: ServerStarter) -> None:
+    """By method and code, and with their reason in the log; a method that does not exist makes no label."""
+    port = free_port()
+    process = server_process(
+        NEARSHORE_METRICS__PORT=str(port), NEARSHORE_STORE__URL="postgresql://nobody@127.0.0.1:1/nothing"
+    )
+    address = f"127.0.0.1:{process.wait_for('Waiting for the store')['port']}"
+    with Client(address, retries=NO_RETRIES) as client, grpc.insecure_channel(address) as channel:
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1/nothing"):
+                client.search("docs", "a cat")
+        unknown: Any = channel.unary_unary("/nearshore.v1.SearchService/Guess")
+        with pytest.raises(grpc.RpcError) as refused:
+            unknown(b"")
+        seen = scrape(port)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert calls(seen, "SearchService/Search", "UNAVAILABLE") == 2
+    assert not any("Guess" in each["method"] for each in seen.labels("nearshore_calls_total"))
+    answered = process.wait_for("Answered")
+    assert (answered["code"], answered["reason"]) == ("UNAVAILABLE", "STORE_UNAVAILABLE")
 
 
 def test_scrapes_are_answered_under_load(server_process: ServerStarter) -> None:

@@ -274,12 +274,12 @@ def test_a_server_lives_until_it_serves(
     url, port = postgres.create_database(), free_port()
     postgres.stop()
 
-    def liveness() -> int:
+    def liveness() -> Any:
         with insecure_channel(f"127.0.0.1:{port}") as channel:
             request = HealthCheckRequest(service="liveness")
             return HealthStub(channel).Check(request, timeout=START_S, wait_for_ready=True).status
 
-    said: list[int] = []
+    said: list[Any] = []
     open_replicas = Replicas.open
 
     def told(*arguments: Any) -> Replicas:

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"errors", "records", "wire", "v1"},
     "v1": set(),
 }
-GRPC_USERS = {"service", "client", "app", "opening", "wire", "v1"}
+GRPC_USERS = {"service", "client", "app", "wire", "v1"}
 
 
 def part_of(path: Path) -> str:

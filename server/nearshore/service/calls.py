@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import grpc
@@ -43,18 +44,26 @@ class Received(NamedTuple):
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What every call of a process goes through."""
+
+    admission: Admission
+    metrics: Metrics  # calls are counted in these
+    max_message_bytes: int  # of the largest answer that gRPC would send
+
+
 class GuardedServer:
     """Stands in for a server where generated code registers a service, so that each of its methods is wrapped.
 
     Once, at registration: gRPC would ask an interceptor anew at every call, for some 60 µs.
     """
 
-    def __init__(self, server: aio.Server, admission: Admission, metrics: Metrics, *, max_message_bytes: int) -> None:
-        """Count calls in metrics. max_message_bytes: the largest answer that gRPC would send."""
+    def __init__(self, server: aio.Server, guards: Guards, refusal: NearshoreError | None = None) -> None:
+        """refusal: with which every call fails, for a server that cannot do anything yet."""
         self._server = server
-        self._admission = admission
-        self._metrics = metrics
-        self._max_message_bytes = max_message_bytes
+        self._guards = guards
+        self._refusal = refusal
         self._log = log.bind()  # made once: the lazy one is put together anew for every line
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -71,13 +80,14 @@ class GuardedServer:
 
     def _wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         deserialize: Callable[[bytes], Message] = handler.request_deserializer
-        guarded: Any = self._guard(method.removeprefix(PACKAGE), handler.unary_unary)
+        behaviour = handler.unary_unary if self._refusal is None else _refusing(self._refusal)
+        guarded: Any = self._guard(method.removeprefix(PACKAGE), behaviour)
         return grpc.unary_unary_rpc_method_handler(
             guarded, request_deserializer=lambda data: Received(deserialize(data), len(data))
         )
 
     def _guard(self, method: str, behaviour: Behaviour) -> Callable[[Received, Context], Awaitable[bytes]]:
-        meter = self._metrics.calls(method)
+        meter = self._guards.metrics.calls(method)
 
         async def guarded(received: Received, context: Context) -> bytes:
             request_id = _request_id(context)
@@ -85,7 +95,7 @@ class GuardedServer:
             started = time.perf_counter()
             code, reason = StatusCode.CANCELLED, ""
             try:
-                with self._admission.admit(received.size_bytes):
+                with self._guards.admission.admit(received.size_bytes):
                     answer = self._serialize(await behaviour(received.request, context))
                 code = StatusCode.OK
             except (asyncio.CancelledError, aio.AbortError):
@@ -121,35 +131,23 @@ class GuardedServer:
     def _serialize(self, answer: Message) -> bytes:
         """Here, not in gRPC, so that an answer that cannot be sent is an error like any other."""
         data = answer.SerializeToString()
-        if len(data) > self._max_message_bytes:
+        limit = self._guards.max_message_bytes
+        if len(data) > limit:
             raise AnswerTooLargeError(
-                f"The answer has {len(data)} bytes, more than server.max_message_bytes ({self._max_message_bytes}).",
+                f"The answer has {len(data)} bytes, more than server.max_message_bytes ({limit}).",
                 "Ask for less in one call: a lower limit, fewer queries, or no text and vectors in `parts`.",
                 size_bytes=len(data),
-                max_message_bytes=self._max_message_bytes,
+                max_message_bytes=limit,
             )
         return data
 
 
-class Refusals(grpc.GenericRpcHandler):
-    """Answers each method of nearshore.v1 with one error, for a server that cannot do anything yet."""
+def _refusing(error: NearshoreError) -> Behaviour:
+    async def refuse(request: Any, context: Any) -> Message:
+        del request, context
+        raise error.with_traceback(None)  # else that would grow with every call
 
-    def __init__(self, error: NearshoreError) -> None:
-        """error: why nothing can be done."""
-        self._error = error
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """The method, if it is one of ours."""
-        if not handler_call_details.method.startswith(f"/{PACKAGE}"):
-            return None
-        refuse: Any = self._refuse
-        return grpc.unary_unary_rpc_method_handler(refuse)
-
-    async def _refuse(self, request: bytes, context: Context) -> None:
-        del request
-        request_id = _request_id(context)
-        code, status = status_of(self._error, request_id)
-        await context.abort(code, status.message, _trailing(request_id, status))
+    return refuse
 
 
 def _request_id(context: Context) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +18,16 @@ from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.texts import Texts
 from nearshore.errors import AddressUnusableError, NearshoreError, PortInUseError
-from nearshore.metrics import Metrics
 from nearshore.search.searcher import Searcher
-from nearshore.service.admission import Admission
-from nearshore.service.calls import GuardedServer, Refusals
+from nearshore.service.calls import GuardedServer, Guards
 from nearshore.service.health import Health
 from nearshore.service.servicers import CollectionServicer, DocumentServicer, EmbeddingServicer, SearchServicer
 from nearshore.service.translator import Translator
 from nearshore.v1 import collection_service_pb2, document_service_pb2, embedding_service_pb2, search_service_pb2
-from nearshore.v1.collection_service_pb2_grpc import add_CollectionServiceServicer_to_server
-from nearshore.v1.document_service_pb2_grpc import add_DocumentServiceServicer_to_server
-from nearshore.v1.embedding_service_pb2_grpc import add_EmbeddingServiceServicer_to_server
-from nearshore.v1.search_service_pb2_grpc import add_SearchServiceServicer_to_server
+from nearshore.v1.collection_service_pb2_grpc import CollectionServiceServicer, add_CollectionServiceServicer_to_server
+from nearshore.v1.document_service_pb2_grpc import DocumentServiceServicer, add_DocumentServiceServicer_to_server
+from nearshore.v1.embedding_service_pb2_grpc import EmbeddingServiceServicer, add_EmbeddingServiceServicer_to_server
+from nearshore.v1.search_service_pb2_grpc import SearchServiceServicer, add_SearchServiceServicer_to_server
 
 SERVICE_NAMES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -125,20 +124,9 @@ def _probe(host: str, port: int) -> None:
         raise AddressUnusableError(address, (problem and problem.strerror) or "no address") from problem
 
 
-def add_services(
-    server: aio.Server,
-    parts: Parts,
-    health: Health,
-    admission: Admission,
-    metrics: Metrics,
-    *,
-    max_message_bytes: int,
-) -> None:
-    """Register the four services, guarded and counted, beside health and reflection.
-
-    max_message_bytes: as for bind().
-    """
-    guarded: Any = GuardedServer(server, admission, metrics, max_message_bytes=max_message_bytes)
+def add_services(server: aio.Server, parts: Parts, health: Health, guards: Guards) -> None:
+    """Register the four services, guarded and counted, beside health and reflection."""
+    guarded: Any = GuardedServer(server, guards)
     work, searches = Translator(parts.work), Translator(parts.searches)
     add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts, work), guarded)
     add_CollectionServiceServicer_to_server(CollectionServicer(parts.collections), guarded)
@@ -147,9 +135,17 @@ def add_services(
     _add_health(server, health)
 
 
-def add_refusals(server: aio.Server, health: Health, error: NearshoreError) -> None:
-    """Register health and reflection, and refuse every other call with `error`."""
-    server.add_generic_rpc_handlers((Refusals(error),))
+def add_refusals(server: aio.Server, error: NearshoreError, health: Health, guards: Guards) -> None:
+    """Register the same, but let the four services refuse every call with `error`."""
+    refusing: Any = GuardedServer(server, guards, error)
+    services: Sequence[tuple[Callable[[Any, Any], None], Any]] = (
+        (add_EmbeddingServiceServicer_to_server, EmbeddingServiceServicer),
+        (add_CollectionServiceServicer_to_server, CollectionServiceServicer),
+        (add_DocumentServiceServicer_to_server, DocumentServiceServicer),
+        (add_SearchServiceServicer_to_server, SearchServiceServicer),
+    )
+    for add, unimplemented in services:
+        add(unimplemented(), refusing)
     _add_health(server, health)
 
 
