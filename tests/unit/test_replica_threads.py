@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from nearshore.errors import (
 from nearshore.records import Collection, CollectionSpec, IndexKind, WriteToken, new_tag
 from nearshore.replica import Replica, ReplicaClosedError, Replicas
 from nearshore.replica.builder import Builder
+from nearshore.replica.mirror import Mirror
 from nearshore.store.sqlite import SqliteStore
 from tests.replica_world import (
     SMALL,
@@ -126,6 +128,38 @@ def test_following_goes_on_while_a_collection_is_being_created(
         assert created.result(WAIT_S).count()[1] == 0
     while running.replicas.known("theirs") is None:
         pass
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_files_on_a_slow_disk_hold_up_no_lookup(
+    running: Running, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    """Collections are known and listed while one makes its files, and one deleted by then leaves none behind."""
+    begun, ended = threading.Event(), threading.Event()
+    create = Mirror.create
+
+    def create_at_length(collection: Collection, folder: Path, *arguments: Any) -> Mirror:
+        if collection.spec.name == "new":
+            begun.set()
+            assert ended.wait(WAIT_S)
+        return create(collection, folder, *arguments)
+
+    monkeypatch.setattr(Mirror, "create", create_at_length)
+    with ThreadPoolExecutor(2) as pool:
+        created = pool.submit(running.replicas.create, spec("new"))
+        assert begun.wait(WAIT_S)
+        try:
+            assert pool.submit(running.replicas.known, "c").result(WAIT_S) is running.replica
+            assert pool.submit(running.replicas.list).result(WAIT_S) == [running.replica]
+            if deleted:
+                pool.submit(running.replicas.delete, "new").result(WAIT_S)
+        finally:
+            ended.set()
+        if not deleted:
+            assert created.result(WAIT_S) is running.replicas.known("new")
+    while deleted and len(list((running.folder / "scratch").iterdir())) > 1:
+        pass
+    assert (running.replicas.known("new") is None) is deleted
 
 
 def test_a_write_is_seen_by_who_carries_its_token(running: Running) -> None:

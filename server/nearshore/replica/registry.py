@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from nearshore.errors import CollectionNotFoundError
 from nearshore.records import Collection
 from nearshore.replica.follow import Follower
 
@@ -46,19 +47,20 @@ class Registry:
 
         empty: the collection was created just now.
         """
+        made: Follower | None = None
+        follower, missing = self._place(collection, made)
+        if missing:
+            made = self._make(collection, empty)  # not under the lock: it may write files, and a disk can be slow
+            follower, _ = self._place(collection, made)
+        if made is not None and made is not follower:  # meanwhile another thread has deleted or entered it
+            made.close(CollectionNotFoundError(collection.spec.name))
+        return follower, follower is not None and follower is made
+
+    def knows(self, collection: Collection) -> bool:
+        """Whether exactly this collection is followed."""
         with self._lock:
-            if collection.id in self._deleted:
-                return None, False
             follower = self._followers.get(collection.id)
-            if follower is not None and follower.replica.collection != collection:
-                self._outdated.append(follower)
-                self._free_name(follower.replica.collection)
-                follower = None
-            made = follower is None
-            if follower is None:
-                follower = self._followers[collection.id] = self._make(collection, empty)
-            self._names[collection.spec.name] = collection.id
-        return follower, made
+        return follower is not None and follower.replica.collection == collection
 
     def delete(self, collection: Collection) -> None:
         """Free the name at once: this process deleted the collection."""
@@ -97,6 +99,23 @@ class Registry:
         """Forget all."""
         with self._lock:
             self._followers, self._names = {}, {}
+
+    def _place(self, collection: Collection, made: Follower | None) -> tuple[Follower | None, bool]:
+        """The follower of a collection, which is `made` where there was none; and whether one has to be made first."""
+        with self._lock:
+            if collection.id in self._deleted:
+                return None, False
+            follower = self._followers.get(collection.id)
+            if follower is not None and follower.replica.collection != collection:
+                self._outdated.append(self._followers.pop(collection.id))
+                self._free_name(follower.replica.collection)
+                follower = None
+            follower = follower or made
+            if follower is None:
+                return None, True
+            self._followers[collection.id] = follower
+            self._names[collection.spec.name] = collection.id
+            return follower, False
 
     def _free_name(self, collection: Collection) -> None:
         if self._names.get(collection.spec.name) == collection.id:
