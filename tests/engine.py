@@ -52,7 +52,8 @@ class Engine:
         self._executor = ThreadPoolExecutor(4)
         self._runner = asyncio.Runner()
         self.models = Models(embedders or {}, next(iter(embedders)) if embedders else "none")
-        threads = Threads(self._executor, self._executor, self._executor)
+        self._changes = ThreadPoolExecutor(1)
+        threads = Threads(self._executor, self._executor, self._executor, self._changes)
         self.documents = Documents(self.store, self.replicas, self.models, limits, threads)
         self.collections = Collections(self.replicas, self.models, limits, threads)
         self.searcher = Searcher(self.replicas, self.models, limits, threads, ef_search=128)
@@ -86,6 +87,7 @@ class Engine:
         self._runner.close()
         self.replicas.close()
         self._executor.shutdown()
+        self._changes.shutdown()
         self.store.close()
         assert not self.deaths
 

@@ -124,11 +124,14 @@ def open_threads(settings: Settings, opened: AsyncExitStack) -> Threads:
     """The threads that answer calls; `opened` ends them."""
     cores = usable_cores()
     askers = max(cores, settings.store.max_connections) + SPARE_THREADS
-    work, searches, store = (
+    work, searches = (
         opened.enter_context(ThreadPoolExecutor(count, name))
-        for name, count in (("service", cores + SPARE_THREADS), ("search", cores), ("store", askers))
+        for name, count in (("service", cores + SPARE_THREADS), ("search", cores))
     )
-    return Threads(work, searches, store)
+    store, changes = (ThreadPoolExecutor(count, name) for name, count in (("store", askers), ("changes", 1)))
+    for each in (store, changes):  # what hangs in them ends when the store is closed, which comes later
+        opened.callback(each.shutdown, wait=False, cancel_futures=True)
+    return Threads(work, searches, store, changes)
 
 
 def make_parts(settings: Settings, store: Store, replicas: Replicas, embedder: Embedder, threads: Threads) -> Parts:

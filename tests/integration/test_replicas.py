@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,33 @@ def test_a_hanging_postgresql_holds_up_no_reader(start: Start, postgres: Postgre
         assert all(write.result() for write in writes)
         while not succeeds(lambda: client.upsert("docs", documents("d")), but=AWAY):
             pass
+
+
+def test_a_server_stops_while_creations_hang(
+    start_server: Callable[..., InProcessServer], postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait for a synchronous standby that is missing, others are answered and the process ends."""
+    monkeypatch.setattr("nearshore.store.writer.CLOSE_GRACE_S", 0.0)
+    server = start_server(store__url=postgres.create_database(), server__grace_s=0.0)
+    reload = "SELECT pg_reload_conf()"
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with server.client() as client, postgres.connect() as admin, ThreadPoolExecutor(40) as pool:
+        client.create_collection("docs", dimensions=3)
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        admin.execute(reload)
+        try:
+            names = [f"new-{number}" for number in range(40)]
+            creations = [pool.submit(refused, partial(client.create_collection, name, dimensions=3)) for name in names]
+            while not admin.execute(waiting).fetchall():
+                pass
+            assert client.get_collection("docs").dimensions == 3
+            assert [each.name for each in client.list_collections()] == ["docs"]
+            assert refused(lambda: client.count("unknown")) == "COLLECTION_NOT_FOUND"
+            assert server.stop() is ExitCode.OK
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute(reload)
+        assert all(creation.result() for creation in creations)
 
 
 def test_a_replica_waits_for_its_postgresql(start: Start, postgres: PostgresServer) -> None:

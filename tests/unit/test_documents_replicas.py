@@ -5,6 +5,8 @@ The other replica is its effect on the store, which is all that this one can kno
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from nearshore.documents.errors import TooManyCollectionsError
 from nearshore.documents.limits import Limits
 from nearshore.documents.requests import (
+    CollectionDescription,
     CollectionInput,
     CountRequest,
     DeleteRequest,
@@ -21,11 +24,12 @@ from nearshore.documents.requests import (
     ListCollectionsRequest,
 )
 from nearshore.errors import CollectionNotFoundError, HistoryChangedError
-from nearshore.records import CollectionSpec
+from nearshore.records import Collection, CollectionSpec
 from tests.engine import DIMENSIONS, Engine
 
 SPEC = CollectionSpec("docs", DIMENSIONS)
 NAME = "collections/docs"
+WAIT_S = 20.0  # only a bug reaches it
 ONE = np.ones((1, DIMENSIONS), np.float32)
 
 
@@ -94,6 +98,34 @@ def test_a_description_and_the_list_are_the_stores(engine: Engine) -> None:
         engine.run(engine.collections.get(NAME))
     listed = engine.run(engine.collections.list(ListCollectionsRequest())).collections
     assert [each.name for each in listed] == ["collections/other"]
+
+
+def test_creations_that_hang_hold_up_no_other_call(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait for a missing standby: collections are described and listed, and the limit is kept to."""
+    engine.create("docs")
+    asked, answered = threading.Event(), threading.Event()
+    create = engine.store.create_collection
+
+    def create_at_length(spec: CollectionSpec) -> Collection:
+        asked.set()
+        assert answered.wait(WAIT_S)
+        return create(spec)
+
+    async def ask() -> list[CollectionDescription | BaseException]:
+        requests = [CollectionInput(f"new-{number}", dimensions=DIMENSIONS) for number in range(8)]
+        creating = [asyncio.ensure_future(engine.collections.create(request)) for request in requests]
+        try:
+            assert await asyncio.to_thread(asked.wait, WAIT_S)
+            async with asyncio.timeout(WAIT_S):
+                assert (await engine.collections.get(NAME)).name == NAME
+                listed = (await engine.collections.list(ListCollectionsRequest())).collections
+            assert [each.name for each in listed] == [NAME]
+        finally:
+            answered.set()
+        return await asyncio.gather(*creating, return_exceptions=True)
+
+    monkeypatch.setattr(engine.store, "create_collection", create_at_length)
+    assert [type(each) for each in engine.run(ask())] == 2 * [CollectionDescription] + 6 * [TooManyCollectionsError]
 
 
 def test_collections_are_counted_in_the_store(engine: Engine) -> None:

@@ -118,7 +118,7 @@ def test_following_goes_on_while_a_collection_is_being_created(
         patched.setattr(running.inner, "create_collection", create_at_length)
         created = pool.submit(running.replicas.create, spec("new"))
         assert asked.wait(WAIT_S)
-        theirs = create(spec("theirs"))  # the follower wants to take it up, and can later only
+        theirs = create(spec("theirs"))
         running.inner.write(theirs.id, [upsert(1, 1)]).result(WAIT_S)
         try:
             running.replica.applied(running.write(1)).result(WAIT_S)
@@ -126,8 +126,32 @@ def test_following_goes_on_while_a_collection_is_being_created(
         finally:
             answered.set()
         assert created.result(WAIT_S).count()[1] == 0
-    while running.replicas.known("theirs") is None:
-        pass
+
+
+def test_nobody_waits_for_a_collection_that_is_being_created(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a creation hangs, as on a missing standby, collections are found and listed, those of others too."""
+    asked, answered = threading.Event(), threading.Event()
+    create = running.inner.create_collection
+
+    def create_at_length(spec: CollectionSpec) -> Collection:
+        asked.set()
+        assert answered.wait(WAIT_S)
+        return create(spec)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(2) as pool:
+        patched.setattr(running.inner, "create_collection", create_at_length)
+        created = pool.submit(running.replicas.create, spec("new"))
+        assert asked.wait(WAIT_S)
+        theirs = create(spec("theirs"))
+        try:
+            assert pool.submit(running.replicas.find, "c").result(WAIT_S) is running.replica
+            assert pool.submit(running.replicas.find, "theirs").result(WAIT_S).collection == theirs
+            listed = pool.submit(running.replicas.complete_list).result(WAIT_S)
+            assert [replica.collection.spec.name for replica in listed] == ["c", "theirs"]
+            assert isinstance(pool.submit(running.replicas.find, "new").exception(WAIT_S), CollectionNotFoundError)
+        finally:
+            answered.set()
+        assert created.result(WAIT_S).count()[1] == 0
 
 
 @pytest.mark.parametrize("deleted", [False, True])

@@ -56,7 +56,7 @@ class Engine:
             opened.callback(self.replicas.close)
             executor = opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "engine"))
             self.replicas.start()
-            threads = Threads(executor, executor, executor)
+            threads = Threads(executor, executor, executor, executor)
             self.parts = make_parts(settings, store, self.replicas, self.embedder, threads)
             self._opened = opened.pop_all()
 

@@ -38,6 +38,7 @@ class Collections:
         self._models = models
         self._limits = limits
         self._store_threads = threads.store
+        self._changes = threads.changes
         self._creating = threading.Lock()  # so that two creations at once cannot pass max_collections
 
     async def create(self, request: CollectionInput) -> CollectionDescription:
@@ -47,7 +48,7 @@ class Collections:
         TooManyCollectionsError, CollectionExistsError and the store's errors.
         """
         spec = self._spec(request)
-        return await in_thread(self._store_threads, lambda: _described(self._create(spec)))
+        return await in_thread(self._changes, lambda: _described(self._create(spec)))
 
     async def get(self, name: str) -> CollectionDescription:
         """Describe "collections/{collection}". Raises InvalidNameError, CollectionNotFoundError."""
@@ -70,7 +71,7 @@ class Collections:
     async def delete(self, name: str) -> None:
         """Delete "collections/{collection}" and its documents. Raises InvalidNameError, CollectionNotFoundError."""
         bare = collection_id(name, "name")
-        await in_thread(self._store_threads, lambda: self._replicas.delete(bare))
+        await in_thread(self._changes, lambda: self._replicas.delete(bare))
 
     def _create(self, spec: CollectionSpec) -> Replica:
         with self._creating:

@@ -13,3 +13,4 @@ class Threads:
     work: Executor  # everything else: long messages, long texts, documents from the local copy
     searches: Executor
     store: Executor  # calls that ask the store, which may be slow or away
+    changes: Executor  # one thread: what creates and deletes collections waits for a missing standby, however long

@@ -14,6 +14,7 @@ import structlog
 from nearshore.errors import CollectionNotFoundError, ServiceError, UnavailableError
 from nearshore.records import Collection, CollectionSpec
 from nearshore.replica.builder import Builder
+from nearshore.replica.creations import Creations
 from nearshore.replica.follow import Follower, Surroundings
 from nearshore.replica.loading import PASSING
 from nearshore.replica.options import ReplicaOptions
@@ -45,7 +46,7 @@ class Replicas:
         self._lock = threading.Lock()  # guards _woken
         self._woken: set[int] = set()
         self._wake = threading.Event()
-        self._creating = threading.RLock()  # nobody else may take a collection just being created for a stranger
+        self._creations = Creations()
         self._stopping = False
         self._next_poll = 0.0
         self._backoff_s = 0.0
@@ -113,11 +114,7 @@ class Replicas:
             if known is not None:  # else another call has just created it
                 self._registry.unname(known)
             raise
-        with self._creating:
-            follower = self._register(collection)
-        if follower is None:
-            raise CollectionNotFoundError(name)
-        return follower.replica
+        return self._followed(collection)
 
     def current(self, name: str) -> Replica:
         """As find(); while the store is away, what this process knows. Raises as find()."""
@@ -135,11 +132,12 @@ class Replicas:
         Raises UnavailableError when the store has never been asked.
         """
         try:
-            return self._register_all()
+            followers = [self._register(collection) for collection in self._around.store.list_collections()]
         except UnavailableError:
             if self._initial is None:
                 raise
             return self.list()
+        return [follower.replica for follower in followers if follower is not None]
 
     def list(self) -> list[Replica]:
         """All replicas known so far, by name, from memory."""
@@ -147,11 +145,8 @@ class Replicas:
 
     def create(self, spec: CollectionSpec) -> Replica:
         """Create a collection in the store; it can be read at once. Raises CollectionExistsError."""
-        with self._creating:
-            follower = self._register(self._around.store.create_collection(spec), empty=True)
-        if follower is None:
-            raise CollectionNotFoundError(spec.name)
-        return follower.replica
+        with self._creations.of(spec.name):
+            return self._followed(self._around.store.create_collection(spec), empty=True)
 
     def delete(self, name: str) -> None:
         """Delete a collection in the store; it is gone at once. Raises CollectionNotFoundError."""
@@ -167,7 +162,15 @@ class Replicas:
         """How far the loading of each collection is, by name."""
         return tuple(replica.progress() for replica in self.list())
 
+    def _followed(self, collection: Collection, *, empty: bool = False) -> Replica:
+        follower = self._register(collection, empty=empty)
+        if follower is None:  # this process has deleted it
+            raise CollectionNotFoundError(collection.spec.name)
+        return follower.replica
+
     def _register(self, collection: Collection, *, empty: bool = False) -> Follower | None:
+        if not empty and not self._registry.knows(collection):
+            self._creations.wait_for(collection.spec.name)
         follower, made = self._registry.enter(collection, empty=empty)
         if made:
             self._woken_by(collection.id)
@@ -180,11 +183,15 @@ class Replicas:
             self._attempt(follower.begin_empty)  # it exists: what fails now, the follower thread tries again
         return follower
 
-    def _register_all(self) -> tuple[Replica, ...]:
-        """Follow every collection of the store. Returns their replicas, by name. Raises UnavailableError."""
-        with self._creating:
-            followers = [self._register(collection) for collection in self._around.store.list_collections()]
-        return tuple(follower.replica for follower in followers if follower is not None)
+    def _register_all(self) -> bool:
+        """Follow every collection of the store but those being created here. Returns whether any was left out."""
+        left_out = False
+        for collection in self._around.store.list_collections():
+            if self._registry.knows(collection) or not self._creations.under_way(collection.spec.name):
+                self._register(collection)
+            else:
+                left_out = True
+        return left_out
 
     def _drop(self, follower: Follower) -> None:
         self._registry.remove(follower)
@@ -250,13 +257,8 @@ class Replicas:
         known, deleted = self._registry.by_id(), self._registry.deleted()
         heads = self._around.store.heads()
         now = self.contact_at = time.monotonic()
-        unknown = bool(heads.keys() - known.keys() - deleted) or self._was_away
-        if unknown and self._creating.acquire(blocking=False):  # creating may wait for the store long; following not
-            try:
-                self._register_all()
-            finally:
-                self._creating.release()
-            unknown = self._was_away = False
+        strange = bool(heads.keys() - known.keys() - deleted) or self._was_away
+        strange = self._was_away = strange and self._register_all()
         for outdated in self._registry.settle(deleted):
             self._drop(outdated)
         for collection_id, follower in known.items():
@@ -265,7 +267,7 @@ class Replicas:
                 self._drop(follower)
             elif follower.wants_step(head, now):
                 self._woken_by(collection_id)
-        if self._initial is None and not unknown:
+        if self._initial is None and not strange:
             self._initial = [follower.replica for follower in self._registry.by_id().values()]
             remove_strays(self._around.snapshots, set(heads))
 
