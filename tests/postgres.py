@@ -212,6 +212,35 @@ def database_of(url: str) -> str:
     return url.rsplit("/", 1)[1]
 
 
+@contextlib.contextmanager
+def standby_missing(url: str) -> Iterator[None]:
+    """Commits wait for a synchronous standby that does not exist."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        connection.execute("SELECT pg_reload_conf()")
+        while not _commits_wait(connection):  # a process of the server's own has to take notice first
+            pass
+        try:
+            yield
+        finally:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def _commits_wait(admin: psycopg.Connection) -> bool:
+    """Whether a commit waits for the standby; it is given up then."""
+    state = "SELECT state, wait_event FROM pg_stat_activity WHERE pid = %s"
+    with contextlib.closing(psycopg.connect(admin.info.dsn)) as probe:
+        probe.pgconn.send_query(b"SELECT pg_logical_emit_message(true, '', '')")
+        while True:
+            found = admin.execute(state, (probe.info.backend_pid,)).fetchall()[0]
+            if found[1] == "SyncRep":
+                admin.execute("SELECT pg_terminate_backend(%s, 10000)", (probe.info.backend_pid,))
+                return True
+            if found[0] == "idle" and found[1] == "ClientRead":
+                return False
+
+
 @functools.cache
 def shared_server() -> PostgresServer:
     """The PostgreSQL that all tests of this run share, started now if need be; skips where there are no programs."""

@@ -27,7 +27,7 @@ from nearshore.replica import Replicas
 from nearshore.v1 import document_service_pb2 as documents_pb
 from nearshore.v1.document_service_pb2_grpc import DocumentServiceStub
 from nearshore.wire import DETAILS_KEY
-from tests.postgres import ABSENT, PostgresServer, programs
+from tests.postgres import ABSENT, PostgresServer, programs, standby_missing
 from tests.scraping import free_port
 from tests.servers import START_S, InProcessServer, ServerProcess
 
@@ -249,14 +249,12 @@ def test_a_server_stops_while_creations_hang(
 ) -> None:
     """However many wait for a synchronous standby that is missing, others are answered and the process ends."""
     monkeypatch.setattr("nearshore.store.writer.CLOSE_GRACE_S", 0.0)
-    server = start_server(store__url=postgres.create_database(), server__grace_s=0.0)
-    reload = "SELECT pg_reload_conf()"
+    url = postgres.create_database()
+    server = start_server(store__url=url, server__grace_s=0.0)
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
     with server.client() as client, postgres.connect() as admin, ThreadPoolExecutor(40) as pool:
         client.create_collection("docs", dimensions=3)
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        admin.execute(reload)
-        try:
+        with standby_missing(url):
             names = [f"new-{number}" for number in range(40)]
             creations = [pool.submit(refused, partial(client.create_collection, name, dimensions=3)) for name in names]
             while not admin.execute(waiting).fetchall():
@@ -265,9 +263,6 @@ def test_a_server_stops_while_creations_hang(
             assert [each.name for each in client.list_collections()] == ["docs"]
             assert refused(lambda: client.count("unknown")) == "COLLECTION_NOT_FOUND"
             assert server.stop() is ExitCode.OK
-        finally:
-            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            admin.execute(reload)
         assert all(creation.result() for creation in creations)
 
 

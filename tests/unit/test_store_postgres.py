@@ -38,7 +38,7 @@ from nearshore.store.postgres.listener import CHANNEL, Listener
 from nearshore.store.postgres.store import PostgresStore
 from nearshore.store.rows import Write
 from tests.engine import DIMENSIONS, Engine, packed
-from tests.postgres import ABSENT, PostgresServer, database_of, programs
+from tests.postgres import ABSENT, PostgresServer, database_of, programs, standby_missing
 from tests.replica_world import open_replicas
 from tests.stores import SPEC, PostgresFactory, open_postgres, upsert, walk, writer_held
 
@@ -282,17 +282,6 @@ def test_connections_that_died_while_idle_are_replaced_unnoticed(url: str, opene
     execute(url, "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'nearshore'")
     assert store.heads() == {collection_id: Cursor()}
     assert store.write(collection_id, [upsert("a")]).result().commit.position == 1
-
-
-@contextmanager
-def standby_missing(url: str) -> Iterator[None]:
-    """Commits wait for a synchronous standby that does not exist."""
-    standby = "ALTER SYSTEM SET synchronous_standby_names = '{}'"
-    execute(url, standby.format("nobody"), "SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        execute(url, standby.format(""), "SELECT pg_reload_conf()")
 
 
 def end_wait_for_standby(url: str, by: str = "pg_cancel_backend") -> None:
