@@ -814,6 +814,43 @@ def test_settings_of_role_and_database_change_nothing(url: str, opener: Open) ->
     assert "no synchronous standby" in store.durability
 
 
+def test_another_search_path_changes_nothing_beneath_a_running_store(url: str, opener: Open) -> None:
+    """Connections made after it was changed find the same tables, those of readers and of the writer."""
+    store = opener(url)
+    collection_id = store.create_collection(SPEC).id
+    execute(
+        url,
+        'CREATE SCHEMA "Other one"',
+        'CREATE TABLE "Other one".collections (LIKE collections)',
+        f"""ALTER DATABASE {database_of(url)} SET search_path = '"Other one"', public""",
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'nearshore'",
+    )
+    assert [collection.id for collection in store.list_collections()] == [collection_id]
+    assert store.write(collection_id, [upsert("a")]).result().commit.position == 1
+    assert [collection.id for collection in opener(url).list_collections()] == [collection_id]
+
+
+def test_a_url_may_name_the_schema(url: str, opener: Open) -> None:
+    """Several nearshores live in one database, each in the schema of its URL, whatever is in the others."""
+    execute(url, 'CREATE SCHEMA "Other one"')
+    urls = (url, f"{url}?options=-csearch_path%3D%22Other%5C%20one%22")
+    made = [opener(each).create_collection(SPEC).id for each in urls]
+    assert [[each.id for each in opener(each).list_collections()] for each in urls] == [[each] for each in made]
+
+
+def test_tables_that_the_search_path_misses_are_not_begun_anew(url: str, opener: Open) -> None:
+    """A path past our tables is refused with both ways out, unless the URL gives it; so is one to nowhere."""
+    opener(url).create_collection(SPEC)
+    execute(url, "CREATE SCHEMA fresh", f"ALTER DATABASE {database_of(url)} SET search_path = fresh")
+    with pytest.raises(StoreUrlError, match="leads to schema fresh, but schema public has") as refused:
+        opener(url)
+    assert "search_path%3Dpublic" in refused.value.remedy
+    assert len(opener(f"{url}?options=-csearch_path%3Dpublic").list_collections()) == 1
+    assert opener(f"{url}?options=-csearch_path%3Dfresh").list_collections() == []
+    with pytest.raises(StoreUrlError, match="no schema"):
+        opener(f"{url}?options=-csearch_path%3Dmissing")
+
+
 def test_a_server_that_can_lose_writes_is_told_of_at_start(fragile: PostgresServer, opener: Open) -> None:
     """Both fsync and full_page_writes that are off are warned of, with what to do."""
     url = fragile.create_database()

@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from nearshore.errors import NearshoreError
 from nearshore.store.errors import StoreUnavailableError, closed
+from nearshore.store.postgres import namespace
 from nearshore.store.postgres.address import describe, parse
 from nearshore.store.postgres.failures import code_of, translate
 from nearshore.store.postgres.patience import Connection, SilentError
@@ -63,6 +64,7 @@ class Address:
     parameters: Mapping[str, str] = field(repr=False)  # may not: the password is among them
     connect_timeout_s: float
     statement_timeout_s: float
+    schema: str = ""  # of our tables; empty: the session's own search_path, with which they are looked for
 
     @classmethod
     def of(cls, url: str, connect_timeout_s: float, statement_timeout_s: float) -> Address:
@@ -114,7 +116,8 @@ class Address:
     def _tell(self, connection: Connection, settings: str) -> None:
         """Tell a new session how to behave, in one round trip, for which there is as long as for connecting."""
         connection.silence_s = self.connect_timeout_s
-        connection.execute(f"{_EVERY_SESSION.strip()};{settings}")
+        looking = namespace.setting(self.schema) if self.schema else ""
+        connection.execute(f"{_EVERY_SESSION.strip()};{settings};{looking}")
 
     def _configured(self, connection: Connection, configure: Callable[[Connection], None]) -> Connection:
         try:

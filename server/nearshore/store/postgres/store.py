@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import psycopg
 import structlog
@@ -13,7 +14,7 @@ from nearshore.errors import CollectionNotFoundError, NearshoreError
 from nearshore.records import Change, Collection, CollectionSpec, Item, Outline
 from nearshore.store.base import Cursor, FeedPage, Walk, WriteResult
 from nearshore.store.feed import MAX_PAGE_ROWS
-from nearshore.store.postgres import collections, commits, durability, feed, housekeeping, schema
+from nearshore.store.postgres import collections, commits, durability, feed, housekeeping, namespace, schema
 from nearshore.store.postgres.connections import Address, Readers
 from nearshore.store.postgres.failures import refused
 from nearshore.store.postgres.listener import Listener
@@ -62,7 +63,7 @@ class PostgresStore:
         of a later release).
         """
         address = Address.of(url, connect_timeout_s, statement_timeout_s)
-        connection, phrase = _prepare(address)
+        address, connection, phrase = _prepare(address)
         session = PostgresSession(Transactions(address, connection), phrase)
         writer = Writer(session, limits, on_death)
         readers = Readers(address, max_connections)
@@ -197,13 +198,15 @@ class PostgresStore:
         return known
 
 
-def _prepare(address: Address) -> tuple[Connection, str]:
-    """The writing connection to a database that has the tables, and what its writes survive."""
+def _prepare(address: Address) -> tuple[Address, Connection, str]:
+    """The address with its schema, the writing connection to it, where the tables are now, and what writes survive."""
     connection = None
     try:
         connection = address.connect_writer()
+        found = namespace.find(connection, address.place)
+        connection.execute(namespace.setting(found))
         schema.migrate(connection, address.place)
-        return connection, durability.describe(connection, address.place)
+        return replace(address, schema=found), connection, durability.describe(connection, address.place)
     except BaseException as error:
         if connection is not None:
             connection.close()
