@@ -16,6 +16,7 @@ from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.requests import CollectionInput, DocumentInput, RawValue, UpsertRequest, Vectors
+from nearshore.documents.store_threads import StoreThreads
 from nearshore.documents.threads import Threads
 from nearshore.embedding import Embedder
 from nearshore.records import F32, Metric
@@ -53,7 +54,8 @@ class Engine:
         self._runner = asyncio.Runner()
         self.models = Models(embedders or {}, next(iter(embedders)) if embedders else "none")
         self._changes = ThreadPoolExecutor(1)
-        threads = Threads(self._executor, self._executor, self._executor, self._changes)
+        asking, changing = StoreThreads(self._executor), StoreThreads(self._changes)
+        threads = Threads(self._executor, self._executor, asking, changing)
         self.documents = Documents(self.store, self.replicas, self.models, limits, threads)
         self.collections = Collections(self.replicas, self.models, limits, threads)
         self.searcher = Searcher(self.replicas, self.models, limits, threads, ef_search=128)

@@ -16,6 +16,7 @@ from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
+from nearshore.documents.store_threads import StoreThreads
 from nearshore.documents.texts import Texts
 from nearshore.documents.threads import Threads
 from nearshore.embedding import Embedder, Observer, usable_cores
@@ -131,7 +132,7 @@ def open_threads(settings: Settings, opened: AsyncExitStack) -> Threads:
     store, changes = (ThreadPoolExecutor(count, name) for name, count in (("store", askers), ("changes", 1)))
     for each in (store, changes):  # what hangs in them ends when the store is closed, which comes later
         opened.callback(each.shutdown, wait=False, cancel_futures=True)
-    return Threads(work, searches, store, changes)
+    return Threads(work, searches, StoreThreads(store), StoreThreads(changes))
 
 
 def make_parts(settings: Settings, store: Store, replicas: Replicas, embedder: Embedder, threads: Threads) -> Parts:

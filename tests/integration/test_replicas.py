@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def postgres(own_postgres: PostgresServer) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def start(server_process: StartBare, tmp_path: Path) -> Start:
-    """A function that starts a replica on a PostgreSQL URL, with an empty folder of its own and these variables."""
+    """A function that starts a replica on a PostgreSQL URL, in an empty folder, with NEARSHORE_* variables."""
     started: list[str] = []
 
     def start(url: str, **environment: str) -> ServerProcess:
@@ -222,9 +222,12 @@ def assert_retry_hint(address: str) -> None:
 
 
 def test_a_hanging_postgresql_holds_up_no_reader(start: Start, postgres: PostgresServer) -> None:
-    """While it neither answers nor refuses, as on a dead disk, only writes wait, and those no longer than they may."""
-    with connected([start(postgres.create_database())]) as servers:
-        (client,) = servers.clients
+    """While it neither answers nor refuses, as on a dead disk, only writes wait, and those no longer than they may.
+
+    However many come, they leave room for those who read; also for those who read what they wrote before.
+    """
+    server = start(postgres.create_database(), NEARSHORE_SERVER__MAX_CONCURRENT_CALLS="20")
+    with connected([server]) as servers, servers.together() as client:
         client.create_collection("docs", model="tiny")
         client.upsert("docs", documents("a", "b"))
         while client.count("docs") < 2:
@@ -235,6 +238,7 @@ def test_a_hanging_postgresql_holds_up_no_reader(start: Start, postgres: Postgre
             ThreadPoolExecutor(40) as threads,
         ):
             writes = [threads.submit(refused, lambda: hasty.upsert("docs", documents("c"))) for _ in range(40)]
+            assert next(as_completed(writes)).result() == "TOO_MANY_STORE_CALLS"
             for _ in range(10):
                 assert len(client.search("docs", "the text of a").hits) == 2
                 assert client.get("docs", ["a"]).documents

@@ -10,6 +10,7 @@ from typing import Self
 
 from nearshore.assembly import allow_open_files, make_parts, open_embedder, open_store, replica_options
 from nearshore.documents.models import Models
+from nearshore.documents.store_threads import StoreThreads
 from nearshore.documents.threads import Threads
 from nearshore.embedding import usable_cores
 from nearshore.errors import ServiceError
@@ -56,7 +57,8 @@ class Engine:
             opened.callback(self.replicas.close)
             executor = opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "engine"))
             self.replicas.start()
-            threads = Threads(executor, executor, executor, executor)
+            asking = StoreThreads(executor)
+            threads = Threads(executor, executor, asking, asking)
             self.parts = make_parts(settings, store, self.replicas, self.embedder, threads)
             self._opened = opened.pop_all()
 

@@ -22,7 +22,6 @@ from nearshore.documents.requests import (
     ListCollectionsRequest,
 )
 from nearshore.documents.threads import Threads
-from nearshore.documents.waiting import in_thread
 from nearshore.records import CollectionSpec, ReadState
 from nearshore.replica import IndexLoadingError, Replica, Replicas
 
@@ -48,12 +47,12 @@ class Collections:
         TooManyCollectionsError, CollectionExistsError and the store's errors.
         """
         spec = self._spec(request)
-        return await in_thread(self._changes, lambda: _described(self._create(spec)))
+        return await self._changes.run(lambda: _described(self._create(spec)))
 
     async def get(self, name: str) -> CollectionDescription:
         """Describe "collections/{collection}". Raises InvalidNameError, CollectionNotFoundError."""
         bare = collection_id(name, "name")
-        return await in_thread(self._store_threads, lambda: _described(self._replicas.current(bare)))
+        return await self._store_threads.run(lambda: _described(self._replicas.current(bare)))
 
     async def list(self, request: ListCollectionsRequest) -> ListCollectionsAnswer:
         """One page of collections by name. Raises PageSizeError, InvalidPageTokenError and the store's errors."""
@@ -66,12 +65,12 @@ class Collections:
             last = following[size - 1].collection.spec.name if len(following) > size else ""
             return ListCollectionsAnswer(shown, page_token(_SCOPE, last) if last else "")
 
-        return await in_thread(self._store_threads, page)
+        return await self._store_threads.run(page)
 
     async def delete(self, name: str) -> None:
         """Delete "collections/{collection}" and its documents. Raises InvalidNameError, CollectionNotFoundError."""
         bare = collection_id(name, "name")
-        await in_thread(self._changes, lambda: self._replicas.delete(bare))
+        await self._changes.run(lambda: self._replicas.delete(bare))
 
     def _create(self, spec: CollectionSpec) -> Replica:
         with self._creating:

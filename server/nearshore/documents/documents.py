@@ -36,10 +36,11 @@ from nearshore.documents.requests import (
     UpsertRequest,
     Vectors,
 )
+from nearshore.documents.store_threads import claim_store
 from nearshore.documents.threads import Threads
 from nearshore.documents.upserts import UpsertPlan, plan_upsert
 from nearshore.documents.validate import check_ids, check_request_id, parsed_filter
-from nearshore.documents.waiting import begun_in_thread, check_deadline, in_thread, outcome_of, result_of, turn_of
+from nearshore.documents.waiting import check_deadline, in_thread, outcome_of, result_of, turn_of
 from nearshore.errors import CollectionNotFoundError, InvalidArgumentError, PreconditionError
 from nearshore.index.filters import Filter
 from nearshore.records import Delete, Document, WriteToken
@@ -75,8 +76,7 @@ class Documents:
         return await self._written(request.collection, lambda replica: self._upsert(request, replica, deadline))
 
     async def _upsert(self, request: UpsertRequest, replica: Replica, deadline: float | None) -> UpsertAnswer:
-        plan = await begun_in_thread(
-            self._threads.store,
+        plan = await self._threads.store.begun(
             partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
             UpsertPlan.give_up,
         )
@@ -165,6 +165,7 @@ class Documents:
 
         A refusal may rest on a collection that is gone; after it, nothing was written.
         """
+        claim_store()
         replica = await self._replica(name)
         while True:
             try:
@@ -210,7 +211,7 @@ class Documents:
                 "request_id cannot go with a filter.", "Leave it out: a repeat deletes what matches by then."
             )
         wanted = await in_thread(self._threads.work, partial(parsed_filter, request.filter, self._limits))
-        head = (await in_thread(self._threads.store, self._store.heads)).get(replica.collection.id)
+        head = (await self._threads.store.run(self._store.heads)).get(replica.collection.id)
         if head is None:
             raise CollectionNotFoundError(replica.collection.spec.name)
         if wanted is None or head.position == 0:
@@ -229,7 +230,7 @@ class Documents:
         """One commit, as soon as the replica keeps up with the commits before it."""
         await turn_of(replica.pace.turn(), deadline)
         check_deadline(deadline, "the write began")
-        return await outcome_of(await in_thread(self._threads.store, write), deadline)
+        return await outcome_of(await self._threads.store.run(write), deadline)
 
 
 def _matching_deletes(replica: Replica, wanted: Filter) -> tuple[list[Delete], Cursor]:

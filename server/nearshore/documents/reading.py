@@ -13,8 +13,9 @@ from nearshore.documents.limits import Limits
 from nearshore.documents.names import collection_id
 from nearshore.documents.requests import Parts
 from nearshore.documents.sizes import size_bytes
+from nearshore.documents.store_threads import claim_store
 from nearshore.documents.threads import Threads
-from nearshore.documents.waiting import in_thread, result_of
+from nearshore.documents.waiting import result_of
 from nearshore.errors import CallerError, CollectionNotFoundError, DeadlineError, UnavailableError
 from nearshore.records import Document, ReadState, WriteToken, metadata_size_bytes
 from nearshore.replica import Replica, Replicas, ReplicaView
@@ -32,14 +33,15 @@ async def find_replica(
     The store is asked for one that is not known here, and where a token of read_after says that memory may be behind:
     another replica may have created the collection, or deleted it and created a namesake.
 
-    Raises InvalidNameError, BatchSizeError, InvalidWriteTokenError, CollectionNotFoundError, UnavailableError.
+    Raises InvalidNameError, BatchSizeError, InvalidWriteTokenError, CollectionNotFoundError, OverloadedError,
+    UnavailableError.
     """
     bare = collection_id(name, "collection")
     replica = replicas.known(bare)
     if replica is None:
-        return await in_thread(threads.store, partial(replicas.get, bare))
+        return await threads.store.run(partial(replicas.get, bare))
     if any(token.collection_id != replica.collection.id for token in _tokens(read_after, limits)):
-        return await in_thread(threads.store, partial(replicas.current, bare))
+        return await threads.store.run(partial(replicas.current, bare))
     return replica
 
 
@@ -51,7 +53,7 @@ async def successor(replicas: Replicas, refusing: Replica, threads: Threads, ref
     """
     name = refusing.collection.spec.name
     try:
-        replica = await in_thread(threads.store, partial(replicas.find, name))
+        replica = await threads.store.run(partial(replicas.find, name))
     except UnavailableError:
         raise refusal from None
     if replica is not refusing:
@@ -64,8 +66,9 @@ async def successor(replicas: Replicas, refusing: Replica, threads: Threads, ref
 async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, deadline: float | None) -> None:
     """Wait until `replica` has applied every write of `read_after`, and a moment for its first view.
 
-    Raises InvalidWriteTokenError, HistoryChangedError for a token of another history, and ReadAfterTimeoutError with
-    the positions shortly before the deadline or after limits.max_read_wait_s.
+    Raises InvalidWriteTokenError, HistoryChangedError for a token of another history, OverloadedError where too many
+    calls wait for the store, and ReadAfterTimeoutError with the positions shortly before the deadline or after
+    limits.max_read_wait_s.
     """
     if not read_after:
         if not replica.has_view:
@@ -84,6 +87,8 @@ async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, dea
 async def _applied(replica: Replica, tokens: Sequence[WriteToken], until: float) -> None:
     waiting = [(token, replica.applied(token)) for token in tokens]
     try:
+        if not all(future.done() for _, future in waiting):
+            claim_store()
         for token, future in waiting:
             try:
                 await result_of(future, until, "waiting for a write")
@@ -106,6 +111,7 @@ def _tokens(read_after: Sequence[str], limits: Limits) -> list[WriteToken]:
 
 
 async def _first_view(replica: Replica, deadline: float | None) -> None:
+    claim_store()
     until = time.monotonic() + _FIRST_VIEW_WAIT_S
     with suppress(DeadlineError):  # who reads the view will say that it is being loaded
         await result_of(replica.loaded(), until if deadline is None else min(until, deadline), "loading the collection")

@@ -18,6 +18,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode, aio
 
 from nearshore.documents.errors import AnswerTooLargeError
+from nearshore.documents.store_threads import let_claim
 from nearshore.errors import NearshoreError, ServiceError
 from nearshore.metrics import Metrics
 from nearshore.service.admission import Admission
@@ -95,7 +96,8 @@ class GuardedServer:
             started = time.perf_counter()
             code, reason = StatusCode.CANCELLED, ""
             try:
-                with self._guards.admission.admit(received.size_bytes):
+                with self._guards.admission.admit(received.size_bytes) as claim_store:
+                    let_claim(claim_store)
                     answer = self._serialize(await behaviour(received.request, context))
                 code = StatusCode.OK
             except (asyncio.CancelledError, aio.AbortError):

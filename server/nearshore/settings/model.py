@@ -50,10 +50,16 @@ class ServerSettings(_Section):
         default=64 << 20, ge=1 << 16, le=1 << 30, description="Largest request or answer, in bytes."
     )
     max_concurrent_calls: int = Field(
-        default=512, ge=1, description="Calls worked on at once, each with its request in memory; more are refused."
+        default=512,
+        ge=1,
+        description="Calls worked on at once, each with its request in memory; of those that write, or wait for the "
+        "store, half as many. More are refused.",
     )
     max_concurrent_bytes: int = Field(
-        default=512 << 20, ge=1 << 16, description="Bytes of the requests worked on at once; more are refused."
+        default=512 << 20,
+        ge=1 << 16,
+        description="Bytes of the requests worked on at once; of those that write, or wait for the store, half as "
+        "many. More are refused.",
     )
 
 
