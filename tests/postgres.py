@@ -147,16 +147,18 @@ class PostgresServer:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let no process of it run meanwhile; its connections stay open, and the system takes new ones for it."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        everyone = [self.pid, *map(int, children)]
-        for pid in everyone:
-            os.kill(pid, signal.SIGSTOP)
+        """Let no process of it run: it neither answers nor refuses, as on a dead disk."""
+        everyone = [self.pid]
+        _stop(self.pid)  # first, so that there are no new children
         try:
+            for child in _children(self.pid):
+                everyone.append(child)
+                _stop(child)
             yield
         finally:
-            for pid in everyone:
-                os.kill(pid, signal.SIGCONT)
+            for each in everyone:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGCONT)
 
     def close(self) -> None:
         """Stop it if it runs, and remove everything. Idempotent."""
@@ -258,6 +260,28 @@ def _unprivileged() -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in known else "nobody"
+
+
+def _stop(pid: int) -> None:
+    """Let a process not run any more. Returns when that has taken effect."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        while _state(pid)[0] not in "TZX":
+            time.sleep(0.001)
+
+
+def _children(pid: int) -> list[int]:
+    """Not what /proc tells as `children`, where some are missing while others end."""
+    everyone = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+    return [each for each in everyone if _state(each)[1] == str(pid)]
+
+
+def _state(pid: int) -> list[str]:
+    """The fields of a process behind its name: state, parent, ..."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X", "0"]
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""One server process in the order of its life: serve, start, loop, stop."""
+"""One server process in the order of its life: serve, start, loop, stop, close."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import errno
 import faulthandler
 import os
 import signal
-import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -25,13 +26,15 @@ from nearshore.assembly import (
     replica_options,
     tell_of_unused_store,
 )
+from nearshore.chores import become_ready, prune_regularly
+from nearshore.closing import LIMIT_S, Closing
 from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
 from nearshore.gauges import reader_of
 from nearshore.metrics import Endpoint, Metrics
 from nearshore.opening import happens, reach_store
-from nearshore.replica import IndexLoadingError, Replicas
+from nearshore.replica import Replicas
 from nearshore.service.admission import Admission
 from nearshore.service.calls import Guards
 from nearshore.service.health import Health
@@ -41,13 +44,13 @@ from nearshore.store.base import Store
 from nearshore.store.errors import DataFolderReadOnlyError
 from nearshore.store.lock import FolderLock
 
-Opened = TypeVar("Opened")
+Result = TypeVar("Result")
 
-PRUNE_INTERVAL_S = 3_600.0
-PROGRESS_INTERVAL_S = 5.0
-READY_WAIT_S = 0.25  # also how long a stop during loading waits for the thread that waits
+CHORE_THREADS = 4  # opening, pruning, waiting until everything is loaded
 RESTART = "Restart it: what was acknowledged is safe. The lines before this one have the cause."
-PRUNED_LATER = "It is tried again within the hour; if it goes on, the store grows. See `error`."
+HANGING = (
+    "Nothing is lost: what was acknowledged is safe. See what the store waits for: its disk, or a missing standby."
+)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 log = structlog.get_logger(__name__)
@@ -58,14 +61,18 @@ def run(settings: Settings) -> ExitCode:
     logs.configure(settings.log.level, settings.log.format)
     faulthandler.enable()
     allow_open_files(settings)
+    process = Process(settings)
     try:
-        return asyncio.run(_serve_until_signalled(Process(settings)))
+        code = asyncio.run(_serve_until_signalled(process))
     except NearshoreError as error:
         log.critical(error.message, remedy=error.remedy, reason=error.reason)
-        return ExitCode.USAGE if isinstance(error, InvalidArgumentError) else ExitCode.UNAVAILABLE
+        code = ExitCode.USAGE if isinstance(error, InvalidArgumentError) else ExitCode.UNAVAILABLE
     except Exception:
         log.exception("The server ended by a bug", remedy="Report it with this traceback.")
-        return ExitCode.CRASHED
+        code = ExitCode.CRASHED
+    if process.hanging:  # the interpreter would wait for its threads
+        os._exit(code)
+    return code
 
 
 async def _serve_until_signalled(process: Process) -> ExitCode:
@@ -82,7 +89,10 @@ class Process:
         """Take the settings; nothing is opened before serve(). on_serving is told the address that takes calls."""
         self._settings = settings
         self._on_serving = on_serving
-        self._opened = contextlib.AsyncExitStack()  # closes what was opened, last first
+        self.hanging: list[str] = []  # parts that did not close: after serve() the process has to be ended
+        self._opened = contextlib.ExitStack()  # what the process holds until all else is closed
+        self._closing = Closing()
+        self._serving = False
         self._health = Health()
         limits = settings.server
         admission = Admission(max_calls=limits.max_concurrent_calls, max_bytes=limits.max_concurrent_bytes)
@@ -94,9 +104,12 @@ class Process:
 
     async def serve(self) -> ExitCode:
         """Live. Raises NearshoreError when the server cannot start."""
-        async with self._opened:
-            if await self._start():
-                await self._loop()
+        with self._opened:
+            try:
+                if await self._start():
+                    await self._loop()
+            finally:
+                await self._close()
         if self._death is not None:
             log.error("A part of the server died and took it along", error=repr(self._death), remedy=RESTART)
             return ExitCode.CRASHED
@@ -114,29 +127,31 @@ class Process:
     async def _start(self) -> bool:
         """Open everything, first what another process may hold: the data folder, the port. False: asked to stop."""
         settings = self._settings
+        self._chores = self._open_pool("chore", CHORE_THREADS)
         lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
         self._opened.callback(lock.release)
         self._server, self._port = self._bind(settings.server.port)
         await self._serve_metrics()
         on_death = self._teller_of_death()
+        threads = open_threads(settings, self._open_pool)
         # Before the store: nobody says that we live while the model loads, and a broken one is told at once.
         embedder = await self._open(lambda: open_embedder(settings, self._guards.metrics))
-        self._opened.push_async_callback(asyncio.to_thread, embedder.close)
+        self._closing.add("embedder", embedder.close)
         self._guards.metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
         store = await self._reach_store(on_death)
         if store is None:
             return False
         options = replica_options(settings)
         replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
-        self._opened.push_async_callback(asyncio.to_thread, replicas.close)
+        self._closing.add("replicas", replicas.close)
         replicas.start()
-        parts = make_parts(settings, store, replicas, embedder, open_threads(settings, self._opened))
+        parts = make_parts(settings, store, replicas, embedder, threads)
         self._guards.metrics.read_at_scrape(reader_of(replicas, embedder, self._guards.admission, self._health))
         await self._take_over()
         add_services(self._server, parts, self._health, self._guards)
         await self._health.begin(SERVICE_NAMES)
         await self._server.start()
-        self._opened.push_async_callback(self._stop)
+        self._serving = True
         self._store, self._replicas = store, replicas
         self._announce(embedder)
         address = local_address(settings.server.host, self._port)
@@ -163,7 +178,6 @@ class Process:
 
         async def serve(error: NearshoreError) -> None:
             self._waiting = self._server
-            self._opened.push_async_callback(self._waiting.stop, None)
             add_refusals(self._waiting, error, self._health, self._guards)
             await self._health.begin(SERVICE_NAMES)
             await self._waiting.start()
@@ -172,14 +186,20 @@ class Process:
         tell_of_unused_store(self._settings)
         store = await (reach_store(open_once, serve, self._ended) if self._settings.store.url else open_once())
         if store is not None:
-            self._opened.push_async_callback(asyncio.to_thread, store.close)
+            self._closing.add("store", store.close)
         return store
 
     async def _take_over(self) -> None:
         """Take the port from the server that told that we wait: as late as can be, for it tells that we live."""
         if self._waiting is not None:
             await self._waiting.stop(None)
+            self._waiting = None
             self._server, self._port = self._bind(self._port)
+
+    def _open_pool(self, name: str, threads: int) -> Executor:
+        pool = ThreadPoolExecutor(threads, name)
+        self._closing.add(f"{name} threads", partial(pool.shutdown, cancel_futures=True))
+        return pool
 
     async def _serve_metrics(self) -> None:
         """Before anything is loaded and until all is closed, so that no scrape fails meanwhile."""
@@ -192,9 +212,13 @@ class Process:
 
     async def _loop(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            chores = [tasks.create_task(self._become_ready()), tasks.create_task(self._prune_regularly())]
+            chores = (
+                become_ready(self._replicas, self._health, self._chores),
+                prune_regularly(self._store, self._replicas, self._settings.store.retention_s, self._chores),
+            )
+            under_way = [tasks.create_task(chore) for chore in chores]
             await self._ended.wait()
-            for chore in chores:
+            for chore in under_way:
                 chore.cancel()
 
     async def _stop(self) -> None:
@@ -209,48 +233,22 @@ class Process:
         await self._health.close()
         await self._server.stop(grace_s)
 
-    async def _become_ready(self) -> None:
-        """Report how far loading is, and say SERVING once every collection has caught up with the store."""
-        next_report = time.monotonic() + PROGRESS_INTERVAL_S
-        while not await asyncio.to_thread(self._replicas.ready.wait, READY_WAIT_S):
-            if time.monotonic() >= next_report:
-                next_report += PROGRESS_INTERVAL_S
-                self._report_progress()
-        await self._health.set_ready()
-        collections, documents = self._replicas.list(), 0
-        for replica in collections:
-            with contextlib.suppress(IndexLoadingError):  # another process has created it just now
-                documents += replica.status().documents
-        log.info("Ready", collections=len(collections), documents=documents)
+    async def _close(self) -> None:
+        """Stop, and close everything within a time; what hangs is named, in the log and in `hanging`."""
+        if self._serving:
+            await self._stop()
+            log.info("Closing", at_most_s=LIMIT_S)
+        elif self._waiting is not None:
+            await self._waiting.stop(None)
+        self.hanging = await self._closing.close()
+        if self.hanging:
+            log.warning("Ending though parts of the server hang", parts=self.hanging, remedy=HANGING)
+            self._opened.pop_all()  # they may still use the data folder: its lock ends with the process
 
-    def _report_progress(self) -> None:
-        for progress in self._replicas.progress():
-            if not progress.ready:
-                log.info(
-                    "Loading a collection",
-                    collection=progress.collection,
-                    rows=progress.rows_read,
-                    share=round(progress.share, 3),
-                    building=progress.building,
-                )
-
-    async def _prune_regularly(self) -> None:
-        """Let the store forget tombstones, commits and request ids past their retention."""
-        while True:
-            for replica in self._replicas.list():
-                collection = replica.collection
-                try:
-                    await asyncio.to_thread(self._store.prune, collection.id, self._settings.store.retention_s)
-                except NearshoreError as error:
-                    log.warning(
-                        "Pruning was put off", collection=collection.spec.name, error=str(error), remedy=PRUNED_LATER
-                    )
-            await asyncio.sleep(PRUNE_INTERVAL_S)
-
-    async def _open(self, opening: Callable[[], Opened]) -> Opened:
+    async def _open(self, opening: Callable[[], Result]) -> Result:
         """Open a part in a thread, so that a signal is seen meanwhile. Raises NearshoreError."""
         try:
-            return await asyncio.to_thread(opening)
+            return await asyncio.get_running_loop().run_in_executor(self._chores, opening)
         except OSError as error:
             folder = str(self._settings.data_dir)
             if error.errno in FULL_DISK:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from concurrent.futures import Executor
 from dataclasses import replace
 
 import structlog
@@ -121,18 +120,12 @@ def replica_options(settings: Settings, *, close_snapshot_bytes: int | None = No
     return options if close_snapshot_bytes is None else replace(options, close_snapshot_bytes=close_snapshot_bytes)
 
 
-def open_threads(settings: Settings, opened: AsyncExitStack) -> Threads:
-    """The threads that answer calls; `opened` ends them."""
+def open_threads(settings: Settings, open_pool: Callable[[str, int], Executor]) -> Threads:
+    """The threads that answer calls, each kind from open_pool(its name, how many), which sees to their end."""
     cores = usable_cores()
     askers = max(cores, settings.store.max_connections) + SPARE_THREADS
-    work, searches = (
-        opened.enter_context(ThreadPoolExecutor(count, name))
-        for name, count in (("service", cores + SPARE_THREADS), ("search", cores))
-    )
-    store, changes = (ThreadPoolExecutor(count, name) for name, count in (("store", askers), ("changes", 1)))
-    for each in (store, changes):  # what hangs in them ends when the store is closed, which comes later
-        opened.callback(each.shutdown, wait=False, cancel_futures=True)
-    return Threads(work, searches, StoreThreads(store), StoreThreads(changes))
+    work, searches = open_pool("service", cores + SPARE_THREADS), open_pool("search", cores)
+    return Threads(work, searches, StoreThreads(open_pool("store", askers)), StoreThreads(open_pool("changes", 1)))
 
 
 def make_parts(settings: Settings, store: Store, replicas: Replicas, embedder: Embedder, threads: Threads) -> Parts:

@@ -248,10 +248,10 @@ def test_a_hanging_postgresql_holds_up_no_reader(start: Start, postgres: Postgre
             pass
 
 
-def test_a_server_stops_while_creations_hang(
+def test_calls_go_on_while_creations_hang(
     start_server: Callable[..., InProcessServer], postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many wait for a synchronous standby that is missing, others are answered and the process ends."""
+    """However many wait for a synchronous standby that is missing, others are answered."""
     monkeypatch.setattr("nearshore.store.writer.CLOSE_GRACE_S", 0.0)
     url = postgres.create_database()
     server = start_server(store__url=url, server__grace_s=0.0)

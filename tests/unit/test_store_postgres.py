@@ -359,6 +359,30 @@ def test_closing_does_not_wait_for_a_missing_standby(fragile: PostgresServer, mo
     store.close()
 
 
+def test_closing_does_not_wait_for_a_frozen_postgresql(
+    fragile: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot even be interrupted is told as unknown and left behind; what had not begun, as not written."""
+    monkeypatch.setattr("nearshore.store.writer.CLOSE_GRACE_S", 0.0)
+    monkeypatch.setattr("nearshore.store.writer.INTERRUPT_S", 0.1)
+    url = fragile.create_database()
+    store = open_postgres(url)
+    collection_id = store.create_collection(SPEC).id
+    store.write(collection_id, [upsert("a")]).result()
+    with fragile.frozen():
+        hanging = store.write(collection_id, [upsert("b")])
+        eventually(hanging.running)
+        queued = store.write(collection_id, [upsert("c")])
+        closing = threading.Thread(target=store.close, daemon=True)
+        closing.start()
+        with pytest.raises(CommitUnknownError):
+            hanging.result(WAIT_S)
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            queued.result(WAIT_S)
+        closing.join(WAIT_S)
+        assert not closing.is_alive()
+
+
 # Silence
 
 

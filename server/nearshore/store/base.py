@@ -144,7 +144,8 @@ class Store(Protocol):
     def close(self) -> None:
         """Finish the queued writes, for some seconds, then release everything. Idempotent.
 
-        What has not begun by then fails as closed; what hangs at its COMMIT with CommitUnknownError.
+        What has not begun by then fails as closed, what hangs with CommitUnknownError. A connection or thread that
+        cannot be interrupted is left behind.
         """
 
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from nearshore.errors import NearshoreError
+from nearshore.errors import CommitUnknownError, NearshoreError
 from nearshore.store.base import WriteResult
 from nearshore.store.errors import StoreOverloadedError, StoreUnavailableError, closed, dead, mistaken
 from nearshore.store.rows import Write
@@ -33,7 +33,11 @@ REPORT = "The server goes on; report it with this traceback."
 DIED = "The process ends, for it could write no more: restart it. What was acknowledged is safe; see the traceback."
 REMOVED_LATER = "It is tried again at the next deletion or start; free what `error` names, or bring the store back."
 REST_EVERY_S = 0.02
+LEFT_BEHIND = (
+    "Nothing that was acknowledged is lost. See what the store waits for: its disk, its network, or a standby."
+)
 CLOSE_GRACE_S = 5.0
+INTERRUPT_S = 2.0
 _INTERRUPT_EVERY_S = 0.5
 
 
@@ -97,6 +101,8 @@ class Writer(Generic[_C]):
         self._queue: deque[_Call | _Job] = deque()
         self._queued_bytes = 0
         self._refusal: Callable[[], StoreUnavailableError] | None = None  # why nothing more is taken
+        self._group: Sequence[_Call | _Job] = ()  # what is being written
+        self._left_behind = False
         self._tidying = True
         self._rested_at = 0.0
         self._watchers: list[Callable[[int], None]] = []
@@ -142,26 +148,34 @@ class Writer(Generic[_C]):
         """Write what is queued, then stop the thread and close the connection.
 
         After CLOSE_GRACE_S what has not begun is refused, and what hangs, in waiting for a standby say, is interrupted.
+        What cannot be interrupted within INTERRUPT_S is left behind with its thread, and its callers are told so.
         """
         with self._changed:
             self._refusal = self._refusal or closed
             self._changed.notify()
         self._thread.join(CLOSE_GRACE_S)
-        while self._thread.is_alive():
+        give_up_at = time.monotonic() + INTERRUPT_S
+        while self._thread.is_alive() and time.monotonic() < give_up_at:
             with self._changed:
                 left, self._queue = self._queue, deque()
             _refuse(left, closed)
             self._session.interrupt()
             self._thread.join(_INTERRUPT_EVERY_S)
+        if self._thread.is_alive():
+            self._left_behind = True
+            _refuse(self._group, lambda: CommitUnknownError("the store was closed while it did not answer"))
+            _log.warning("store was closed while it did not answer", remedy=LEFT_BEHIND)
 
     def _run(self) -> None:
         try:
             while (group := self._next_group()) is not None:
+                self._group = group
                 try:
                     self._serve(group)
                     self._rest()
                 except Exception:  # the thread must outlive any mistake: every later write depends on it
-                    _log.exception("store writer met a mistake", remedy=REPORT)
+                    if not self._left_behind:  # else the callers have their answer
+                        _log.exception("store writer met a mistake", remedy=REPORT)
                 finally:
                     _refuse(group, mistaken)
         except BaseException as error:  # whatever it was, nobody may wait for a thread that is gone

@@ -185,9 +185,9 @@ class PostgresStore:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._listener.close()
                 self._writer.close()
                 self._readers.close()
+                self._listener.close()
 
     def _width(self, collection_id: int) -> int:
         """The dimensions of a collection; remembered, for ids are never used again."""

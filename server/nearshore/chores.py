@@ -1,0 +1,65 @@
+"""What a server does beside answering, in threads of its own: telling when it is ready, and pruning the store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from concurrent.futures import Executor
+
+import structlog
+
+from nearshore.errors import NearshoreError
+from nearshore.replica import IndexLoadingError, Replicas
+from nearshore.service.health import Health
+from nearshore.store.base import Store
+
+PRUNE_INTERVAL_S = 3_600.0
+PROGRESS_INTERVAL_S = 5.0
+READY_WAIT_S = 0.25  # also how long a stop during loading waits for the thread that waits
+PRUNED_LATER = "It is tried again within the hour; if it goes on, the store grows. See `error`."
+
+log = structlog.get_logger(__name__)
+
+
+async def become_ready(replicas: Replicas, health: Health, threads: Executor) -> None:
+    """Report how far loading is, and say SERVING once every collection has caught up with the store."""
+    loop = asyncio.get_running_loop()
+    next_report = time.monotonic() + PROGRESS_INTERVAL_S
+    while not await loop.run_in_executor(threads, replicas.ready.wait, READY_WAIT_S):
+        if time.monotonic() >= next_report:
+            next_report += PROGRESS_INTERVAL_S
+            _report_progress(replicas)
+    await health.set_ready()
+    collections, documents = replicas.list(), 0
+    for replica in collections:
+        with contextlib.suppress(IndexLoadingError):  # another process has created it just now
+            documents += replica.status().documents
+    log.info("Ready", collections=len(collections), documents=documents)
+
+
+def _report_progress(replicas: Replicas) -> None:
+    for progress in replicas.progress():
+        if not progress.ready:
+            log.info(
+                "Loading a collection",
+                collection=progress.collection,
+                rows=progress.rows_read,
+                share=round(progress.share, 3),
+                building=progress.building,
+            )
+
+
+async def prune_regularly(store: Store, replicas: Replicas, retention_s: float, threads: Executor) -> None:
+    """Let the store forget tombstones, commits and request ids past their retention."""
+    loop = asyncio.get_running_loop()
+    while True:
+        for replica in replicas.list():
+            collection = replica.collection
+            try:
+                await loop.run_in_executor(threads, store.prune, collection.id, retention_s)
+            except NearshoreError as error:
+                log.warning(
+                    "Pruning was put off", collection=collection.spec.name, error=str(error), remedy=PRUNED_LATER
+                )
+        await asyncio.sleep(PRUNE_INTERVAL_S)
