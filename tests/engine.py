@@ -54,7 +54,7 @@ class Engine:
         self._runner = asyncio.Runner()
         self.models = Models(embedders or {}, next(iter(embedders)) if embedders else "none")
         self._changes = ThreadPoolExecutor(1)
-        asking, changing = StoreThreads(self._executor), StoreThreads(self._changes)
+        asking, changing = StoreThreads(self._executor, 4), StoreThreads(self._changes, 1)
         threads = Threads(self._executor, self._executor, asking, changing)
         self.documents = Documents(self.store, self.replicas, self.models, limits, threads)
         self.collections = Collections(self.replicas, self.models, limits, threads)

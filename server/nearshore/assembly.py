@@ -125,7 +125,8 @@ def open_threads(settings: Settings, open_pool: Callable[[str, int], Executor]) 
     cores = usable_cores()
     askers = max(cores, settings.store.max_connections) + SPARE_THREADS
     work, searches = open_pool("service", cores + SPARE_THREADS), open_pool("search", cores)
-    return Threads(work, searches, StoreThreads(open_pool("store", askers)), StoreThreads(open_pool("changes", 1)))
+    store, changes = (StoreThreads(open_pool(*each), each[1]) for each in (("store", askers), ("changes", 1)))
+    return Threads(work, searches, store, changes)
 
 
 def make_parts(settings: Settings, store: Store, replicas: Replicas, embedder: Embedder, threads: Threads) -> Parts:

@@ -55,9 +55,10 @@ class Engine:
             options = replica_options(settings, close_snapshot_bytes=UNBOUNDED_BYTES)
             self.replicas = Replicas.open(store, settings.data_dir, options, self._die)
             opened.callback(self.replicas.close)
-            executor = opened.enter_context(ThreadPoolExecutor(usable_cores() + SPARE_THREADS, "engine"))
+            count = usable_cores() + SPARE_THREADS
+            executor = opened.enter_context(ThreadPoolExecutor(count, "engine"))
             self.replicas.start()
-            asking = StoreThreads(executor)
+            asking = StoreThreads(executor, count)
             threads = Threads(executor, executor, asking, asking)
             self.parts = make_parts(settings, store, self.replicas, self.embedder, threads)
             self._opened = opened.pop_all()

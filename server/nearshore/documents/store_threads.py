@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import Executor
-from contextvars import ContextVar
+from concurrent.futures import Executor, Future
+from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
-from nearshore.documents.waiting import begun_in_thread, in_thread
+from nearshore.documents.waiting import unless_left
 
 T = TypeVar("T")
 
@@ -30,18 +32,38 @@ def claim_store() -> None:
 
 
 class StoreThreads:
-    """The threads of calls that ask the store."""
+    """The threads of calls that ask the store. What waits for one waits on the event loop, not in the executor's queue.
 
-    def __init__(self, executor: Executor) -> None:
-        """Run calls there."""
+    That would keep what a caller sent until a thread is free, long after the caller has left: while the store hangs,
+    without bound.
+    """
+
+    def __init__(self, executor: Executor, threads: int) -> None:
+        """Run calls there, at most `threads` at once: as many as it has."""
         self._executor = executor
+        self._free = asyncio.Semaphore(threads)
 
     async def run(self, call: Callable[[], T]) -> T:
         """The result of blocking work that asks the store. Raises OverloadedError, and what it raises."""
-        claim_store()
-        return await in_thread(self._executor, call)
+        return await asyncio.wrap_future(await self._begin(call))
 
     async def begun(self, begin: Callable[[], T], abandon: Callable[[T], object]) -> T:
         """As run, for work that leaves something under way: if the caller goes meanwhile, abandon gets what it left."""
+        return await unless_left(await self._begin(begin), abandon)
+
+    async def _begin(self, call: Callable[[], T]) -> Future[T]:
+        """Start work in the caller's context, once a thread is free."""
         claim_store()
-        return await begun_in_thread(self._executor, begin, abandon)
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        try:
+            future = self._executor.submit(copy_context().run, call)
+        except BaseException:
+            self._free.release()
+            raise
+        future.add_done_callback(lambda _: self._release(loop))  # the thread may go on when the caller has left
+        return future
+
+    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(self._free.release)

@@ -66,7 +66,11 @@ async def in_thread(executor: Executor, call: Callable[[], T]) -> T:
 
 async def begun_in_thread(executor: Executor, begin: Callable[[], T], abandon: Callable[[T], object]) -> T:
     """Run blocking work that leaves something under way; if the caller goes meanwhile, abandon gets what it left."""
-    beginning = executor.submit(copy_context().run, begin)
+    return await unless_left(executor.submit(copy_context().run, begin), abandon)
+
+
+async def unless_left(beginning: Future[T], abandon: Callable[[T], object]) -> T:
+    """Await a future of a thread; if the caller goes meanwhile, abandon gets its result."""
     try:
         return await asyncio.wrap_future(beginning)
     except asyncio.CancelledError:
