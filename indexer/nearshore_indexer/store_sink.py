@@ -97,7 +97,7 @@ class StoreSink:
 
     async def _commit(self, changes: Sequence[Change], request_id: str, digest: bytes) -> None:
         write = await asyncio.to_thread(self._store.write, self._collection.id, changes, request_id, digest)
-        token = (await outcome_of(write, None)).commit.token
+        token = (await outcome_of(write, None, repeatable=bool(request_id))).commit.token
         if self._newest is None or self._newest.position < token.position:
             self._newest = token
 

@@ -91,16 +91,23 @@ class UnavailableError(ServiceError):
     reason = "UNAVAILABLE"
 
 
+def unknown_outcome_remedy(*, repeatable: bool) -> str:
+    """What to do about a write of which nobody knows whether it happened; repeatable: it has a request_id."""
+    if repeatable:
+        return "Repeat it with the same request_id only, which writes it at most once: else it may undo a later write."
+    return "Look whether it happened before you repeat it: it has no request_id, so that may undo a later write."
+
+
 class CommitUnknownError(UnavailableError):
     """The store failed, or its connection was lost, at COMMIT: the write may or may not have happened."""
 
     reason = "COMMIT_OUTCOME_UNKNOWN"
 
-    def __init__(self, detail: str = "the store was lost at its commit") -> None:
-        """detail: what happened."""
+    def __init__(self, detail: str = "the store was lost at its commit", *, repeatable: bool = True) -> None:
+        """detail: what happened; repeatable: the write has a request_id."""
+        self.detail = detail
         super().__init__(
-            f"The outcome of this write is not known: {detail}.",
-            "Retry only with the request_id of the first attempt: a blind retry can overwrite a later write.",
+            f"The outcome of this write is not known: {detail}.", unknown_outcome_remedy(repeatable=repeatable)
         )
 
 

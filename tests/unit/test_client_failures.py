@@ -10,7 +10,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from nearshore import errors
-from nearshore.client.failures import Failure, ServerUnreachableError, failure_of
+from nearshore.client.failures import Failure, NoAnswerError, ServerUnreachableError, failure_of
 from nearshore.wire import DETAILS_KEY, ERROR_DOMAIN
 
 
@@ -57,7 +57,6 @@ def test_a_reason_names_its_class(code: StatusCode, reason: str, kind: type[erro
         (StatusCode.FAILED_PRECONDITION, errors.PreconditionError),
         (StatusCode.ABORTED, errors.HistoryChangedError),
         (StatusCode.RESOURCE_EXHAUSTED, errors.OverloadedError),
-        (StatusCode.DEADLINE_EXCEEDED, errors.DeadlineError),
         (StatusCode.DATA_LOSS, errors.CorruptionError),
         (StatusCode.CANCELLED, errors.NearshoreError),
         (StatusCode.UNIMPLEMENTED, errors.NearshoreError),
@@ -109,6 +108,16 @@ def test_a_reason_of_another_service_is_not_ours() -> None:
     assert type(error) is not errors.CollectionNotFoundError
     assert isinstance(error, errors.NotFoundError)
     assert error.reason == "GRPC_NOT_FOUND"
+
+
+def test_a_deadline_that_passes_here_says_what_to_do() -> None:
+    """DEADLINE_EXCEEDED without a reason is this side's own: nobody knows what the server does, and it says so."""
+    failure = failure_of(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", None, "host:1")
+    assert failure == Failure(error := failure.error)
+    assert isinstance(error, NoAnswerError)
+    assert "host:1 did not answer" in error.message
+    assert "timeout_s" in error.remedy
+    assert "request_id" in error.remedy
 
 
 def test_a_call_without_details_says_its_code() -> None:

@@ -23,7 +23,7 @@ def test_parts_are_closed_last_first() -> None:
 def test_a_part_that_hangs_is_named_and_the_others_are_closed() -> None:
     """Neither the others nor the end of the process wait for it."""
     release, closed = threading.Event(), threading.Event()
-    closing = Closing(limit_s=0.05, next_s=0.01)
+    closing = Closing(limit_s=2.0, next_s=0.01)
     closing.add("first", closed.set)
     closing.add("hanging", release.wait)
     assert asyncio.run(closing.close()) == ["hanging"]

@@ -66,14 +66,14 @@ def test_nothing_is_kept_of_a_caller_that_leaves_while_the_store_hangs() -> None
         return release.wait()
 
     async def leave(threads: StoreThreads, sent: Sent) -> None:
-        waiting = asyncio.create_task(threads.run(sent.read))
+        waiting = asyncio.create_task(threads.run(sent.read, None))
         await asyncio.sleep(0)  # it has begun to wait
         waiting.cancel()
         await asyncio.wait([waiting])
 
     async def calls(executor: ThreadPoolExecutor) -> None:
         threads = StoreThreads(executor, 1)
-        hanging = asyncio.create_task(threads.run(hang))
+        hanging = asyncio.create_task(threads.run(hang, None))
         await asyncio.to_thread(entered.wait)
         sent = Sent()
         kept = weakref.ref(sent)
@@ -102,18 +102,18 @@ def test_a_thread_is_free_only_when_its_work_has_ended() -> None:
 
     async def calls(executor: ThreadPoolExecutor) -> None:
         threads = StoreThreads(executor, 1)
-        leaving = asyncio.create_task(threads.run(hang))
+        leaving = asyncio.create_task(threads.run(hang, None))
         await asyncio.to_thread(entered.wait)
         leaving.cancel()
         await asyncio.wait([leaving])
-        following = asyncio.create_task(threads.run(partial(order.append, "next")))
+        following = asyncio.create_task(threads.run(partial(order.append, "next"), None))
         await asyncio.sleep(0)  # it has begun to wait
         await asyncio.wrap_future(executor.submit(order.append, "in the executor's second thread"))
         release.set()
         await following
         with pytest.raises(ZeroDivisionError):
-            await threads.run(lambda: 1 // 0)
-        await threads.run(partial(order.append, "last"))
+            await threads.run(lambda: 1 // 0, None)
+        await threads.run(partial(order.append, "last"), None)
 
     with ThreadPoolExecutor(2) as executor:
         asyncio.run(calls(executor))

@@ -1,7 +1,7 @@
 """A small client: numpy in and out, errors by type, write tokens carried by itself."""
 
 from nearshore.client.asynchronous import AsyncClient
-from nearshore.client.failures import ClientClosedError, ServerNotReadyError, ServerUnreachableError
+from nearshore.client.failures import ClientClosedError, NoAnswerError, ServerNotReadyError, ServerUnreachableError
 from nearshore.client.messages import (
     CollectionInfo,
     CollectionStatus,
@@ -41,6 +41,7 @@ __all__ = [
     "IndexKind",
     "InvalidAddressError",
     "Metric",
+    "NoAnswerError",
     "Page",
     "Parts",
     "Query",

@@ -64,6 +64,22 @@ class ServerNotReadyError(errors.UnavailableError):
         )
 
 
+class NoAnswerError(errors.DeadlineError):
+    """The call's deadline passed before a server answered anything."""
+
+    reason = "NO_ANSWER_IN_TIME"
+
+    def __init__(self, target: str, detail: str) -> None:
+        """target: as it was given; detail: what gRPC says."""
+        super().__init__(
+            f"{target} did not answer before the deadline of the call ({detail}).",
+            "Allow more time (timeout_s), or see in the server's log what it waits for. A write may have happened, or "
+            "may yet: repeat it with the same request_id, or, if it has none, look first.",
+            target=target,
+            detail=detail,
+        )
+
+
 class ClientClosedError(errors.PreconditionError):
     """The client was closed before the call, or while it waited to be made again."""
 
@@ -107,6 +123,8 @@ def failure_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | 
     if info is None and code is StatusCode.UNAVAILABLE:
         reached = not (details or "").startswith(_NOT_CONNECTED)
         return Failure(ServerUnreachableError(target, details or "no details"), reached=reached, lost=True)
+    if info is None and code is StatusCode.DEADLINE_EXCEEDED:
+        return Failure(NoAnswerError(target, details or "no details"))
     kind = _class_of(code, info.reason if info is not None else f"GRPC_{code.name}")
     error = kind.__new__(kind)
     NearshoreError.__init__(error, details or code.name)

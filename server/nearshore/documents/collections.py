@@ -22,6 +22,7 @@ from nearshore.documents.requests import (
     ListCollectionsRequest,
 )
 from nearshore.documents.threads import Threads
+from nearshore.documents.waiting import outcome_of
 from nearshore.records import CollectionSpec, ReadState
 from nearshore.replica import IndexLoadingError, Replica, Replicas
 
@@ -29,7 +30,10 @@ _SCOPE = "collections"
 
 
 class Collections:
-    """The collections of the store. Its methods are awaited on one event loop; blocking work runs in `threads`."""
+    """The collections of the store. Its methods are awaited on one event loop; blocking work runs in `threads`.
+
+    deadline: time.monotonic() seconds, None for none; all raise DeadlineError and OverloadedError as well.
+    """
 
     def __init__(self, replicas: Replicas, models: Models, limits: Limits, threads: Threads) -> None:
         """Decide with these; owns none of them."""
@@ -40,21 +44,23 @@ class Collections:
         self._changes = threads.changes
         self._creating = threading.Lock()  # so that two creations at once cannot pass max_collections
 
-    async def create(self, request: CollectionInput) -> CollectionDescription:
+    async def create(self, request: CollectionInput, *, deadline: float | None = None) -> CollectionDescription:
         """Create an empty collection.
 
         Raises InvalidNameError, ModelNotServedError, DimensionsError, FingerprintMismatchError,
-        TooManyCollectionsError, CollectionExistsError and the store's errors.
+        TooManyCollectionsError, CollectionExistsError and the store's errors; after all but CommitUnknownError and
+        WriteOutcomePendingError nothing was created.
         """
         spec = self._spec(request)
-        return await self._changes.run(lambda: _described(self._create(spec)))
+        creation = await self._changes.begin(lambda: _described(self._create(spec)), deadline)
+        return await outcome_of(creation, deadline, repeatable=False)
 
-    async def get(self, name: str) -> CollectionDescription:
+    async def get(self, name: str, *, deadline: float | None = None) -> CollectionDescription:
         """Describe "collections/{collection}". Raises InvalidNameError, CollectionNotFoundError."""
         bare = collection_id(name, "name")
-        return await self._store_threads.run(lambda: _described(self._replicas.current(bare)))
+        return await self._store_threads.run(lambda: _described(self._replicas.current(bare)), deadline)
 
-    async def list(self, request: ListCollectionsRequest) -> ListCollectionsAnswer:
+    async def list(self, request: ListCollectionsRequest, *, deadline: float | None = None) -> ListCollectionsAnswer:
         """One page of collections by name. Raises PageSizeError, InvalidPageTokenError and the store's errors."""
         after = page_start(_SCOPE, request.page_token)
         size = page_size(request.page_size)
@@ -65,12 +71,16 @@ class Collections:
             last = following[size - 1].collection.spec.name if len(following) > size else ""
             return ListCollectionsAnswer(shown, page_token(_SCOPE, last) if last else "")
 
-        return await self._store_threads.run(page)
+        return await self._store_threads.run(page, deadline)
 
-    async def delete(self, name: str) -> None:
-        """Delete "collections/{collection}" and its documents. Raises InvalidNameError, CollectionNotFoundError."""
+    async def delete(self, name: str, *, deadline: float | None = None) -> None:
+        """Delete "collections/{collection}" and its documents.
+
+        Raises InvalidNameError, CollectionNotFoundError and the store's errors, as create does.
+        """
         bare = collection_id(name, "name")
-        await self._changes.run(lambda: self._replicas.delete(bare))
+        deletion = await self._changes.begin(lambda: self._replicas.delete(bare), deadline)
+        await outcome_of(deletion, deadline, repeatable=False)
 
     def _create(self, spec: CollectionSpec) -> Replica:
         with self._creating:

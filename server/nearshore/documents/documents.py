@@ -73,11 +73,14 @@ class Documents:
         DeadlineError, RequestIdReusedError and the store's; after all but CommitUnknownError and
         WriteOutcomePendingError nothing was written.
         """
-        return await self._written(request.collection, lambda replica: self._upsert(request, replica, deadline))
+        return await self._written(
+            request.collection, lambda replica: self._upsert(request, replica, deadline), deadline
+        )
 
     async def _upsert(self, request: UpsertRequest, replica: Replica, deadline: float | None) -> UpsertAnswer:
-        plan = await self._threads.store.begun(
+        plan = await self._threads.store.run(
             partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
+            deadline,
             UpsertPlan.give_up,
         )
         truncated: tuple[int, ...] = ()
@@ -90,6 +93,7 @@ class Documents:
             replica,
             lambda: store.write(collection_id, plan.changes(), request.request_id, plan.digest, plan.basis),
             deadline,
+            repeatable=bool(request.request_id),
         )
         return UpsertAnswer(result.commit.token.encode(), truncated, len(plan.pending))
 
@@ -98,7 +102,9 @@ class Documents:
 
         Raises IdsOrFilterError, the errors of validation, CollectionNotFoundError, DeadlineError and the store's.
         """
-        return await self._written(request.collection, lambda replica: self._delete(request, replica, deadline))
+        return await self._written(
+            request.collection, lambda replica: self._delete(request, replica, deadline), deadline
+        )
 
     async def _delete(self, request: DeleteRequest, replica: Replica, deadline: float | None) -> DeleteAnswer:
         by_filter = bool(request.filter.strip())
@@ -115,18 +121,18 @@ class Documents:
         digest = hashlib.blake2b("\0".join(ids).encode(), digest_size=16).digest() if request.request_id else b""
         deletes = [Delete(document_id) for document_id in ids]
         write = partial(self._store.write, replica.collection.id, deletes, request.request_id, digest)
-        return _deleted(await self._write(replica, write, deadline))
+        return _deleted(await self._write(replica, write, deadline, repeatable=bool(request.request_id)))
 
     async def get(self, request: GetRequest, *, deadline: float | None = None) -> GetAnswer:
         """Read documents by id. Raises the errors of validation, of read_after, and AnswerTooLargeError."""
-        replica = await self._replica(request.collection, request.read_after)
+        replica = await self._replica(request.collection, request.read_after, deadline)
         check_ids(request.ids, "ids", self._limits)
         await reach(replica, request.read_after, self._limits, deadline)
         return await in_thread(self._threads.work, partial(self._read, replica, request))
 
     async def list(self, request: ListRequest, *, deadline: float | None = None) -> ListAnswer:
         """Read one page of documents in the order of their ids. Raises the errors of validation and of read_after."""
-        replica = await self._replica(request.collection, request.read_after)
+        replica = await self._replica(request.collection, request.read_after, deadline)
         scope = f"{replica.collection.id}\0{request.filter}"
         after = page_start(scope, request.page_token)
         size = page_size(request.page_size)
@@ -148,7 +154,7 @@ class Documents:
 
     async def count(self, request: CountRequest, *, deadline: float | None = None) -> CountAnswer:
         """Count documents, exactly. Raises the errors of validation and of read_after."""
-        replica = await self._replica(request.collection, request.read_after)
+        replica = await self._replica(request.collection, request.read_after, deadline)
         await reach(replica, request.read_after, self._limits, deadline)
 
         def count() -> CountAnswer:
@@ -157,21 +163,25 @@ class Documents:
 
         return await in_thread(self._threads.work, count)
 
-    async def _replica(self, name: str, read_after: Sequence[str] = ()) -> Replica:
-        return await find_replica(self._replicas, name, self._threads, self._limits, read_after)
+    async def _replica(self, name: str, read_after: Sequence[str], deadline: float | None) -> Replica:
+        return await find_replica(
+            self._replicas, name, self._threads, self._limits, read_after=read_after, deadline=deadline
+        )
 
-    async def _written(self, name: str, write: Callable[[Replica], Awaitable[Answer]]) -> Answer:
+    async def _written(
+        self, name: str, write: Callable[[Replica], Awaitable[Answer]], deadline: float | None
+    ) -> Answer:
         """Do it to the collection of that name, which another replica may have replaced by a namesake.
 
         A refusal may rest on a collection that is gone; after it, nothing was written.
         """
         claim_store()
-        replica = await self._replica(name)
+        replica = await self._replica(name, (), deadline)
         while True:
             try:
                 return await write(replica)
             except (CollectionNotFoundError, InvalidArgumentError, PreconditionError) as refusal:
-                replica = await successor(self._replicas, replica, self._threads, refusal)
+                replica = await successor(self._replicas, replica, self._threads, refusal, deadline)
 
     def _read(self, replica: Replica, request: GetRequest) -> GetAnswer:
         view, found = replica.lookup(request.ids)
@@ -211,7 +221,7 @@ class Documents:
                 "request_id cannot go with a filter.", "Leave it out: a repeat deletes what matches by then."
             )
         wanted = await in_thread(self._threads.work, partial(parsed_filter, request.filter, self._limits))
-        head = (await self._threads.store.run(self._store.heads)).get(replica.collection.id)
+        head = (await self._threads.store.run(self._store.heads, deadline)).get(replica.collection.id)
         if head is None:
             raise CollectionNotFoundError(replica.collection.spec.name)
         if wanted is None or head.position == 0:
@@ -222,15 +232,17 @@ class Documents:
         if not deletes:
             return DeleteAnswer("", 0)
         write = partial(self._store.write, replica.collection.id, deletes, basis=basis)
-        return _deleted(await self._write(replica, write, deadline))
+        return _deleted(await self._write(replica, write, deadline, repeatable=False))
 
     async def _write(
-        self, replica: Replica, write: Callable[[], Future[WriteResult]], deadline: float | None
+        self, replica: Replica, write: Callable[[], Future[WriteResult]], deadline: float | None, *, repeatable: bool
     ) -> WriteResult:
         """One commit, as soon as the replica keeps up with the commits before it."""
         await turn_of(replica.pace.turn(), deadline)
         check_deadline(deadline, "the write began")
-        return await outcome_of(await self._threads.store.run(write), deadline)
+        submission = await self._threads.store.begin(write, deadline)
+        commit = await outcome_of(submission, deadline, repeatable=repeatable)
+        return await outcome_of(commit, deadline, repeatable=repeatable)
 
 
 def _matching_deletes(replica: Replica, wanted: Filter) -> tuple[list[Delete], Cursor]:

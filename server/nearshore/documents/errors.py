@@ -5,7 +5,13 @@ Field names are paths into the request as its proto spells it: documents[3].meta
 
 from __future__ import annotations
 
-from nearshore.errors import DeadlineError, InvalidArgumentError, NotFoundError, PreconditionError
+from nearshore.errors import (
+    DeadlineError,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionError,
+    unknown_outcome_remedy,
+)
 
 
 class InvalidNameError(InvalidArgumentError):
@@ -211,9 +217,9 @@ class WriteOutcomePendingError(DeadlineError):
 
     reason = "WRITE_OUTCOME_PENDING"
 
-    def __init__(self) -> None:
-        """The same for every write."""
+    def __init__(self, *, repeatable: bool) -> None:
+        """repeatable: it has a request_id."""
         super().__init__(
             "The deadline passed while the write was being made durable: it may take effect or not.",
-            "Repeat it with the same request_id, which writes it at most once, and a longer deadline.",
+            f"{unknown_outcome_remedy(repeatable=repeatable)} Allow more time.",
         )

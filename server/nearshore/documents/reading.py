@@ -21,12 +21,17 @@ from nearshore.records import Document, ReadState, WriteToken, metadata_size_byt
 from nearshore.replica import Replica, Replicas, ReplicaView
 
 _FIRST_VIEW_WAIT_S = 2.0  # a collection that another replica created just now has its view much sooner
-_ANSWER_MARGIN_S = 0.05  # before the caller's deadline, so that the answer says why and still arrives
 _FRAME_BYTES = 64  # of one document in a message, about
 
 
 async def find_replica(
-    replicas: Replicas, name: str, threads: Threads, limits: Limits, read_after: Sequence[str] = ()
+    replicas: Replicas,
+    name: str,
+    threads: Threads,
+    limits: Limits,
+    *,
+    read_after: Sequence[str],
+    deadline: float | None,
 ) -> Replica:
     """The replica of "collections/{collection}", the value of a request's field `collection`.
 
@@ -34,18 +39,20 @@ async def find_replica(
     another replica may have created the collection, or deleted it and created a namesake.
 
     Raises InvalidNameError, BatchSizeError, InvalidWriteTokenError, CollectionNotFoundError, OverloadedError,
-    UnavailableError.
+    DeadlineError, UnavailableError.
     """
     bare = collection_id(name, "collection")
     replica = replicas.known(bare)
     if replica is None:
-        return await threads.store.run(partial(replicas.get, bare))
+        return await threads.store.run(partial(replicas.get, bare), deadline)
     if any(token.collection_id != replica.collection.id for token in _tokens(read_after, limits)):
-        return await threads.store.run(partial(replicas.current, bare))
+        return await threads.store.run(partial(replicas.current, bare), deadline)
     return replica
 
 
-async def successor(replicas: Replicas, refusing: Replica, threads: Threads, refusal: CallerError) -> Replica:
+async def successor(
+    replicas: Replicas, refusing: Replica, threads: Threads, refusal: CallerError, deadline: float | None
+) -> Replica:
     """The replica of the collection that now has the name of `refusing`, which refused a write.
 
     Raises `refusal` when that is no other, CollectionNotFoundError when there is none. While the store is away, what
@@ -53,7 +60,7 @@ async def successor(replicas: Replicas, refusing: Replica, threads: Threads, ref
     """
     name = refusing.collection.spec.name
     try:
-        replica = await threads.store.run(partial(replicas.find, name))
+        replica = await threads.store.run(partial(replicas.find, name), deadline)
     except UnavailableError:
         raise refusal from None
     if replica is not refusing:
@@ -67,17 +74,16 @@ async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, dea
     """Wait until `replica` has applied every write of `read_after`, and a moment for its first view.
 
     Raises InvalidWriteTokenError, HistoryChangedError for a token of another history, OverloadedError where too many
-    calls wait for the store, and ReadAfterTimeoutError with the positions shortly before the deadline or after
+    calls wait for the store, and ReadAfterTimeoutError with the positions at the deadline or after
     limits.max_read_wait_s.
     """
     if not read_after:
         if not replica.has_view:
             await _first_view(replica, deadline)
         return
-    now = time.monotonic()
-    until = now + limits.max_read_wait_s
+    until = time.monotonic() + limits.max_read_wait_s
     if deadline is not None:
-        until = min(until, deadline - min(_ANSWER_MARGIN_S, (deadline - now) / 10))
+        until = min(until, deadline)
     tokens = _tokens(read_after, limits)
     await _applied(replica, tokens, until)
     if len(tokens) > 1:  # a fail-over that one of them was waited through may have lost another that was there

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
-from nearshore.documents.waiting import unless_left
+from nearshore.documents.waiting import late, unless_left
 
 T = TypeVar("T")
 
@@ -43,18 +44,26 @@ class StoreThreads:
         self._executor = executor
         self._free = asyncio.Semaphore(threads)
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """The result of blocking work that asks the store. Raises OverloadedError, and what it raises."""
-        return await asyncio.wrap_future(await self._begin(call))
+    async def run(
+        self, call: Callable[[], T], deadline: float | None, abandon: Callable[[T], object] = lambda _: None
+    ) -> T:
+        """The result of blocking work that asks the store and writes nothing.
 
-    async def begun(self, begin: Callable[[], T], abandon: Callable[[T], object]) -> T:
-        """As run, for work that leaves something under way: if the caller goes meanwhile, abandon gets what it left."""
-        return await unless_left(await self._begin(begin), abandon)
+        abandon: gets it if the caller leaves meanwhile. Raises OverloadedError, DeadlineError, and what call raises.
+        """
+        return await unless_left(await self.begin(call, deadline), abandon, deadline, "the store was asked")
 
-    async def _begin(self, call: Callable[[], T]) -> Future[T]:
-        """Start work in the caller's context, once a thread is free."""
+    async def begin(self, call: Callable[[], T], deadline: float | None) -> Future[T]:
+        """Start blocking work in the caller's context, once a thread is free; it goes on though the caller leaves.
+
+        Raises OverloadedError, DeadlineError: then it was not started.
+        """
         claim_store()
-        await self._free.acquire()
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                await self._free.acquire()
+        except TimeoutError:
+            raise late("The deadline passed before the store could be asked.") from None
         loop = asyncio.get_running_loop()
         try:
             future = self._executor.submit(copy_context().run, call)

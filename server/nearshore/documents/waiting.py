@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import TypeVar
 
 from nearshore.documents.errors import WriteOutcomePendingError
-from nearshore.errors import DeadlineError
+from nearshore.errors import CommitUnknownError, DeadlineError
 
 T = TypeVar("T")
 _MAX_TURN_S = 5.0
@@ -19,7 +19,7 @@ _MAX_TURN_S = 5.0
 def check_deadline(deadline: float | None, doing: str) -> None:
     """Raise DeadlineError when `deadline` (time.monotonic() seconds) has passed; `doing` says before what."""
     if deadline is not None and time.monotonic() >= deadline:
-        raise _late(f"The deadline passed before {doing}.")
+        raise late(f"The deadline passed before {doing}.")
 
 
 async def result_of(future: Future[T], deadline: float | None, doing: str) -> T:
@@ -33,7 +33,7 @@ async def result_of(future: Future[T], deadline: float | None, doing: str) -> T:
         async with asyncio.timeout(delay_s):
             return await asyncio.wrap_future(future)
     except TimeoutError:
-        raise _late(f"The deadline passed while {doing}.") from None
+        raise late(f"The deadline passed while {doing}.") from None
 
 
 async def turn_of(turn: Future[None], deadline: float | None) -> None:
@@ -48,15 +48,20 @@ async def turn_of(turn: Future[None], deadline: float | None) -> None:
         return
 
 
-async def outcome_of(future: Future[T], deadline: float | None) -> T:
-    """Await a write that goes on whether its caller stays or not. Raises WriteOutcomePendingError."""
+async def outcome_of(future: Future[T], deadline: float | None, *, repeatable: bool) -> T:
+    """Await a write that goes on whether its caller stays or not.
+
+    repeatable: it has a request_id. Raises WriteOutcomePendingError, and CommitUnknownError with a remedy for its kind.
+    """
     waiting: asyncio.Future[T] = asyncio.wrap_future(future)
     waiting.add_done_callback(_look_at)
     try:
         async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
             return await asyncio.shield(waiting)
     except TimeoutError:
-        raise WriteOutcomePendingError from None
+        raise WriteOutcomePendingError(repeatable=repeatable) from None
+    except CommitUnknownError as error:
+        raise CommitUnknownError(error.detail, repeatable=repeatable) from error
 
 
 async def in_thread(executor: Executor, call: Callable[[], T]) -> T:
@@ -66,14 +71,14 @@ async def in_thread(executor: Executor, call: Callable[[], T]) -> T:
 
 async def begun_in_thread(executor: Executor, begin: Callable[[], T], abandon: Callable[[T], object]) -> T:
     """Run blocking work that leaves something under way; if the caller goes meanwhile, abandon gets what it left."""
-    return await unless_left(executor.submit(copy_context().run, begin), abandon)
+    return await unless_left(executor.submit(copy_context().run, begin), abandon, None, "")
 
 
-async def unless_left(beginning: Future[T], abandon: Callable[[T], object]) -> T:
-    """Await a future of a thread; if the caller goes meanwhile, abandon gets its result."""
+async def unless_left(beginning: Future[T], abandon: Callable[[T], object], deadline: float | None, doing: str) -> T:
+    """As result_of; if the caller goes, or the deadline passes, abandon gets the result that comes all the same."""
     try:
-        return await asyncio.wrap_future(beginning)
-    except asyncio.CancelledError:
+        return await result_of(beginning, deadline, doing)
+    except (asyncio.CancelledError, DeadlineError):
         beginning.add_done_callback(lambda done: _abandon(done, abandon))
         raise
 
@@ -83,7 +88,8 @@ def _abandon(done: Future[T], abandon: Callable[[T], object]) -> None:
         abandon(done.result())
 
 
-def _late(message: str) -> DeadlineError:
+def late(message: str) -> DeadlineError:
+    """What a caller is told whose deadline passed before anything was done."""
     return DeadlineError(message, "Nothing was done. Retry with a longer deadline, or with less in one call.")
 
 

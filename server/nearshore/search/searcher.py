@@ -50,7 +50,7 @@ class Searcher:
         Raises the errors of validation and of read_after, CollectionNotFoundError, NoModelError,
         FingerprintMismatchError, TextTooLongError, DocumentNotFoundError, OverloadedError, DeadlineError.
         """
-        replica = await self._replica(request.collection, request.read_after)
+        replica = await self._replica(request.collection, request.read_after, deadline)
         query = checked_query(request, "", replica.collection.spec, self._limits, self._ef_search)
         await reach(replica, request.read_after, self._limits, deadline)
         if query.text is not None:
@@ -59,7 +59,7 @@ class Searcher:
 
     async def batch(self, request: BatchSearchRequest, *, deadline: float | None = None) -> BatchSearchAnswer:
         """Answer several queries over one view, all or none. Raises what search raises, naming the search."""
-        replica = await self._replica(request.collection, request.read_after)
+        replica = await self._replica(request.collection, request.read_after, deadline)
         check_batch_size(len(request.searches), self._limits.max_queries, "searches")
         queries = []
         for index, each in enumerate(request.searches):
@@ -69,8 +69,10 @@ class Searcher:
         await reach(replica, request.read_after, self._limits, deadline)
         return BatchSearchAnswer(await self._answer(replica, queries, deadline))
 
-    async def _replica(self, name: str, read_after: Sequence[str]) -> Replica:
-        return await find_replica(self._replicas, name, self._threads, self._limits, read_after)
+    async def _replica(self, name: str, read_after: Sequence[str], deadline: float | None) -> Replica:
+        return await find_replica(
+            self._replicas, name, self._threads, self._limits, read_after=read_after, deadline=deadline
+        )
 
     async def _answer(self, replica: Replica, queries: Sequence[Query], deadline: float | None) -> list[SearchAnswer]:
         embedded = await self._embed(replica, queries, deadline)
