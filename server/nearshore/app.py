@@ -85,7 +85,7 @@ async def _serve_until_signalled(process: Process) -> ExitCode:
 class Process:
     """The parts of one server and the order in which they begin and end."""
 
-    def __init__(self, settings: Settings, on_serving: Callable[[str], None] | None = None) -> None:
+    def __init__(self, settings: Settings, on_serving: Callable[[str], None] = lambda _: None) -> None:
         """Take the settings; nothing is opened before serve(). on_serving is told the address that takes calls."""
         self._settings = settings
         self._on_serving = on_serving
@@ -138,12 +138,16 @@ class Process:
         embedder = await self._open(lambda: open_embedder(settings, self._guards.metrics))
         self._closing.add("embedder", embedder.close)
         self._guards.metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
+        if self._ended.is_set():
+            return False
         store = await self._reach_store(on_death)
-        if store is None:
+        if store is None or self._ended.is_set():
             return False
         options = replica_options(settings)
         replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
         self._closing.add("replicas", replicas.close)
+        if self._ended.is_set():
+            return False
         replicas.start()
         parts = make_parts(settings, store, replicas, embedder, threads)
         self._guards.metrics.read_at_scrape(reader_of(replicas, embedder, self._guards.admission, self._health))
@@ -156,8 +160,7 @@ class Process:
         self._announce(embedder)
         address = local_address(settings.server.host, self._port)
         lock.publish(address)
-        if self._on_serving is not None:
-            self._on_serving(address)
+        self._on_serving(address)
         return True
 
     def _bind(self, port: int) -> tuple[aio.Server, int]:

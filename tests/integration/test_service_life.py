@@ -128,6 +128,32 @@ def test_a_dead_follower_ends_the_process(tmp_path: Path, model_dir: Path, monke
     assert asyncio.run(process.serve()) is ExitCode.CRASHED
 
 
+@pytest.mark.parametrize("step", ["open_store", "open_embedder", "replica_options"])
+def test_a_signal_while_it_starts_is_obeyed_after_that_step(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Opening a store may take a minute: what then would only be stopped again is not begun with."""
+    served: list[str] = []
+    take = getattr(app, step)
+
+    async def live() -> ExitCode:
+        loop = asyncio.get_running_loop()
+        process = app.Process(make_settings(tmp_path / "data", model_dir), on_serving=served.append)
+
+        def take_and_end(*arguments: Any) -> Any:
+            try:
+                return take(*arguments)
+            finally:
+                loop.call_soon_threadsafe(process.end, "a signal")
+
+        monkeypatch.setattr(app, step, take_and_end)
+        return await process.serve()
+
+    assert asyncio.run(live()) is ExitCode.OK
+    assert served == []
+    FolderLock.acquire(tmp_path / "data").release()
+
+
 def test_it_takes_all_file_handles_that_it_may_have(server_process: Start) -> None:
     """The usual soft limit is too low for a thousand collections, and raising it needs nobody's permission."""
     process = server_process(prefix=["sh", "-c", 'ulimit -Sn 128 && exec "$@"', "sh"])
