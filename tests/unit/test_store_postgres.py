@@ -220,6 +220,41 @@ def test_a_collection_that_another_session_locks_holds_up_no_other(
     assert store.write(stuck, [upsert("b")]).result().commit.position == 2
 
 
+def test_a_process_that_stops_in_a_transaction_does_not_keep_its_lock(
+    url: str, opener: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends its session before other writers give up; its own write is made once, when it goes on."""
+    stopping, other = opener(url), opener(url)
+    collection_id = stopping.create_collection(SPEC).id
+    stopped, goes_on = threading.Event(), threading.Event()
+
+    def judge_later(*arguments: Any) -> Judgement:
+        if not stopped.is_set():
+            stopped.set()
+            assert goes_on.wait(WAIT_S)
+        return judge(*arguments)
+
+    monkeypatch.setattr("nearshore.store.postgres.commits.judge", judge_later)
+    late = stopping.write(collection_id, [upsert("late")])
+    assert stopped.wait(WAIT_S)
+    try:
+        assert other.write(collection_id, [upsert("a")]).result().commit.position == 1
+    finally:
+        goes_on.set()
+    assert late.result().commit.position == 2
+
+
+def test_a_delete_of_very_many_documents_is_given_its_time(
+    url: str, opener: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is not taken for stopped while it judges one call with more rows than it can within the time."""
+    collection_id = opener(url).create_collection(SPEC).id
+    monkeypatch.setattr(connections, "WRITER", connections.WRITER.replace("'3s'", "'20ms'"))
+    store = opener(url)
+    deletes = [Delete(str(number)) for number in range(100_000)]
+    assert store.write(collection_id, deletes).result().commit.position == 1
+
+
 def test_a_transaction_that_others_keep_open_holds_up_nothing(url: str, opener: Open) -> None:
     """An open transaction with a snapshot and rows of its own delays neither positions nor the feed."""
     store = opener(url)

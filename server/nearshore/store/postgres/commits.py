@@ -7,9 +7,13 @@ including the requests of a connection that was given up while its transaction w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 from uuid import UUID
+
+import psycopg
 
 from nearshore.errors import NearshoreError, RequestIdReusedError
 from nearshore.records import Commit, new_tag
@@ -53,6 +57,10 @@ _REQUEST = """
 INSERT INTO requests(collection, pos, id, digest, deleted)
 SELECT %s, %s, rows.* FROM unnest(%b::text[], %b::bytea[], %b::bigint[]) AS rows"""
 
+Answer = psycopg.Cursor[tuple[Any, ...]]
+_MANY_ROWS = 10_000  # more take this process long enough for PostgreSQL to think that it has stopped
+_ROWS_PER_S = 20_000  # judged and sent, at least: ten times as many on a core that does nothing else
+
 
 def apply_writes(
     transaction: Transaction, collection_id: int, writes: Sequence[Write], first: Sequence[str] = ()
@@ -61,37 +69,75 @@ def apply_writes(
 
     Raises psycopg.Error and CommitUnknownError.
     """
-    connection = transaction.connection
+    with ExitStack() as pipeline:
+        found = _lock_and_read(transaction, pipeline, collection_id, writes, first)
+        locked = found.locked.fetchall()
+        if not locked:
+            check_whole(transaction.connection)
+            return [unknown(collection_id) for _ in writes]
+        if not locked[0][0]:
+            raise restoring()
+        position, at = found.head.fetchall()[0]
+        commit = Commit(collection_id, position + 1, new_tag(), at.astimezone(UTC))
+        known = {row[0]: _decode(collection_id, row) for row in _rows(found.requests)}
+        history = {pos: tag.bytes for pos, tag in _rows(found.tags)}
+        judgement = judge(writes, commit, known, history, dict(_rows(found.live)))
+        if any(isinstance(result, WriteResult) for result in judgement.results):
+            # A repetition is committed as well: the lock has written to the log, so its COMMIT waits until the disk and
+            # a synchronous standby have what the first call wrote, which may have become visible without that.
+            with transaction.commit(pipeline):
+                if judgement.writes:
+                    _write(transaction.connection, commit, judgement)
+        return judgement.results
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the first round trip reads; None where there was nothing to ask."""
+
+    locked: Answer
+    head: Answer
+    requests: Answer | None
+    tags: Answer | None
+    live: Answer | None
+
+
+def _lock_and_read(
+    transaction: Transaction, pipeline: ExitStack, collection_id: int, writes: Sequence[Write], first: Sequence[str]
+) -> _Found:
+    """Begin, lock the collection and read what the writes are judged by, in a pipeline that stays open.
+
+    Left instead of synced, psycopg would send a Flush behind the Sync; having read that, PostgreSQL (15, and others) no
+    longer watches how long the session is idle, and a process that is stopped here keeps its lock until it goes on.
+    """
+    execute = transaction.connection.execute
     ids = sorted({write.request_id for write in writes if write.request_id})
     bases = sorted({write.basis.position for write in writes if write.basis is not None})
     deletes = sorted({row[0] for write in writes for row in write.rows.deletes})
-    with connection.pipeline():
-        transaction.begin()
-        for statement in first:
-            connection.execute(statement)
-        locked = connection.execute(_LOCK, (collection_id,))
-        head = connection.execute(_HEAD, (collection_id,), binary=True)
-        requests = connection.execute(_REQUESTS, (collection_id, ids), binary=True) if ids else None
-        tags = connection.execute(_TAGS, (collection_id, bases), binary=True) if bases else None
-        live = connection.execute(_LIVE, (collection_id, deletes), binary=True) if deletes else None
-    found = locked.fetchall()
-    if not found:
-        check_whole(connection)
-        return [unknown(collection_id) for _ in writes]
-    if not found[0][0]:
-        raise restoring()
-    position, at = head.fetchall()[0]
-    commit = Commit(collection_id, position + 1, new_tag(), at.astimezone(UTC))
-    known = {row[0]: _decode(collection_id, row) for row in requests.fetchall()} if requests else {}
-    history = {pos: tag.bytes for pos, tag in tags.fetchall()} if tags else {}
-    judgement = judge(writes, commit, known, history, dict(live.fetchall()) if live else {})
-    if any(isinstance(result, WriteResult) for result in judgement.results):
-        # A repetition is committed as well: the lock has written to the log, so its COMMIT waits until the disk and a
-        # synchronous standby have what the first call wrote, which may have become visible without that.
-        with transaction.commit():
-            if judgement.writes:
-                _write(connection, commit, judgement)
-    return judgement.results
+    opened = pipeline.enter_context(transaction.connection.pipeline())
+    transaction.begin()
+    for statement in (*first, *_patience(sum(len(write.rows) for write in writes))):
+        execute(statement)
+    found = _Found(
+        execute(_LOCK, (collection_id,)),
+        execute(_HEAD, (collection_id,), binary=True),
+        execute(_REQUESTS, (collection_id, ids), binary=True) if ids else None,
+        execute(_TAGS, (collection_id, bases), binary=True) if bases else None,
+        execute(_LIVE, (collection_id, deletes), binary=True) if deletes else None,
+    )
+    opened.sync()
+    return found
+
+
+def _patience(rows: int) -> Sequence[str]:
+    """Lets the session be idle for as long as this process may be busy with so many rows. Few: see connections."""
+    if rows <= _MANY_ROWS:
+        return ()
+    return (f"SET LOCAL idle_in_transaction_session_timeout = '{3 + rows // _ROWS_PER_S}s'",)
+
+
+def _rows(answer: Answer | None) -> list[tuple[Any, ...]]:
+    return answer.fetchall() if answer is not None else []
 
 
 def find_request(connection: Connection, collection_id: int, request_id: str, digest: bytes) -> WriteResult | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import psycopg
@@ -34,11 +34,14 @@ class Transaction:
         self.connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
 
     @contextmanager
-    def commit(self) -> Iterator[None]:
-        """Send the block's statements and COMMIT in one go. Raises psycopg.Error and CommitUnknownError."""
+    def commit(self, pipeline: AbstractContextManager[object] | None = None) -> Iterator[None]:
+        """Send the block's statements and COMMIT in one go. Raises psycopg.Error and CommitUnknownError.
+
+        pipeline: the one that the transaction began in, which is left; otherwise they have one of their own.
+        """
         self.connection.add_notice_handler(self._heed)
         try:
-            with self.connection.pipeline():
+            with pipeline or self.connection.pipeline():
                 yield
                 self.committing = True
                 done = self.connection.execute("COMMIT")
