@@ -154,9 +154,11 @@ def find_request(connection: Connection, collection_id: int, request_id: str, di
 
 
 def _write(connection: Connection, commit: Commit, judgement: Judgement) -> None:
-    """Send what the judgement says; nothing is waited for."""
+    """Send what the judgement says; nothing is waited for.
+
+    The rows first, which take longest: PostgreSQL watches how long we are idle only until it has the first statement.
+    """
     place = (commit.collection_id, commit.position)
-    connection.execute(_COMMIT, (*place, UUID(bytes=commit.tag), commit.at))
     if judgement.upserts:
         columns = [list(column) for column in zip(*judgement.upserts.values(), strict=True)]
         connection.execute(_UPSERT, (*place, *columns))
@@ -165,6 +167,7 @@ def _write(connection: Connection, commit: Commit, judgement: Judgement) -> None
     if judgement.requests:
         columns = [list(column) for column in zip(*judgement.requests, strict=True)]
         connection.execute(_REQUEST, (*place, *columns))
+    connection.execute(_COMMIT, (*place, UUID(bytes=commit.tag), commit.at))
 
 
 def _decode(collection_id: int, row: Sequence[Any]) -> tuple[bytes, WriteResult]:
