@@ -418,3 +418,26 @@ def test_no_acknowledged_write_is_lost_by_a_kill(factory: SqliteFactory, tmp_pat
         assert acknowledged <= found
         assert set(store.get_items(1, sorted(acknowledged))) == acknowledged
         store.close()
+
+
+def test_closing_waits_for_a_slow_disk(factory: SqliteFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it still writes there, nobody gets the folder before it is done."""
+    monkeypatch.setattr(writer, "CLOSE_GRACE_S", 0.0)
+    monkeypatch.setattr(writer, "INTERRUPT_S", 0.0)
+    closing, goes_on, ended = threading.Event(), threading.Event(), threading.Event()
+    close = session.SqliteSession.close
+
+    def close_slowly(one: session.SqliteSession) -> None:
+        closing.set()
+        assert goes_on.wait(WAIT_S)
+        close(one)
+        ended.set()
+
+    monkeypatch.setattr(session.SqliteSession, "close", close_slowly)
+    store = factory.open()
+    thread = threading.Thread(target=store.close)
+    thread.start()
+    assert closing.wait(WAIT_S)
+    threading.Timer(0.2, goes_on.set).start()
+    thread.join(WAIT_S)
+    assert ended.is_set()

@@ -163,6 +163,7 @@ class SqliteStore:
                 self._closed = True
                 self._readers.close()
                 self._writer.close()
+                self._writer.join()  # else another process could have the folder while this one writes there
 
     def _width(self, collection_id: int) -> int:
         """The dimensions of a collection; remembered, for ids are never used again."""

@@ -163,8 +163,13 @@ class Writer(Generic[_C]):
             self._thread.join(_INTERRUPT_EVERY_S)
         if self._thread.is_alive():
             self._left_behind = True
+            if not all(task.future.done() for task in self._group):
+                _log.warning("store was closed while it did not answer", remedy=LEFT_BEHIND)
             _refuse(self._group, lambda: CommitUnknownError("the store was closed while it did not answer"))
-            _log.warning("store was closed while it did not answer", remedy=LEFT_BEHIND)
+
+    def join(self) -> None:
+        """Wait for the thread that close() may have left behind, however long."""
+        self._thread.join()
 
     def _run(self) -> None:
         try:
