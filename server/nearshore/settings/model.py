@@ -127,7 +127,8 @@ class StoreSettings(_Section):
         default=8,
         ge=1,
         le=1_000,
-        description="Connections that one process reads PostgreSQL through at most; two more write and listen.",
+        description="Connections that one process reads PostgreSQL through at most; three more write, listen, and "
+        "look after a slow commit.",
     )
     connect_timeout_s: float = Field(
         default=5.0, gt=0, le=600, description="Seconds that PostgreSQL gets to take or free a connection."

@@ -47,6 +47,7 @@ LISTENER = "SET statement_timeout = 0"
 _SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _AT_WORK = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND backend_start = %s AND state <> 'idle'"
 
+_ALIVE = ("53300", "28P01", "28000")  # what only a server that works says: too many connections, who are you
 MARGIN_S = 5.0  # that the server gets beyond its own statement_timeout to tell of it
 _MAX_LIFETIME_S = 1_800.0
 # How long a caller waits for a connection before it looks whether making one has failed; and while it is known that
@@ -96,13 +97,17 @@ class Address:
         connection.silence_s = self.statement_timeout_s + MARGIN_S
 
     def is_at_work(self, session: tuple[Any, ...]) -> bool:
-        """Whether the server, which is asked over a new connection, is busy with a statement of this session."""
+        """Whether the server, which is asked over a new connection, is busy with a statement of this session.
+
+        One that refuses the connection, for it has none to spare or the password is another now, is alive: it is given
+        the benefit of the doubt, and asked again after the next silence.
+        """
         try:
             with self.connect_reader() as connection:
                 connection.silence_s = self.connect_timeout_s
                 return bool(connection.execute(_AT_WORK, session).fetchall())
-        except psycopg.Error:
-            return False
+        except psycopg.Error as error:
+            return code_of(error) in _ALIVE
 
     def _configure_listener(self, connection: Connection) -> None:
         self._tell(connection, LISTENER)

@@ -73,7 +73,7 @@ _ADVICE: Mapping[str, _Advice] = {
     ),
     "53300": _Advice(
         "has no connection to spare",
-        "Each process takes up to store.max_connections + 2: raise max_connections of the server (or the role's "
+        "Each process takes up to store.max_connections + 3: raise max_connections of the server (or the role's "
         "CONNECTION LIMIT), lower store.max_connections, or run fewer processes.",
     ),
     "53200": _Advice(
