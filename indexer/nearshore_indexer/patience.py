@@ -67,6 +67,7 @@ class Patience:
         position = int(error.metadata.get("position", 0))
         if position > self._position:  # it comes nearer
             self._position, self._late.since = position, now
+            self._away = self._full = None  # whatever it was, it has passed
         return self._late
 
 

@@ -78,3 +78,13 @@ def test_a_call_that_waited_in_vain_is_repeated_only_if_others_succeeded(world: 
     world.patience.succeeded()
     assert world.fail(DeadlineError("Late."), at=600)
     assert not world.fail(DeadlineError("Late."), at=701)
+
+
+def test_an_absence_is_forgotten_once_the_index_has_come_nearer(world: World) -> None:
+    """Two short ones, minutes apart, are no long one."""
+    assert world.fail(AWAY, at=0)
+    assert world.fail(FULL, at=1)
+    for number in range(1, 11):
+        assert world.fail(DeadlineError("Late.", position=number), at=30 * number)
+    assert world.fail(AWAY, at=310)
+    assert world.fail(FULL, at=311)
