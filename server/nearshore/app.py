@@ -49,7 +49,8 @@ Result = TypeVar("Result")
 CHORE_THREADS = 4  # opening, pruning, waiting until everything is loaded
 RESTART = "Restart it: what was acknowledged is safe. The lines before this one have the cause."
 HANGING = (
-    "Nothing is lost: what was acknowledged is safe. See what the store waits for: its disk, or a missing standby."
+    "Nothing is lost: what was acknowledged is safe. See what they wait for: the disk of the data folder, or the "
+    "store's disk or missing standby."
 )
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -89,7 +90,6 @@ class Process:
         """Take the settings; nothing is opened before serve(). on_serving is told the address that takes calls."""
         self._settings = settings
         self._on_serving = on_serving
-        self.hanging: list[str] = []  # parts that did not close: after serve() the process has to be ended
         self._opened = contextlib.ExitStack()  # what the process holds until all else is closed
         self._closing = Closing()
         self._serving = False
@@ -115,6 +115,11 @@ class Process:
             return ExitCode.CRASHED
         log.info("Stopped")
         return ExitCode.OK
+
+    @property
+    def hanging(self) -> list[str]:
+        """Parts that did not close: after serve() the process has to be ended."""
+        return self._closing.hanging
 
     def end(self, cause: str) -> None:
         """Stop in order; the second time, at once. Call it on the event loop."""
@@ -243,10 +248,12 @@ class Process:
             log.info("Closing", at_most_s=LIMIT_S)
         elif self._waiting is not None:
             await self._waiting.stop(None)
-        self.hanging = await self._closing.close()
-        if self.hanging:
-            log.warning("Ending though parts of the server hang", parts=self.hanging, remedy=HANGING)
-            self._opened.pop_all()  # they may still use the data folder: its lock ends with the process
+        try:
+            await self._closing.close()
+        finally:
+            if self.hanging:
+                log.warning("Ending though parts of the server hang", parts=self.hanging, remedy=HANGING)
+                self._opened.pop_all()  # they may still use the data folder: its lock ends with the process
 
     async def _open(self, opening: Callable[[], Result]) -> Result:
         """Open a part in a thread, so that a signal is seen meanwhile. Raises NearshoreError."""

@@ -20,13 +20,15 @@ class Closing:
         self._limit_s = limit_s
         self._next_s = next_s
         self._parts: list[tuple[str, Callable[[], object]]] = []
+        self.hanging: list[str] = []
+        """The parts that had not ended when the time was over."""
 
     def add(self, name: str, close: Callable[[], object]) -> None:
         """Have close() called before what was added earlier is closed; name is for people."""
         self._parts.append((name, close))
 
-    async def close(self) -> list[str]:
-        """Close all, the last added first. Returns the names of those that hang; raises what closing one raised."""
+    async def close(self) -> None:
+        """Close all, the last added first. `hanging` names those that hang; raises what closing one raised."""
         give_up_at = time.monotonic() + self._limit_s
         ends: dict[str, asyncio.Future[None]] = {}
         while self._parts:
@@ -35,10 +37,10 @@ class Closing:
             await asyncio.wait([ends[name]], timeout=min(self._next_s, max(0.0, give_up_at - time.monotonic())))
         if ends:
             await asyncio.wait(ends.values(), timeout=max(0.0, give_up_at - time.monotonic()))
+        self.hanging = [name for name, end in ends.items() if not end.done()]
         for end in ends.values():
             if end.done():
                 end.result()
-        return [name for name, end in ends.items() if not end.done()]
 
 
 def _begin(name: str, close: Callable[[], object]) -> asyncio.Future[None]:

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 HELD_UP = "It is retried by itself. Do what `detail` says: most often bring back the store, or make room on the disk."
 
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 0.5  # a store that came back is noticed within the last one
-_BUILD_GRACE_S = 10.0
+_BUILD_GRACE_S = 4.0  # the whole process has twelve
 _POLL_COST = 10  # polling takes at most about one part in so many of the thread's time
 
 
@@ -282,7 +282,7 @@ class Replicas:
         """Poll again after the interval (longer where polling itself takes long), or after a growing pause."""
         pause = max(self._around.options.poll_interval_s, _POLL_COST * polled_s)
         if trouble is not None:
-            if not self._backoff_s:
+            if not self._backoff_s and not self._stopping:  # the store is closed beneath us then
                 log.warning("following is held up, serving what is loaded", detail=str(trouble), remedy=HELD_UP)
             self._was_away = True
             self._backoff_s = min(_LAST_BACKOFF_S, max(_FIRST_BACKOFF_S, 2 * self._backoff_s))
