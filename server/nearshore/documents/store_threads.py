@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
-from nearshore.documents.waiting import late, unless_left
+from nearshore.documents.waiting import check_deadline, late, unless_left
 
 T = TypeVar("T")
 
@@ -59,6 +59,7 @@ class StoreThreads:
         Raises OverloadedError, DeadlineError: then it was not started.
         """
         claim_store()
+        check_deadline(deadline, "the store was asked")
         try:
             async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
                 await self._free.acquire()
