@@ -58,8 +58,7 @@ class Engine:
             count = usable_cores() + SPARE_THREADS
             executor = opened.enter_context(ThreadPoolExecutor(count, "engine"))
             self.replicas.start()
-            asking = StoreThreads(executor, count)
-            threads = Threads(executor, executor, asking, asking)
+            threads = Threads(executor, executor, StoreThreads(executor, count), StoreThreads(executor, 1))
             self.parts = make_parts(settings, store, self.replicas, self.embedder, threads)
             self._opened = opened.pop_all()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from nearshore.documents.errors import (
     DimensionsError,
     FingerprintMismatchError,
@@ -41,8 +39,7 @@ class Collections:
         self._models = models
         self._limits = limits
         self._store_threads = threads.store
-        self._changes = threads.changes
-        self._creating = threading.Lock()  # so that two creations at once cannot pass max_collections
+        self._changes = threads.changes  # one at a time, so that two creations at once cannot pass max_collections
 
     async def create(self, request: CollectionInput, *, deadline: float | None = None) -> CollectionDescription:
         """Create an empty collection.
@@ -83,14 +80,13 @@ class Collections:
         await outcome_of(deletion, deadline, repeatable=False)
 
     def _create(self, spec: CollectionSpec) -> Replica:
-        with self._creating:
-            exists = self._replicas.known(spec.name) is not None  # then the store says so, be there room or not
-            if not exists and len(self._replicas.complete_list()) >= self._limits.max_collections:
-                raise TooManyCollectionsError(
-                    f"There are {self._limits.max_collections:,} collections, as many as the server allows.",
-                    "Delete one, tell tenants apart by metadata and filters, or raise limits.max_collections.",
-                )
-            return self._replicas.create(spec)
+        exists = self._replicas.known(spec.name) is not None  # then the store says so, be there room or not
+        if not exists and len(self._replicas.complete_list()) >= self._limits.max_collections:
+            raise TooManyCollectionsError(
+                f"There are {self._limits.max_collections:,} collections, as many as the server allows.",
+                "Delete one, tell tenants apart by metadata and filters, or raise limits.max_collections.",
+            )
+        return self._replicas.create(spec)
 
     def _spec(self, request: CollectionInput) -> CollectionSpec:
         name = request.collection_id
