@@ -24,7 +24,8 @@ from nearshore.v1 import search_service_pb2_grpc as search_grpc
 
 Context = aio.ServicerContext[Any, Any]
 NO_DEADLINE_S = 1e8  # gRPC says "no deadline" by one some centuries away
-ANSWER_MARGIN_S = 0.2  # for hundreds of calls that end together; a tenth of the time left where that is less
+ANSWER_MARGIN_S = 0.2  # for hundreds of calls that end together, or where that is less:
+ANSWER_SHARE = 0.1  # of the time left
 
 
 def deadline_of(context: Context) -> float | None:
@@ -35,7 +36,7 @@ def deadline_of(context: Context) -> float | None:
     remaining_s = context.time_remaining()
     if remaining_s is None or remaining_s > NO_DEADLINE_S:
         return None
-    return time.monotonic() + remaining_s - min(ANSWER_MARGIN_S, remaining_s / 10)
+    return time.monotonic() + remaining_s - min(ANSWER_MARGIN_S, ANSWER_SHARE * remaining_s)
 
 
 class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
