@@ -67,6 +67,24 @@ def test_without_a_server_then_beside_one(start: Start, server_process: Callable
     assert server.wait() == ExitCode.OK
 
 
+def test_the_server_of_another_folder_is_left_alone(
+    start: Start, server_process: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    """What is meant for a folder that nobody serves does not reach one that listens where that one would."""
+    server = server_process()
+    port = server.address().rpartition(":")[2]
+    server.wait_for("Ready")
+    code, _, err = finish(start("index", "-"), lines(1))
+    assert code == ExitCode.OK, err
+    config = tmp_path / "nearshore.toml"
+    config.write_text(f"[server]\nport = {port}\n")
+    elsewhere = ("--config", str(config), "--data-dir", str(tmp_path / "other"), "--json")
+    code, _, err = finish(start(*elsewhere, "collection", "delete", "default", "--yes"))
+    assert (code, json.loads(err)["error"]["reason"]) == (ExitCode.UNAVAILABLE, "FOLDER_NOT_SERVED")
+    code, out, _ = finish(start("search", "fish", "--json"))
+    assert len(json.loads(out)["hits"]) == 1
+
+
 def test_ctrl_c_keeps_what_is_written(start: Start) -> None:
     """It ends with code 130, says what to do, shows no traceback, and a second run goes on from there."""
     process = start("index", "-")

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from nearshore.cli.session import session
-from nearshore.client import Client, Retries, ServerUnreachableError
+from nearshore.client import Client, Retries
 from nearshore.client.address import checked
+from nearshore.errors import UnavailableError
 from nearshore.store.lock import read_holder
 
+INT32 = (1 << 31) - 1  # the largest number that a request can say
 PATIENCE_S = 5.0  # with a server that restarts or loads; one that is not there at all is told after a second
-_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 -- not bound here
+
+
+class FolderNotServedError(UnavailableError):
+    """No server has the data folder."""
+
+    reason = "FOLDER_NOT_SERVED"
+
+    def __init__(self, folder: str) -> None:
+        """folder: as the settings give it."""
+        super().__init__(
+            f"No nearshore server serves the data folder {folder}.",
+            "Start one with `nearshore serve`, name its folder with --data-dir, or its address with --server.",
+            data_dir=folder,
+        )
 
 
 def serving_address() -> str:
@@ -24,16 +39,14 @@ def serving_address() -> str:
 
 
 def target() -> str:
-    """Where to look for a server: serving_address(), else where the settings would make one listen."""
-    if address := serving_address():
-        return address
-    server = session().settings.server
-    host = _REACHED_AT.get(server.host, server.host)
-    address = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
-    if server.port == 0:
-        raise ServerUnreachableError(
-            address, f"port 0 is any free one, and no server has {session().settings.data_dir}"
-        )
+    """serving_address(). Raises FolderNotServedError where nobody serves the data folder.
+
+    A server that happens to listen where the settings would have one listen serves another folder: what is meant for
+    this one must not be written, or deleted, there.
+    """
+    address = serving_address()
+    if not address:
+        raise FolderNotServedError(str(session().settings.data_dir))
     return address
 
 
