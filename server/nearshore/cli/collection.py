@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nearshore.cli import output
-from nearshore.cli.connection import connect, default_model
+from nearshore.cli.connection import INT32, connect, default_model
 from nearshore.client import CollectionInfo, IndexKind, Metric
 
 app = typer.Typer(help="Create, list, show and delete collections.", no_args_is_help=True)
@@ -21,7 +21,9 @@ Name = Annotated[str, typer.Argument(help="1 to 63 of a-z, 0-9, - and _.")]
 def create(
     name: Name,
     model: Annotated[str, typer.Option(help="Model that embeds its documents. Default: the server's.")] = "",
-    dimensions: Annotated[int, typer.Option(help="Instead of a model: the width of your own vectors.", min=0)] = 0,
+    dimensions: Annotated[
+        int, typer.Option(help="Instead of a model: the width of your own vectors.", min=0, max=INT32)
+    ] = 0,
     metric: Annotated[Metric, typer.Option(help="How closeness is measured.")] = Metric.COSINE,
     index: Annotated[IndexKind, typer.Option(help="auto: exact while small, then a graph.")] = IndexKind.AUTO,
 ) -> None:

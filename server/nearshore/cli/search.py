@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from nearshore.cli import output
-from nearshore.cli.connection import connect
+from nearshore.cli.connection import INT32, connect
 from nearshore.client import FewerReason, Query, SearchResult
 
 app = typer.Typer()
@@ -32,14 +32,16 @@ def search(  # noqa: PLR0913 -- each is an option
     *,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Where to look.")] = DEFAULT_COLLECTION,
     like: Annotated[str, typer.Option(help="Instead of a text: the id of a document.", metavar="ID")] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many hits.")] = 10,
-    offset: Annotated[int, typer.Option(help="How many of the best hits to leave out.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many hits.", min=0, max=INT32)] = 10,
+    offset: Annotated[int, typer.Option(help="How many of the best hits to leave out.", min=0, max=INT32)] = 0,
     filter: Annotated[  # noqa: A002 -- the API's word
         str, typer.Option("--filter", "-f", help='Only documents that match, as in: lang = "en" AND year >= 2020')
     ] = "",
     threshold: Annotated[float | None, typer.Option(help="Only hits with at least this score.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every document instead of trusting the graph.")] = False,
-    ef_search: Annotated[int | None, typer.Option(help="Candidates that the graph search keeps.")] = None,
+    ef_search: Annotated[
+        int | None, typer.Option(help="Candidates that the graph search keeps.", min=0, max=INT32)
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Show whole texts and metadata.")] = False,
 ) -> None:
     """Search a collection. Needs a server: start one with `nearshore serve`."""
