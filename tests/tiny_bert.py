@@ -13,9 +13,11 @@ import onnxruntime as ort
 import tokenizers
 from safetensors.numpy import save_file
 
-from nearshore.bundle import Bundle, Network, Pooling, SpecialTokens
-from nearshore.export.checkpoint import expected_shapes
+from nearshore.bundle import Bundle, Pooling, SpecialTokens
 from nearshore.export.exporter import ExportOptions, export_bundle
+from nearshore.export.families import BERT
+from nearshore.export.layout import encoder_shapes, pooler_shapes
+from nearshore.network import Network
 from nearshore.records import F32
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -69,7 +71,7 @@ def make_checkpoint(
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
     write_json(folder / "tokenizer_config.json", {"model_max_length": network.positions})
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Tiny\n", encoding="utf-8")
-    _make_tokenizer(words).save(str(folder / "tokenizer.json"))
+    make_tokenizer(words).save(str(folder / "tokenizer.json"))
     return folder
 
 
@@ -98,7 +100,8 @@ def embed_golden(bundle: Bundle, texts: Sequence[str]) -> F32:
     rows = []
     for text in texts:
         ids = np.array([tokenizer.encode(text).ids])
-        hidden = session.run(["sequence_output"], feed(ids, np.ones_like(ids)))[0][0]
+        every = feed(ids, np.ones_like(ids))
+        hidden = session.run(["sequence_output"], {name: every[name] for name in manifest.inputs})[0][0]
         row = hidden[0] if manifest.pooling is Pooling.CLS else hidden.mean(axis=0)
         rows.append(row / np.linalg.norm(row) if manifest.normalize else row)
     return np.array(rows, dtype=np.float32)
@@ -113,10 +116,10 @@ def random_tensors(network: Network, *, seed: int) -> dict[str, F32]:
     """Random weights of a BertModel with a pooler, of the size of trained ones so that layers do something."""
     rng = np.random.default_rng(seed)
     tensors = {}
-    for name, shape in expected_shapes(network, pooler=True).items():
+    for name, shape in {**encoder_shapes(BERT, network), **pooler_shapes(BERT, network)}.items():
         center = 1.0 if name.endswith("LayerNorm.weight") else 0.0
         scale = 0.1 if len(shape) == 1 else 1.0 / np.sqrt(network.hidden_size)
-        tensors[name] = (center + scale * rng.standard_normal(shape)).astype(np.float32)
+        tensors[name] = (center + scale * rng.standard_normal([size or 1 for size in shape])).astype(np.float32)
     return tensors
 
 
@@ -148,7 +151,7 @@ def _modules(*kinds: str) -> list[dict[str, object]]:
     ]
 
 
-def _make_tokenizer(words: Sequence[str]) -> Any:
+def make_tokenizer(words: Sequence[str]) -> Any:
     """As BERT's, lower-casing; with truncation and padding set, as in real checkpoints, to be got rid of."""
     numbers = {word: number for number, word in enumerate(words)}
     tokenizer: Any = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab=numbers, unk_token="[UNK]"))

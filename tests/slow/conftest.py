@@ -1,5 +1,6 @@
-"""Slow tests share the scenarios of benchmarks/; the corpora come from NEARSHORE_TEST_DATA."""
+"""Slow tests share the scenarios of benchmarks/; corpora and checkpoints come from where the environment says."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,15 @@ def data() -> Path:
     if found is None:
         pytest.skip(f"{corpora.VARIABLE} names no folder of corpora")
     return found
+
+
+@pytest.fixture(scope="session")
+def checkpoints() -> Path:
+    """The folder of small checkpoints with what their authors' code computes; without it tests skip, and say so."""
+    found = os.environ.get("NEARSHORE_TEST_FIXTURES")
+    if not found:
+        pytest.skip("NEARSHORE_TEST_FIXTURES names no folder of checkpoints")
+    return Path(found)
 
 
 @pytest.fixture

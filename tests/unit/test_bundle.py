@@ -16,7 +16,6 @@ from nearshore.bundle import (
     CorruptBundleError,
     Manifest,
     ModelNotFoundError,
-    Network,
     Pooling,
     Source,
     SpecialTokens,
@@ -26,6 +25,7 @@ from nearshore.bundle import (
     list_bundles,
     load_bundle,
 )
+from nearshore.network import Network
 from tests.tiny_bert import embed_golden, make_bundle
 
 MANIFEST = Manifest(

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nearshore.bundle import Bundle, Pooling
-from nearshore.export.checkpoint import UnusableCheckpointError
+from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from tests.tiny_bert import embed_golden, make_checkpoint, write_json
 
@@ -81,13 +81,13 @@ def module(kind: str, path: str = "") -> dict[str, str]:
 
 QUERY = "encoder.layer.1.attention.self.query.weight"
 REFUSED = {
-    "another architecture": (edit("config.json", model_type="roberta"), "model_type 'roberta'"),
+    "another architecture": (edit("config.json", model_type="t5"), "model_type 't5'"),
     "no architecture": (edit("config.json", model_type=None), "model_type None"),
     "a decoder": (edit("config.json", is_decoder=True), "is_decoder True"),
     "relative positions": (edit("config.json", position_embedding_type="relative_key"), "'relative_key'"),
-    "unknown activation": (edit("config.json", hidden_act="relu"), "hidden_act 'relu'"),
+    "unknown activation": (edit("config.json", hidden_act="mish"), "hidden_act 'mish'"),
     "no heads": (edit("config.json", num_attention_heads=None), "config.json lacks num_attention_heads"),
-    "heads of no width": (edit("config.json", num_attention_heads=0), "config.json, heads: .* greater than or equal"),
+    "heads of no width": (edit("config.json", num_attention_heads=0), "num_attention_heads: .* greater than or equal"),
     "heads that do not divide": (edit("config.json", num_attention_heads=5), "not a multiple of 5 heads"),
     "config missing": (remove("config.json"), "config.json is missing"),
     "config is no JSON": (truncate("config.json", 0.5), "config.json cannot be read"),
@@ -104,11 +104,15 @@ REFUSED = {
         retensor(lambda t: t.update({QUERY: t[QUERY].astype(np.int8)})),
         f"{QUERY} has type I8",
     ),
+    "a pickle alone": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "pytorch_model.bin is a pickle, which can run code",
+    ),
     "more layers than tensors": (edit("config.json", num_hidden_layers=3), "lacks the tensor encoder.layer.2"),
     "tokenizer missing": (remove("tokenizer.json"), "tokenizer.json is missing"),
     "tokenizer cut off": (truncate("tokenizer.json", 0.9), "tokenizer.json cannot be read"),
     "tokenizer is no tokenizer": (write("tokenizer.json", {"model": 1}), "tokenizer.json is not a tokenizer"),
-    "tokenizer without [CLS] and [SEP]": (edit("tokenizer.json", post_processor=None), r"put \[CLS\] and \[SEP\]"),
+    "tokenizer without [CLS] and [SEP]": (edit("tokenizer.json", post_processor=None), r"as \[CLS\] and \[SEP\]"),
     "tokens beyond the network's": (edit("tokenizer.json", added_tokens=[
         {"id": 213, "content": "<extra>", "special": True, "single_word": False, "lstrip": False, "rstrip": False,
          "normalized": False},

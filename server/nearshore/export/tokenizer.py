@@ -9,7 +9,9 @@ from typing import Any
 import tokenizers
 
 from nearshore.bundle import content_digest
-from nearshore.export.checkpoint import Checkpoint, UnusableCheckpointError, read_json
+from nearshore.export.checkpoint import Checkpoint
+from nearshore.export.config import read_json
+from nearshore.export.errors import UnusableCheckpointError
 
 _FILE = "tokenizer.json"
 
@@ -33,11 +35,13 @@ def read_tokenizer(checkpoint: Checkpoint) -> PlainTokenizer:
     except Exception as error:  # tokenizers raises nothing more precise
         raise UnusableCheckpointError(checkpoint.folder, f"{_FILE} is not a tokenizer ({error})") from error
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if highest >= checkpoint.network.vocabulary_size:
+    size = checkpoint.configuration.network.vocabulary_size
+    if highest >= size:
         raise UnusableCheckpointError(
-            checkpoint.folder,
-            f"{_FILE} has token number {highest}, the network only {checkpoint.network.vocabulary_size} tokens",
+            checkpoint.folder, f"{_FILE} has token number {highest}, the network only {size} tokens"
         )
     if len(tokenizer.encode("").ids) != 2:
-        raise UnusableCheckpointError(checkpoint.folder, f"{_FILE} does not put [CLS] and [SEP] around a text")
+        raise UnusableCheckpointError(
+            checkpoint.folder, f"{_FILE} does not put two special tokens, as [CLS] and [SEP], around a text"
+        )
     return PlainTokenizer(text, content_digest(content))
