@@ -83,6 +83,10 @@ def positions_after_padding(ids: I64, padding: int) -> I64:
     return positions
 
 
+def bert(tensors: Tensors, config: Config, ids: I64, mask: I64, types: I64) -> list[F64]:
+    return bert_layers(tensors, config, bert_embeddings(tensors, ids, types), mask)
+
+
 def roberta(tensors: Tensors, config: Config, ids: I64, mask: I64, types: I64) -> list[F64]:
     hidden = tensors["embeddings.word_embeddings.weight"][ids] + tensors["embeddings.token_type_embeddings.weight"][0]
     positions = positions_after_padding(ids, config["pad_token_id"])
@@ -225,8 +229,23 @@ def nomic_bert(tensors: Tensors, config: Config, ids: I64, mask: I64, types: I64
         )
         context = merge_heads(attention(rotate(query, base), rotate(key, base), value, mask))
         hidden = tensors.norm(f"{name}.norm1", hidden + tensors.dense(f"{name}.attn.out_proj", context))
-        gate = tensors.dense(f"{name}.mlp.fc12", hidden)
-        wide = tensors.dense(f"{name}.mlp.fc11", hidden) * gate / (1 + np.exp(-gate))
+        wide = tensors.dense(f"{name}.mlp.fc11", hidden) * silu(tensors.dense(f"{name}.mlp.fc12", hidden))
         hidden = tensors.norm(f"{name}.norm2", hidden + tensors.dense(f"{name}.mlp.fc2", wide))
         states.append(hidden)
     return states
+
+
+def silu(x: F64) -> F64:
+    """Elfwing et al. (2018)."""
+    result: F64 = x / (1 + np.exp(-x))
+    return result
+
+
+def relu(x: F64) -> F64:
+    return np.maximum(x, 0)
+
+
+def mean(hidden: F64, mask: I64) -> F64:
+    """The mean of the vectors of real tokens: (B, S, H) to (B, H)."""
+    result: F64 = (hidden * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+    return result

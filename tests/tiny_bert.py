@@ -14,9 +14,10 @@ import tokenizers
 from safetensors.numpy import save_file
 
 from nearshore.bundle import Bundle, Pooling, SpecialTokens
-from nearshore.export.exporter import ExportOptions, export_bundle
+from nearshore.export.exporter import export_bundle
 from nearshore.export.families import BERT
 from nearshore.export.layout import encoder_shapes, pooler_shapes
+from nearshore.export.options import ExportOptions
 from nearshore.network import Network
 from nearshore.records import F32
 
@@ -108,8 +109,11 @@ def embed_golden(bundle: Bundle, texts: Sequence[str]) -> F32:
 
 
 def feed(ids: Any, mask: Any) -> dict[str, Any]:
-    """The inputs of a run: ids and mask (B, S) int64, one token type."""
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    """The inputs of a run under nearshore's and TF Hub's names: ids and mask (B, S) int64, one token type."""
+    types = np.zeros_like(ids)
+    hub = {"input_word_ids": ids, "input_mask": mask, "input_type_ids": types}
+    hub = {name: value.astype(np.int32) for name, value in hub.items()}
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, **hub}
 
 
 def random_tensors(network: Network, *, seed: int) -> dict[str, F32]:

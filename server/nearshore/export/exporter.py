@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from nearshore.bundle import (
     TOKENIZER_FILE,
     Bundle,
     Manifest,
-    SpecialTokens,
     file_digest,
     load_bundle,
     write_golden,
@@ -23,27 +21,17 @@ from nearshore.bundle import (
 )
 from nearshore.export.aside import written_aside
 from nearshore.export.checkpoint import Checkpoint, read_checkpoint
-from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_TEXTS
-from nearshore.export.graph.encoder import POOLED_OUTPUT, SEQUENCE_OUTPUT, build_encoder, input_names
-from nearshore.export.layout import encoder_shapes, pooler_shapes, size_bytes
+from nearshore.export.graph.encoder import build_encoder
+from nearshore.export.graph.outputs import Outputs
+from nearshore.export.options import ExportOptions, choose_outputs
 from nearshore.export.origin import read_source
 from nearshore.export.tokenizer import read_tokenizer
 from nearshore.export.weights import Weights, weight_files
 from nearshore.records import F32
 
-_LARGEST_BYTES = (1 << 31) - (1 << 24)  # protobuf's limit, less what is not weights
-
 EmbedGolden = Callable[[Bundle, list[str]], F32]
 """Embeds texts with a bundle that has no golden vectors yet: (texts, dimensions), as the bundle says."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
-    """What the checkpoint leaves open."""
-
-    special_tokens: SpecialTokens = SpecialTokens.TEXT
-    pooled_output: bool = False  # also give pooled_output
 
 
 def export_bundle(
@@ -77,8 +65,8 @@ def export_bundle(
             tokenizer_sha256=tokenizer.sha256,
             source=read_source(checkpoint, weight_files(checkpoint)),
             license=source.license,
-            inputs=input_names(network),
-            outputs=outputs,
+            inputs=outputs.input_names(network),
+            outputs=tuple(outputs.shapes(network)),
             exporter=f"nearshore {__version__}",
             files={name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
         )
@@ -87,28 +75,12 @@ def export_bundle(
     return Bundle(destination, written.manifest)
 
 
-def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Check all tensors, then build; returns the names of outputs."""
-    family, network = checkpoint.configuration.family, checkpoint.configuration.network
-    weights = Weights(checkpoint.folder, family)
-    encoder, pooler = encoder_shapes(family, network), pooler_shapes(family, network)
-    has_pooler = any(name in weights for name in pooler)
-    if options.pooled_output and not has_pooler:
-        raise UnusableCheckpointError(
-            checkpoint.folder,
-            f"it has no pooler ({next(iter(pooler), 'no tensor of one')} is missing), which pooled_output needs",
-            "Export it without pooled_output.",
-        )
-    weights.check({**encoder, **pooler} if has_pooler else encoder)
-    weights.refuse_others({**encoder, **pooler})
-    if size_bytes(encoder) > _LARGEST_BYTES:
-        raise UnusableCheckpointError(
-            checkpoint.folder,
-            f"its weights take {size_bytes(encoder) / 1e9:.1f} GB in float32, and an ONNX file holds no more than 2.1",
-            "Use a smaller checkpoint.",
-        )
-    path.write_bytes(build_encoder(family, network, weights.read, pooled_output=options.pooled_output))
-    return (SEQUENCE_OUTPUT, POOLED_OUTPUT) if options.pooled_output else (SEQUENCE_OUTPUT,)
+def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> Outputs:
+    """Check all tensors, then build; returns what the graph takes and gives."""
+    weights = Weights(checkpoint.folder, checkpoint.configuration.family)
+    outputs = choose_outputs(checkpoint, weights, options)
+    path.write_bytes(build_encoder(checkpoint.configuration, weights.read, outputs))
+    return outputs
 
 
 def _with_golden(bundle: Bundle, embed_golden: EmbedGolden) -> Manifest:

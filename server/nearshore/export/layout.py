@@ -47,6 +47,31 @@ def pooler_shapes(family: Family, network: Network) -> Mapping[str, Shape]:
     return linear(family.pooler, network.hidden_size, network.hidden_size) if family.pooler else {}
 
 
+def language_shapes(family: Family, network: Network, *, tied: bool) -> Mapping[str, Shape]:
+    """Of the head that scores the vocabulary; tied: its decoder is the table of words."""
+    head, table = family.language_head, network.embedding_size or network.hidden_size
+    if head is None:
+        return {}
+    shapes: dict[str, Shape] = {**linear(head.dense, table, network.hidden_size, biased=family.biased)}
+    shapes |= norm(family, head.norm, table)
+    if not tied:
+        shapes[f"{head.decoder}.weight"] = (network.vocabulary_size, table)
+    return shapes if head.bias is None else {**shapes, head.bias: (network.vocabulary_size,)}
+
+
+def classifier_shapes(family: Family, network: Network) -> Mapping[str, Shape]:
+    """Of the head that scores classes, however many, and of the pooler where it starts there."""
+    head, hidden = family.classifier, network.hidden_size
+    if head is None:
+        return {}
+    shapes: dict[str, Shape] = {**pooler_shapes(family, network)} if head.source == "pooled" else {}
+    if head.dense is not None:
+        shapes |= linear(head.dense, hidden, hidden, biased=family.biased)
+    if head.norm is not None:
+        shapes |= norm(family, head.norm, hidden)
+    return {**shapes, **linear(head.output, None, hidden)}
+
+
 def has_projection(family: Family, network: Network) -> bool:
     """Whether the tables are narrower than the layers, or projected all the same."""
     return family.projection is not None and (network.embedding_size is not None or family.always_projected)

@@ -6,54 +6,72 @@ normalization, because ONNX Runtime's SkipLayerNormalization is slow on CPUs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 from onnx import TensorProto
 
-from nearshore.export.family import Family
+from nearshore.export.config import Configuration
 from nearshore.export.graph.attention import Shared, attend, group_of, share
 from nearshore.export.graph.builder import GraphBuilder, ReadTensor
 from nearshore.export.graph.embeddings import embed
 from nearshore.export.graph.feed_forward import feed_forward
-from nearshore.export.graph.heads import pooled
-from nearshore.network import Network
-
-INPUT_IDS = "input_ids"
-ATTENTION_MASK = "attention_mask"
-TOKEN_TYPE_IDS = "token_type_ids"  # noqa: S105
-SEQUENCE_OUTPUT = "sequence_output"
-POOLED_OUTPUT = "pooled_output"
-
-
-def input_names(network: Network) -> tuple[str, ...]:
-    """Inputs of the graph: token types only where there is a choice."""
-    both = (INPUT_IDS, ATTENTION_MASK)
-    return (*both, TOKEN_TYPE_IDS) if network.token_types > 1 else both
+from nearshore.export.graph.heads import classify, pool, score_vocabulary
+from nearshore.export.graph.outputs import (
+    DEFAULT,
+    LOGITS,
+    MLM_LOGITS,
+    POOLED_OUTPUT,
+    SEQUENCE_OUTPUT,
+    Outputs,
+)
 
 
-def build_encoder(family: Family, network: Network, read: ReadTensor, *, pooled_output: bool) -> bytes:
+def build_encoder(configuration: Configuration, read: ReadTensor, outputs: Outputs) -> bytes:
     """Build the whole encoder, as the content of an ONNX file.
 
-    Inputs input_ids, attention_mask (1 real, 0 padding) and, by input_names, token_type_ids, int64 (B, S) with
-    1 <= S <= network.longest_text. Outputs sequence_output (B, S, H) and, if asked, pooled_output (B, H), float32.
-    The same tensors give the same bytes.
+    Inputs: ids, mask (1 real, 0 padding) and, where there is a choice, token types, integers (B, S) with
+    1 <= S <= network.longest_text. Outputs: those of outputs.shapes, float32. The same tensors give the same bytes.
     """
+    family, network, contract = configuration.family, configuration.network, outputs.contract
     graph = GraphBuilder(family, network, read)
-    for name in input_names(network):
-        graph.input(name)
-    mask = graph.add("Cast", [ATTENTION_MASK], "attention_mask.int32", to=TensorProto.INT32)
-    hidden = embed(graph, ids=INPUT_IDS, types=TOKEN_TYPE_IDS)
-    shared = share(graph, ids=INPUT_IDS, mask=mask)
+    for name in outputs.input_names(network):
+        graph.input(name, integer=contract.integers)
+    mask = contract.mask
+    if contract.integers != TensorProto.INT32:
+        mask = graph.add("Cast", [mask], "attention_mask.int32", to=TensorProto.INT32)
+    hidden = embed(graph, ids=contract.ids, types=contract.types)
+    shared = share(graph, ids=contract.ids, mask=mask)
+    states = [hidden]
     for layer in range(network.layers):
         last = layer == network.layers - 1 and family.final_norm is None
         hidden = _add_layer(graph, layer, hidden, shared, SEQUENCE_OUTPUT if last else f"layer.{layer}")
+        states.append(hidden)
     if family.final_norm:
-        hidden = graph.layer_norm(family.final_norm, hidden, SEQUENCE_OUTPUT)
-    graph.output(hidden, ["batch", "sequence", network.hidden_size])
-    if pooled_output:
-        graph.output(pooled(graph, hidden, POOLED_OUTPUT), ["batch", network.hidden_size])
+        states[-1] = graph.layer_norm(family.final_norm, hidden, SEQUENCE_OUTPUT)
+    _add_outputs(graph, configuration, outputs, states)
     content: bytes = graph.model.SerializeToString(deterministic=True)
     onnx.checker.check_model(content)
     return content
+
+
+def _add_outputs(graph: GraphBuilder, configuration: Configuration, outputs: Outputs, states: Sequence[str]) -> None:
+    """Heads and names. states: the embeddings and every layer's output; the last is sequence_output."""
+    family, contract, hidden = graph.family, outputs.contract, states[-1]
+    pooled = ""
+    if outputs.pooled or (outputs.classes and family.classifier and family.classifier.source == "pooled"):
+        pooled = pool(graph, hidden, POOLED_OUTPUT)
+    if outputs.default:
+        graph.add("Identity", [pooled], DEFAULT)
+    if outputs.all_layers:
+        for number, state in enumerate(states[contract.first :]):
+            graph.add("Identity", [state], contract.hidden.format(number))
+    if outputs.mlm and family.language_head:
+        score_vocabulary(graph, family.language_head, hidden, tied=configuration.tied, output=MLM_LOGITS)
+    if outputs.classes and family.classifier:
+        classify(graph, family.classifier, hidden, pooled=pooled, mask=contract.mask, output=LOGITS)
+    for name, shape in outputs.shapes(graph.network).items():
+        graph.output(name, shape)
 
 
 def _add_layer(graph: GraphBuilder, layer: int, hidden: str, shared: Shared, output: str) -> str:

@@ -1,0 +1,94 @@
+"""What an export leaves to the caller, and which outputs a checkpoint can give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from nearshore.bundle import Manifest, SpecialTokens
+from nearshore.export.checkpoint import Checkpoint
+from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.graph.outputs import MLM_LOGITS, NEARSHORE, POOLED_OUTPUT, TFHUB, Outputs
+from nearshore.export.layout import (
+    Shape,
+    classifier_shapes,
+    encoder_shapes,
+    language_shapes,
+    pooler_shapes,
+    size_bytes,
+)
+from nearshore.export.weights import Weights
+
+ContractName = Literal["nearshore", "tfhub"]
+_LARGEST_BYTES = (1 << 31) - (1 << 24)  # protobuf's limit, less what is not weights
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What the checkpoint leaves open. Outputs beside sequence_output cost time at every run, wanted or not."""
+
+    special_tokens: SpecialTokens = SpecialTokens.TEXT
+    pooled_output: bool = False  # give pooled_output
+    all_layers: bool = False  # give every hidden state
+    mlm: bool = False  # give mlm_logits
+    contract: ContractName = "nearshore"  # TF Hub's has pooled_output and all layers
+
+    def outputs(self, *, classes: int = 0) -> Outputs:
+        """The graph's inputs and outputs."""
+        hub = self.contract == "tfhub"
+        return Outputs(
+            contract=TFHUB if hub else NEARSHORE,
+            pooled=self.pooled_output or hub,
+            default=hub,
+            all_layers=self.all_layers or hub,
+            mlm=self.mlm,
+            classes=classes,
+        )
+
+    def met_by(self, manifest: Manifest) -> bool:
+        """Whether a bundle that is there already gives what these options ask for; it may give more."""
+        outputs = self.outputs()
+        wanted = set(outputs.shapes(manifest.network))
+        named = self.contract == "nearshore" or outputs.contract.ids in manifest.inputs
+        return named and wanted <= set(manifest.outputs)
+
+
+def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOptions) -> Outputs:
+    """Check the tensors of the encoder and of every head that is asked for, and refuse tensors that nobody knows.
+
+    A sequence classifier gives `logits` without being asked. Raises UnusableCheckpointError.
+    """
+    configuration = checkpoint.configuration
+    family, network = configuration.family, configuration.network
+    outputs = options.outputs()
+    encoder, pooler = encoder_shapes(family, network), pooler_shapes(family, network)
+    used = dict(encoder)
+    if outputs.pooled or any(name in weights for name in pooler):
+        used |= _present(checkpoint, pooler, POOLED_OUTPUT)
+    if outputs.mlm:
+        used |= _present(checkpoint, language_shapes(family, network, tied=configuration.tied), MLM_LOGITS)
+    if configuration.classifies:
+        used |= classifier_shapes(family, network)
+    weights.check(used)
+    weights.refuse_others(used)
+    if size_bytes(used) > _LARGEST_BYTES:
+        raise UnusableCheckpointError(
+            checkpoint.folder,
+            f"its weights take {size_bytes(used) / 1e9:.1f} GB in float32, and an ONNX file holds no more than 2.1",
+            "Use a smaller checkpoint.",
+        )
+    if configuration.classifies and family.classifier:
+        return options.outputs(classes=weights.shape(f"{family.classifier.output}.weight")[0])
+    return outputs
+
+
+def _present(checkpoint: Checkpoint, shapes: Mapping[str, Shape], output: str) -> Mapping[str, Shape]:
+    if not shapes:
+        architecture = checkpoint.configuration.family.architecture
+        raise UnusableCheckpointError(
+            checkpoint.folder,
+            f"{output} is asked for, and {architecture} has no head for it",
+            f"Export it without {output}.",
+        )
+    return shapes
