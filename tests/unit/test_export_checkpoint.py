@@ -98,7 +98,7 @@ REFUSED = {
     "tensor missing": (retensor(lambda t: t.pop(QUERY)), f"lacks the tensor {QUERY}"),
     "tensor of another shape": (
         retensor(lambda t: t.update({QUERY: t[QUERY][:-1]})),
-        rf"{QUERY} has shape \(31, 32\), by config.json it is \(32, 32\)",
+        rf"{QUERY} has shape \(31, 32\), by the configuration it is \(32, 32\)",
     ),
     "tensor of another type": (
         retensor(lambda t: t.update({QUERY: t[QUERY].astype(np.int8)})),

@@ -193,7 +193,7 @@ REFUSED = {
         r"has a tensor encoder\.layer\.0\.adapter\.weight of shape \(2, 32\), which no roberta",
     ),
     "a layer more than the configuration says": ("mpnet", config(num_hidden_layers=2), r"a tensor encoder\.layer\.2"),
-    "other heads than the table has": ("mpnet", config(num_attention_heads=2), rf"shape \(32, {HEADS}\), by config"),
+    "other heads than the table has": ("mpnet", config(num_attention_heads=2), rf"shape \(32, {HEADS}\), by the"),
 }  # fmt: skip
 
 

@@ -49,8 +49,16 @@ def get(  # noqa: PLR0913 -- each is an option
     ] = False,
     mlm: Annotated[bool, typer.Option("--mlm", help="Also give mlm_logits, scores of the whole vocabulary.")] = False,
     contract: Annotated[
-        Contract, typer.Option(help="Names of inputs and outputs: nearshore's, or those of a TF Hub encoder.")
+        Contract,
+        typer.Option(
+            help="Names of inputs and outputs: nearshore's, or those of a TF Hub encoder, which has all layers and, as "
+            "TensorFlow's tools do, approximates GELU by tanh where the checkpoint is one of TensorFlow 1."
+        ),
     ] = Contract.NEARSHORE,
+    lower_case: Annotated[
+        bool | None,
+        typer.Option("--lower-case/--cased", help="How a vocab.txt is used. Default: as checkpoint or vocabulary say."),
+    ] = None,
 ) -> None:
     """Obtain a checkpoint, verify it and export it to a bundle. Does nothing if the bundle is there and whole.
 
@@ -58,7 +66,9 @@ def get(  # noqa: PLR0913 -- each is an option
     costs time at each run.
     """
     started = time.monotonic()
-    options = ExportOptions(pooled_output=pooled, all_layers=all_layers, mlm=mlm, contract=contract.value)
+    options = ExportOptions(
+        lower_case=lower_case, pooled_output=pooled, all_layers=all_layers, mlm=mlm, contract=contract.value
+    )
     bundle, exported = ensure(name, source, force=force, options=options)
     elapsed_s = time.monotonic() - started
     if output.as_json():

@@ -16,6 +16,7 @@ from pathlib import Path
 from nearshore.bundle import Pooling
 from nearshore.export.config import Configuration, read_configuration, read_json
 from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.sources import CheckpointFiles, find_files
 from nearshore.network import Network
 
 _POOLINGS = {"mean_tokens": Pooling.MEAN, "cls_token": Pooling.CLS}
@@ -26,6 +27,7 @@ class Checkpoint:
     """What the configuration files of a checkpoint say, checked."""
 
     folder: Path
+    files: CheckpointFiles
     configuration: Configuration
     max_tokens: int
     pooling: Pooling
@@ -33,13 +35,17 @@ class Checkpoint:
     license: str
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check all but tensors and tokenizer. Raises UnusableCheckpointError naming what is missing."""
-    configuration = read_configuration(folder)
+def read_checkpoint(folder: Path, *, for_tfhub: bool = False) -> Checkpoint:
+    """Read and check all but tensors and tokenizer. Raises UnusableCheckpointError naming what is missing.
+
+    for_tfhub: as for find_files.
+    """
+    files = find_files(folder, for_tfhub=for_tfhub)
+    configuration = read_configuration(files.config)
     pooling, normalize = _read_modules(folder)
     _refuse_text_changes(folder)
     max_tokens = _read_max_tokens(folder, configuration.network)
-    return Checkpoint(folder, configuration, max_tokens, pooling, normalize, _read_license(folder))
+    return Checkpoint(folder, files, configuration, max_tokens, pooling, normalize, _read_license(folder))
 
 
 def _read_modules(folder: Path) -> tuple[Pooling, bool]:

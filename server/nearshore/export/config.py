@@ -1,4 +1,4 @@
-"""config.json: which network is this?
+"""config.json, or what says the same in another checkpoint: which network is this?
 
 Keys that change what a network computes are read or must have the value that is done; the many others (dropout,
 initialization, caching, ids of special tokens) do not matter for a forward pass.
@@ -19,7 +19,6 @@ from nearshore.export.families import FAMILIES, NOMIC_BERT
 from nearshore.export.family import Family
 from nearshore.network import Activation, Network
 
-_FILE = "config.json"
 _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -53,23 +52,39 @@ class Configuration:
     classifies: bool  # the checkpoint is one of a sequence classifier
 
 
-def read_configuration(folder: Path) -> Configuration:
-    """Read and check config.json. Raises UnusableCheckpointError naming the key."""
-    config = read_json(folder, _FILE)
-    family = _find_family(folder, config)
-    _check(folder, config, family)
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """Keys and values, as config.json has them."""
+
+    folder: Path
+    name: str  # of the file, for messages
+    values: Mapping[str, Any]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key."""
+        return self.values.get(key, default)
+
+    def refusal(self, detail: str, remedy: str = _WHOLE) -> UnusableCheckpointError:
+        """An error about this file. detail: a clause that follows its name."""
+        return UnusableCheckpointError(self.folder, f"{self.name} {detail}", remedy)
+
+
+def read_configuration(config: ConfigFile) -> Configuration:
+    """Find the family and its hyperparameters, and check the rest. Raises UnusableCheckpointError naming the key."""
+    family = _find_family(config)
+    _check(config, family)
     try:
-        network = Network.model_validate(_hyperparameters(folder, config, family) | _extras(folder, config, family))
+        network = Network.model_validate(_hyperparameters(config, family) | _extras(config, family))
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
-        raise _refusal(folder, f"{_FILE}, {family.keys.get(name, name)}: {first['msg']}") from error
+        raise config.refusal(f"has a wrong {family.keys.get(name, name)}: {first['msg']}") from error
     except TypeError as error:  # from arithmetic on what should be a number
-        raise _refusal(folder, f"{_FILE} has a value of a wrong type ({error})") from error
+        raise config.refusal(f"has a value of a wrong type ({error})") from error
     if network.hidden_size % network.heads:
-        raise _refusal(folder, f"{_FILE}: {network.hidden_size} is not a multiple of {network.heads} heads")
+        raise config.refusal(f"has a width of {network.hidden_size}, not a multiple of {network.heads} heads")
     if network.longest_text < 2:
-        raise _refusal(folder, f"{_FILE} has {network.positions} positions, too few for any text")
+        raise config.refusal(f"has {network.positions} positions, too few for any text")
     architectures = config.get("architectures") or []
     classifies = any(str(name).endswith("ForSequenceClassification") for name in architectures)
     if config.get("classifier_pooling") == "mean" and family.classifier is not None:
@@ -77,74 +92,71 @@ def read_configuration(folder: Path) -> Configuration:
     return Configuration(family, network, config.get("tie_word_embeddings", True) is not False, classifies)
 
 
-def _find_family(folder: Path, config: Mapping[str, Any]) -> Family:
+def _find_family(config: ConfigFile) -> Family:
     for family in FAMILIES:
         if config.get("model_type") in family.model_types:
             return family
     known = ", ".join(name for family in FAMILIES for name in family.model_types)
-    raise UnusableCheckpointError(
-        folder,
-        f"{_FILE} has model_type {config.get('model_type')!r}, which is not supported",
-        f"Use a checkpoint of one of: {known}.",
-    )
+    found = config.get("model_type")
+    raise config.refusal(f"has model_type {found!r}, which is not supported", f"Use a checkpoint of one of: {known}.")
 
 
-def _check(folder: Path, config: Mapping[str, Any], family: Family) -> None:
+def _check(config: ConfigFile, family: Family) -> None:
     for key, supported in {**_REQUIRED, **family.requires}.items():
-        if key in config and config[key] not in supported:
+        if key in config.values and config.values[key] not in supported:
             only = " or ".join(repr(value) for value in supported)
-            raise _refusal(folder, f"{_FILE} has {key} {config[key]!r}, only {only} is supported")
+            raise config.refusal(f"has {key} {config.values[key]!r}, only {only} is supported")
     if config.get("auto_map") and family is not NOMIC_BERT:
-        raise _refusal(folder, f"{_FILE} asks for code of its own (auto_map), which is not run")
+        raise config.refusal("asks for code of its own (auto_map), which is not run")
 
 
-def _hyperparameters(folder: Path, config: Mapping[str, Any], family: Family) -> dict[str, object]:
+def _hyperparameters(config: ConfigFile, family: Family) -> dict[str, object]:
     values = dict(family.defaults)
     for name, key in family.keys.items():
         if config.get(key) is not None:
-            values[name] = config[key]
+            values[name] = config.values[key]
         elif name not in values:
-            raise _refusal(folder, f"{_FILE} lacks {key}")
+            raise config.refusal(f"lacks {key}")
     known = _GATED_ACTIVATIONS if family is NOMIC_BERT else _ACTIVATIONS
     if values["activation"] not in known:
         found, key = values["activation"], family.keys["activation"]
-        raise _refusal(folder, f"{_FILE} has {key} {found!r}, supported are {', '.join(known)}")
+        raise config.refusal(f"has {key} {found!r}, supported are {', '.join(known)}")
     values["activation"] = known[str(values["activation"])]
     if values.get("embedding_size") == values["hidden_size"] and not family.always_projected:
         values["embedding_size"] = None
     return values
 
 
-def _extras(folder: Path, config: Mapping[str, Any], family: Family) -> dict[str, object]:
+def _extras(config: ConfigFile, family: Family) -> dict[str, object]:
     """Hyperparameters that are not one key."""
     match family.architecture:
         case "modernbert":
-            return _modernbert(folder, config)
+            return _modernbert(config)
         case "nomic_bert":
             return _nomic(config)
         case "electra" if config.get("summary_type", "first") != "first":
-            raise _refusal(folder, f"{_FILE} has summary_type {config['summary_type']!r}, only 'first' is supported")
+            raise config.refusal(f"has summary_type {config.get('summary_type')!r}, only 'first' is supported")
         case _:
             return {}
 
 
-def _modernbert(folder: Path, config: Mapping[str, Any]) -> dict[str, object]:
+def _modernbert(config: ConfigFile) -> dict[str, object]:
     """Local attention and rotary bases, in the spelling of transformers 4 or 5."""
-    every, layers = config.get("global_attn_every_n_layers") or 3, config["num_hidden_layers"]
+    every, layers = config.get("global_attn_every_n_layers") or 3, config.values["num_hidden_layers"]
     kinds = config.get("layer_types") or [
         "sliding_attention" if layer % every else "full_attention" for layer in range(layers)
     ]
     if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
-        raise _refusal(folder, f"{_FILE} has layer_types {kinds!r} for {layers} layers")
+        raise config.refusal(f"has layer_types {kinds!r} for {layers} layers")
     rotary = config.get("rope_parameters") or {}
     bases = {"full_attention": config.get("global_rope_theta") or 160_000.0}
     bases["sliding_attention"] = config.get("local_rope_theta", 10_000.0) or bases["full_attention"]
     for kind, parameters in rotary.items():
         if not isinstance(parameters, dict) or parameters.get("rope_type", "default") != "default":
-            raise _refusal(folder, f"{_FILE} has rope_parameters {rotary!r}, only rope_type 'default' is supported")
+            raise config.refusal(f"has rope_parameters {rotary!r}, only rope_type 'default' is supported")
         bases[kind] = parameters.get("rope_theta", bases.get(kind))
     if config.get("rope_scaling"):
-        raise _refusal(folder, f"{_FILE} has rope_scaling {config['rope_scaling']!r}, which is not supported")
+        raise config.refusal(f"has rope_scaling {config.get('rope_scaling')!r}, which is not supported")
     return {
         "rotary_base": bases["full_attention"],
         "local_rotary_base": bases["sliding_attention"],
@@ -153,22 +165,18 @@ def _modernbert(folder: Path, config: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _nomic(config: Mapping[str, Any]) -> dict[str, object]:
+def _nomic(config: ConfigFile) -> dict[str, object]:
     """Sizes as Nomic's code rounds them; with scaled rotary positions only as far as they are not scaled."""
-    wide = config.get("n_inner") or 4 * config["n_embd"]
+    wide = config.get("n_inner") or 4 * config.values["n_embd"]
     multiple = config.get("pad_vocab_size_multiple") or 1
-    positions = config["n_positions"]
+    positions = config.values["n_positions"]
     if config.get("rotary_scaling_factor"):
         positions = min(positions, config.get("max_trained_positions") or 2048)
     return {
         "intermediate_size": -(-wide // _NOMIC_WIDTH_MULTIPLE) * _NOMIC_WIDTH_MULTIPLE,
-        "vocabulary_size": -(-config["vocab_size"] // multiple) * multiple,
+        "vocabulary_size": -(-config.values["vocab_size"] // multiple) * multiple,
         "positions": positions,
     }
-
-
-def _refusal(folder: Path, detail: str) -> UnusableCheckpointError:
-    return UnusableCheckpointError(folder, detail, _WHOLE)
 
 
 def read_json(folder: Path, file: str, *, optional: bool = False, kind: type = dict) -> Any:

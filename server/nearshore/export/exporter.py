@@ -27,7 +27,7 @@ from nearshore.export.graph.outputs import Outputs
 from nearshore.export.options import ExportOptions, choose_outputs
 from nearshore.export.origin import read_source
 from nearshore.export.tokenizer import read_tokenizer
-from nearshore.export.weights import Weights, weight_files
+from nearshore.export.weights import Weights
 from nearshore.records import F32
 
 EmbedGolden = Callable[[Bundle, list[str]], F32]
@@ -43,11 +43,11 @@ def export_bundle(
     may differ in last digits between processors. Raises UnusableCheckpointError.
     """
     options = options or ExportOptions()
-    source = read_checkpoint(checkpoint)
+    source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
     family, network = source.configuration.family, source.configuration.network
     with written_aside(destination) as folder:
         outputs = _write_model(source, folder / MODEL_FILE, options)
-        tokenizer = read_tokenizer(source)
+        tokenizer = read_tokenizer(source, lower_case=options.lower_case)
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
         manifest = Manifest(
             name=name,
@@ -63,7 +63,7 @@ def export_bundle(
             precision="fp32",
             recipe="none",
             tokenizer_sha256=tokenizer.sha256,
-            source=read_source(checkpoint, weight_files(checkpoint)),
+            source=read_source(checkpoint, source.files.weights),
             license=source.license,
             inputs=outputs.input_names(network),
             outputs=tuple(outputs.shapes(network)),
@@ -77,7 +77,8 @@ def export_bundle(
 
 def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> Outputs:
     """Check all tensors, then build; returns what the graph takes and gives."""
-    weights = Weights(checkpoint.folder, checkpoint.configuration.family)
+    family = checkpoint.configuration.family
+    weights = Weights(checkpoint.folder, family, checkpoint.files.open_store(family))
     outputs = choose_outputs(checkpoint, weights, options)
     path.write_bytes(build_encoder(checkpoint.configuration, weights.read, outputs))
     return outputs

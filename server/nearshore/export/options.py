@@ -29,6 +29,7 @@ class ExportOptions:
     """What the checkpoint leaves open. Outputs beside sequence_output cost time at every run, wanted or not."""
 
     special_tokens: SpecialTokens = SpecialTokens.TEXT
+    lower_case: bool | None = None  # of a vocab.txt; None: as checkpoint or vocabulary say
     pooled_output: bool = False  # give pooled_output
     all_layers: bool = False  # give every hidden state
     mlm: bool = False  # give mlm_logits

@@ -1,9 +1,13 @@
-"""Reads a checkpoint's tokenizer.json and frees it of truncation and padding, which belong to the bundle."""
+"""Makes the bundle's tokenizer.json: the checkpoint's own, or BERT's from a vocab.txt.
+
+Truncation and padding belong to the bundle and are taken out.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -14,6 +18,9 @@ from nearshore.export.config import read_json
 from nearshore.export.errors import UnusableCheckpointError
 
 _FILE = "tokenizer.json"
+_UNKNOWN = "[UNK]"
+_SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+_ONE_MODEL = "Use tokenizer or vocabulary and weights of one model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +31,57 @@ class PlainTokenizer:
     sha256: str  # of its content, whatever its spelling
 
 
-def read_tokenizer(checkpoint: Checkpoint) -> PlainTokenizer:
-    """Read, free and check the tokenizer. Raises UnusableCheckpointError."""
-    content = read_json(checkpoint.folder, _FILE)
+def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) -> PlainTokenizer:
+    """Read or make, free and check the tokenizer.
+
+    lower_case: of a vocab.txt, where the caller knows better than the checkpoint. Raises UnusableCheckpointError.
+    """
+    folder, vocabulary = checkpoint.folder, checkpoint.files.vocabulary
+    if vocabulary is not None and not (folder / _FILE).is_file():
+        lower_case = checkpoint.files.lower_case if lower_case is None else lower_case
+        content = _from_vocabulary(folder, vocabulary, lower_case)
+        name = vocabulary.name
+    else:
+        content, name = read_json(folder, _FILE), _FILE
     content["truncation"] = None
     content["padding"] = None
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     try:
         tokenizer: Any = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises nothing more precise
-        raise UnusableCheckpointError(checkpoint.folder, f"{_FILE} is not a tokenizer ({error})") from error
+        raise UnusableCheckpointError(folder, f"{name} is not a tokenizer ({error})") from error
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     size = checkpoint.configuration.network.vocabulary_size
     if highest >= size:
         raise UnusableCheckpointError(
-            checkpoint.folder, f"{_FILE} has token number {highest}, the network only {size} tokens"
+            folder, f"{name} has token number {highest}, the network only {size} tokens", _ONE_MODEL
         )
     if len(tokenizer.encode("").ids) != 2:
-        raise UnusableCheckpointError(
-            checkpoint.folder, f"{_FILE} does not put two special tokens, as [CLS] and [SEP], around a text"
-        )
+        detail = f"{name} does not put two special tokens, as [CLS] and [SEP], around a text"
+        raise UnusableCheckpointError(folder, detail, _ONE_MODEL)
     return PlainTokenizer(text, content_digest(content))
+
+
+def _from_vocabulary(folder: Path, path: Path, lower_case: bool | None) -> dict[str, Any]:
+    """BERT's tokenizer (Devlin et al., 2019), as Hugging Face's BertTokenizer has it.
+
+    A vocabulary with capitals is one of a cased model, which nothing else in a TensorFlow 1 checkpoint tells.
+    """
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    words = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    numbers = {word: number for number, word in enumerate(words)}
+    missing = next((token for token in _SPECIAL if token not in numbers), None)
+    if missing is not None or len(numbers) != len(words):
+        detail = f"lacks {missing}" if missing else f"has {len(words) - len(numbers)} words twice"
+        raise UnusableCheckpointError(folder, f"{path.name} {detail}", _ONE_MODEL)
+    if lower_case is None:
+        lower_case = all(word == word.lower() for word in words if not (word.startswith("[") and word.endswith("]")))
+    tokenizer: Any = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab=numbers, unk_token=_UNKNOWN))
+    tokenizer.add_special_tokens(list(_SPECIAL))
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lower_case)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    end, start = ((token, numbers[token]) for token in ("[SEP]", "[CLS]"))
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(end, start)
+    tokenizer.decoder = tokenizers.decoders.WordPiece()
+    content: dict[str, Any] = json.loads(tokenizer.to_str())
+    return content

@@ -1,0 +1,83 @@
+"""Reads a sorted string table: the .index file of a TensorFlow checkpoint, in the format of LevelDB.
+
+The file is a sequence of blocks. A block holds entries, each a key that shares its beginning with the key before it,
+and a value; then the positions of entries with a whole key, which are not needed here. The last 48 bytes say where the
+block is whose values say where all other blocks are (github.com/google/leveldb, doc/table_format.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from nearshore.export.tensorflow.wire import WireError, read_varint
+
+_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
+_FOOTER_BYTES = 48
+_TRAILER_BYTES = 5  # behind each block: kind of compression, checksum
+
+
+def read_table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Every key and value, in order of the keys. Raises WireError."""
+    footer = content[-_FOOTER_BYTES:]
+    if len(footer) < _FOOTER_BYTES or not footer.endswith(_MAGIC):
+        raise WireError("it does not end as such a table does")
+    _, position = _read_handle(footer, 0)  # of a block about blocks
+    index, _ = _read_handle(footer, position)
+    for _, handle in _read_entries(_read_block(content, *index)):
+        place, _ = _read_handle(handle, 0)
+        yield from _read_entries(_read_block(content, *place))
+
+
+def _read_handle(content: bytes, position: int) -> tuple[tuple[int, int], int]:
+    """Where a block is and how long, and the position behind that."""
+    offset, position = read_varint(content, position)
+    size, position = read_varint(content, position)
+    return (offset, size), position
+
+
+def _read_block(content: bytes, offset: int, size: int) -> bytes:
+    block, trailer = content[offset : offset + size], content[offset + size : offset + size + _TRAILER_BYTES]
+    if len(block) != size or len(trailer) != _TRAILER_BYTES:
+        raise WireError("a block lies beyond its end")
+    if trailer[0] != 0:
+        raise WireError(f"a block is compressed (kind {trailer[0]})")
+    if masked_crc32c(block + trailer[:1]) != int.from_bytes(trailer[1:], "little"):
+        raise WireError("the checksum of a block is wrong")
+    return block
+
+
+def _read_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    restarts = int.from_bytes(block[-4:], "little")
+    end = len(block) - 4 - 4 * restarts
+    if end < 0:
+        raise WireError("a block has more restarts than bytes")
+    position, key = 0, b""
+    while position < end:
+        shared, position = read_varint(block, position)
+        unshared, position = read_varint(block, position)
+        length, position = read_varint(block, position)
+        key = key[:shared] + block[position : position + unshared]
+        position += unshared
+        if position + length > end:
+            raise WireError("an entry lies beyond its block")
+        yield key, block[position : position + length]
+        position += length
+
+
+def masked_crc32c(content: bytes) -> int:
+    """CRC-32C (Castagnoli), rotated and shifted as it is stored, so that checksums of checksums do not collide."""
+    state, table = 0xFFFFFFFF, _remainders()
+    for byte in content:
+        state = table[(state ^ byte) & 0xFF] ^ state >> 8
+    checksum = state ^ 0xFFFFFFFF
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+@cache
+def _remainders() -> list[int]:
+    """What each byte does to a state of 0."""
+    states = list(range(256))
+    for _ in range(8):
+        states = [state >> 1 ^ (0x82F63B78 if state & 1 else 0) for state in states]
+    return states
