@@ -234,6 +234,18 @@ def test_models_are_explained(run: Run) -> None:
     assert run("model", "show", "none")[0] == ExitCode.NOT_FOUND
 
 
+def test_special_tokens_and_what_a_network_takes(run: Run) -> None:
+    """The table alone, and with a pair its tokens, cut and padded as asked; three texts are wrong usage."""
+    _, (table,) = run("model", "tokens", "tiny")
+    assert (table["padding_id"], table["start_of_sequence_id"], table["end_of_segment_id"]) == (0, 2, 3)
+    _, (packed,) = run("model", "tokens", "tiny", "a dog", "the city", "--length", "8")
+    assert " ".join(packed["tokens"]) == "[CLS] a dog [SEP] the city [SEP] [PAD]"
+    assert (packed["mask"], packed["types"]) == ([1] * 7 + [0], [0, 0, 0, 0, 1, 1, 1, 0])
+    assert len(run("model", "tokens", "tiny", "a dog")[1][0]["ids"]) == 4
+    assert run("model", "tokens", "tiny", "a", "b", "c")[0] == ExitCode.USAGE
+    assert run("model", "tokens", "tiny", "a", "b", "--length", "2")[0] == ExitCode.USAGE
+
+
 def test_a_model_is_exported_again_for_more_outputs(run: Run, tmp_path: Path) -> None:
     """A bundle that lacks an output that is asked for is made anew; one that has more than is asked for stays."""
     checkpoint, folder = str(make_checkpoint(tmp_path / "checkpoint")), str(tmp_path / "models")

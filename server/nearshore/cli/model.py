@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from nearshore.bundle import Bundle, ModelNotFoundError, SpecialTokens, bundle_n
 from nearshore.cli import output
 from nearshore.cli.session import session
 from nearshore.embedding import Embedder
+from nearshore.embedding.packing import Packer
 from nearshore.errors import CorruptionError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.obtain import Origin, obtain
@@ -108,6 +110,34 @@ def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL)
         ("size", f"{size_bytes / 1e6:,.1f} MB, every file verified"),
     ]
     output.show(output.facts(pairs))
+
+
+@app.command()
+def tokens(
+    name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL,
+    texts: Annotated[list[str] | None, typer.Argument(help="A text, or the two of a pair, to show as tokens.")] = None,
+    length: Annotated[int | None, typer.Option(min=2, help="Cut and pad to so many tokens.")] = None,
+) -> None:
+    """Show a bundle's special tokens and, for a text or a pair, what its network takes."""
+    bundle = load_bundle(session().settings.model_dir / name)
+    packer = Packer(bundle.tokenizer_path, special=bundle.manifest.special_tokens)
+    shown: dict[str, Any] = asdict(packer.table)
+    if texts:
+        if len(texts) > 2:
+            raise typer.BadParameter("give one text, or the two of a pair")
+        pair = (texts[0],) if len(texts) == 1 else (texts[0], texts[1])
+        try:
+            packed = packer.pack([pair], length or bundle.manifest.max_tokens)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        end = length or int(packed.mask.sum())
+        ids, mask, types = ([int(number) for number in row[0][:end]] for row in (packed.ids, packed.mask, packed.types))
+        shown |= {"tokens": packer.spell(ids), "ids": ids, "mask": mask, "types": types}
+    if output.as_json():
+        output.emit(shown)
+        return
+    spelt = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in shown.items()}
+    output.show(output.facts(list(spelt.items())))
 
 
 @app.command(name="list")
