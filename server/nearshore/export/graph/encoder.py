@@ -51,6 +51,7 @@ def build_encoder(configuration: Configuration, read: ReadTensor, outputs: Outpu
         states[-1] = graph.layer_norm(family.final_norm, hidden, SEQUENCE_OUTPUT)
     _add_outputs(graph, configuration, outputs, states)
     content: bytes = graph.model.SerializeToString(deterministic=True)
+    del graph  # one copy of all weights less, before the check makes another
     onnx.checker.check_model(content)
     return content
 
