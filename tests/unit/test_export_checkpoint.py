@@ -74,6 +74,15 @@ def retensor(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], Non
     return apply
 
 
+def enlarge(folder: Path, tokens: int) -> None:
+    """A network with so many tokens more than the tokenizer has."""
+    table = "embeddings.word_embeddings.weight"
+    tensors = load_file(folder / "model.safetensors")
+    tensors[table] = np.pad(tensors[table], ((0, tokens), (0, 0)))
+    save_file(tensors, folder / "model.safetensors")
+    edit("config.json", vocab_size=len(tensors[table]))(folder)
+
+
 def module(kind: str, path: str = "") -> dict[str, str]:
     """An entry of modules.json."""
     return {"path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -117,6 +126,9 @@ REFUSED = {
         {"id": 213, "content": "<extra>", "special": True, "single_word": False, "lstrip": False, "rstrip": False,
          "normalized": False},
     ]), "has token number 213, the network only 213 tokens"),
+    "a tokenizer of another, smaller model": (
+        lambda folder: enlarge(folder, 128), "has only 213 tokens, the network 341: more than padding explains",
+    ),
     "left truncation": (edit("tokenizer_config.json", truncation_side="left"), "truncates on the left"),
     "more tokens than positions": (edit("sentence_bert_config.json", max_seq_length=129), "max_seq_length is 129"),
     "lower-casing outside the tokenizer": (edit("sentence_bert_config.json", do_lower_case=True), "do_lower_case"),
@@ -174,6 +186,12 @@ def test_reads_the_names_of_other_conversions(checkpoint: Path) -> None:
     }
     save_file({**renamed, "cls.predictions.bias": np.zeros(3, np.float32)}, checkpoint / "model.safetensors")
     assert export(checkpoint).manifest.files["model.onnx"] == expected
+
+
+def test_a_padded_table_of_words_is_taken(checkpoint: Path) -> None:
+    """Tables are often padded to a round size for speed; no token has those rows."""
+    enlarge(checkpoint, 127)
+    export(checkpoint)
 
 
 def test_half_precision_weights_are_widened(checkpoint: Path) -> None:

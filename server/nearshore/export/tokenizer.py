@@ -20,6 +20,7 @@ from nearshore.export.errors import UnusableCheckpointError
 _FILE = "tokenizer.json"
 _UNKNOWN = "[UNK]"
 _SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+_PADDED_TOKENS = 128  # tables are padded to multiples of 64 or 128, for speed
 _ONE_MODEL = "Use tokenizer or vocabulary and weights of one model."
 
 
@@ -55,6 +56,10 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) ->
     if highest >= size:
         raise UnusableCheckpointError(
             folder, f"{name} has token number {highest}, the network only {size} tokens", _ONE_MODEL
+        )
+    if highest + 1 + _PADDED_TOKENS <= size:
+        raise UnusableCheckpointError(
+            folder, f"{name} has only {highest + 1} tokens, the network {size}: more than padding explains", _ONE_MODEL
         )
     if len(tokenizer.encode("").ids) != 2:
         detail = f"{name} does not put two special tokens, as [CLS] and [SEP], around a text"
