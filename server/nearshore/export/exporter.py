@@ -19,12 +19,12 @@ from nearshore.bundle import (
     write_golden,
     write_manifest,
 )
+from nearshore.export.adopted import AdoptedModel
 from nearshore.export.aside import written_aside
 from nearshore.export.checkpoint import Checkpoint, read_checkpoint
 from nearshore.export.golden import GOLDEN_TEXTS
 from nearshore.export.graph.encoder import build_encoder
-from nearshore.export.graph.outputs import Outputs
-from nearshore.export.options import ExportOptions, choose_outputs
+from nearshore.export.options import ExportOptions, choose_outputs, refuse_more_outputs
 from nearshore.export.origin import read_source
 from nearshore.export.tokenizer import read_tokenizer
 from nearshore.export.weights import Weights
@@ -46,7 +46,7 @@ def export_bundle(
     source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
     family, network = source.configuration.family, source.configuration.network
     with written_aside(destination) as folder:
-        outputs = _write_model(source, folder / MODEL_FILE, options)
+        inputs, outputs = _write_model(source, folder / MODEL_FILE, options)
         tokenizer = read_tokenizer(source, lower_case=options.lower_case)
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
         manifest = Manifest(
@@ -65,8 +65,8 @@ def export_bundle(
             tokenizer_sha256=tokenizer.sha256,
             source=read_source(checkpoint, source.files.weights),
             license=source.license,
-            inputs=outputs.input_names(network),
-            outputs=tuple(outputs.shapes(network)),
+            inputs=inputs,
+            outputs=outputs,
             exporter=f"nearshore {__version__}",
             files={name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
         )
@@ -75,13 +75,19 @@ def export_bundle(
     return Bundle(destination, written.manifest)
 
 
-def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> Outputs:
-    """Check all tensors, then build; returns what the graph takes and gives."""
-    family = checkpoint.configuration.family
-    weights = Weights(checkpoint.folder, family, checkpoint.files.open_store(family))
+def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Check all tensors and build, or check a model and take it; returns the names of inputs and outputs."""
+    folder, configuration, files = checkpoint.folder, checkpoint.configuration, checkpoint.files
+    if files.model is not None:
+        refuse_more_outputs(folder, options)
+        adopted = AdoptedModel(folder, files.model, configuration)
+        path.write_bytes(adopted.content)
+        return adopted.inputs, adopted.outputs
+    assert files.open_store is not None
+    weights = Weights(folder, configuration.family, files.open_store(configuration.family))
     outputs = choose_outputs(checkpoint, weights, options)
-    path.write_bytes(build_encoder(checkpoint.configuration, weights.read, outputs))
-    return outputs
+    path.write_bytes(build_encoder(configuration, weights.read, outputs))
+    return outputs.input_names(configuration.network), tuple(outputs.shapes(configuration.network))
 
 
 def _with_golden(bundle: Bundle, embed_golden: EmbedGolden) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from nearshore.bundle import Manifest, SpecialTokens
@@ -93,3 +94,13 @@ def _present(checkpoint: Checkpoint, shapes: Mapping[str, Shape], output: str) -
             f"Export it without {output}.",
         )
     return shapes
+
+
+def refuse_more_outputs(folder: Path, options: ExportOptions) -> None:
+    """Raise UnusableCheckpointError if more is asked for than another's ONNX model gives by itself."""
+    if options.outputs() != Outputs():
+        raise UnusableCheckpointError(
+            folder,
+            "further outputs and other names cannot be given to another's ONNX model",
+            "Export the checkpoint's own weights (model.safetensors), or take the model without them.",
+        )

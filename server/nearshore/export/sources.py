@@ -1,6 +1,7 @@
 """Which kind of checkpoint a folder holds, and where its parts are.
 
 Hugging Face, sentence-transformers   config.json, model.safetensors, tokenizer.json (or vocab.txt)
+another's ONNX model                  config.json, model.onnx or onnx/model.onnx, tokenizer.json (or vocab.txt)
 TensorFlow 1 and 2                    bert_config.json, NAME.index, NAME.data-*, vocab.txt
 TF Hub (SavedModel)                   saved_model.pb, keras_metadata.pb, variables/, assets/vocab.txt
 """
@@ -21,6 +22,7 @@ from nearshore.export.tensorflow.saved_model import MODEL_FILE, VARIABLES, read_
 from nearshore.export.tensorflow.store import TensorFlowStore
 from nearshore.export.weights import TensorStore
 
+_MODELS = ("model.onnx", "onnx/model.onnx")  # where Hugging Face's repositories have it
 _CONFIG, _TF_CONFIG, _VOCABULARY = "config.json", "bert_config.json", "vocab.txt"
 
 
@@ -31,7 +33,8 @@ class CheckpointFiles:
     folder: Path
     config: ConfigFile
     weights: tuple[Path, ...]  # all files of them
-    open_store: Callable[[Family], TensorStore]
+    open_store: Callable[[Family], TensorStore] | None  # None: there is a model instead
+    model: Path | None  # an ONNX model that is taken as it is
     vocabulary: Path | None  # vocab.txt, from which the tokenizer is made where there is no tokenizer.json
     lower_case: bool | None  # what the checkpoint says of it; None: nothing
 
@@ -44,20 +47,24 @@ def find_files(folder: Path, *, for_tfhub: bool = False) -> CheckpointFiles:
     """
     if (folder / MODEL_FILE).is_file():
         return _saved_model(folder)
-    hugging_face = any((folder / name).exists() for name in (_CONFIG, WEIGHTS_FILE, INDEX_FILE))
+    hugging_face = any((folder / name).exists() for name in (_CONFIG, WEIGHTS_FILE, INDEX_FILE, *_MODELS))
     indexes = [] if hugging_face else sorted(folder.glob("*.index"))
     return _tensorflow(folder, indexes, for_tfhub=for_tfhub) if indexes else _hugging_face(folder)
 
 
 def _hugging_face(folder: Path) -> CheckpointFiles:
-    files = weight_files(folder)
+    model = next((folder / name for name in _MODELS if (folder / name).is_file()), None)
+    if any((folder / name).is_file() for name in (WEIGHTS_FILE, INDEX_FILE)):
+        model = None  # weights are exported, which gives what bundles promise
+    files = weight_files(folder) if model is None else (model,)
     config = ConfigFile(folder, _CONFIG, read_json(folder, _CONFIG))
     vocabulary = folder / _VOCABULARY
     return CheckpointFiles(
         folder,
         config,
         files,
-        lambda family: SafetensorsStore(folder, family.prefix),
+        (lambda family: SafetensorsStore(folder, family.prefix)) if model is None else None,
+        model,
         vocabulary if vocabulary.is_file() else None,
         read_json(folder, "tokenizer_config.json", optional=True).get("do_lower_case"),
     )
@@ -71,7 +78,7 @@ def _tensorflow(folder: Path, indexes: list[Path], *, for_tfhub: bool) -> Checkp
     if heads not in {None, values.get("num_attention_heads")}:
         raise config.refusal(f"has num_attention_heads {values.get('num_attention_heads')}, the weights have {heads}")
     vocabulary = _require_vocabulary(folder, _VOCABULARY)
-    return CheckpointFiles(folder, config, tuple(store.files), lambda _: store, vocabulary, None)
+    return CheckpointFiles(folder, config, tuple(store.files), lambda _: store, None, vocabulary, None)
 
 
 def _saved_model(folder: Path) -> CheckpointFiles:
@@ -80,7 +87,7 @@ def _saved_model(folder: Path) -> CheckpointFiles:
     config = _with_gelu(ConfigFile(folder, MODEL_FILE, values), tanh=True)
     vocabulary = _require_vocabulary(folder, f"assets/{_VOCABULARY}")
     lower_case = store.flag("do_lower_case")
-    return CheckpointFiles(folder, config, tuple(store.files), lambda _: store, vocabulary, lower_case)
+    return CheckpointFiles(folder, config, tuple(store.files), lambda _: store, None, vocabulary, lower_case)
 
 
 def _newest(folder: Path, indexes: list[Path]) -> str:
