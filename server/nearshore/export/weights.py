@@ -17,7 +17,7 @@ from nearshore.export.layout import Shape
 from nearshore.records import F32
 
 COMPLETE = "Get the checkpoint again, with all its files; configuration and weights must be those of one model."
-_TYPES = {"F32", "F16", "BF16"}
+_TYPES = {"F32", "F16", "BF16"}  # the last by ml-dtypes, which NumPy lacks
 _BUFFERS = re.compile(r"(embeddings\.(position_ids|token_type_ids)|.*rotary_emb\.inv_freq)$")
 
 
