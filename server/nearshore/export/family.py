@@ -66,6 +66,7 @@ class Family:
     pre_norm: bool = False  # normalization before each part, and none before the first (ModernBERT)
     biased: bool = True  # dense layers of the encoder
     biased_norms: bool = True
+    word_pieces: bool = True  # the tokenizer is BERT's, so that a vocab.txt says all of it
     # heads
     pooler: str | None = None
     language_head: LanguageHead | None = None

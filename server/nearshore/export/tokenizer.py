@@ -20,6 +20,15 @@ from nearshore.export.errors import UnusableCheckpointError
 _FILE = "tokenizer.json"
 _UNKNOWN = "[UNK]"
 _SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+_AS_BERT = {  # settings of tokenizer_config.json that change how a vocab.txt is used, and what is done
+    "tokenizer_class": (
+        None,
+        *(f"{name}Tokenizer{fast}" for name in ("Bert", "DistilBert", "Electra") for fast in ("", "Fast")),
+    ),
+    "do_basic_tokenize": (None, True),
+    "strip_accents": (None, True, False),
+    "tokenize_chinese_chars": (None, True, False),
+}
 _PADDED_TOKENS = 128  # tables are padded to multiples of 64 or 128, for speed
 _ONE_MODEL = "Use tokenizer or vocabulary and weights of one model."
 
@@ -38,7 +47,8 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) ->
     lower_case: of a vocab.txt, where the caller knows better than the checkpoint. Raises UnusableCheckpointError.
     """
     folder, vocabulary = checkpoint.folder, checkpoint.files.vocabulary
-    if vocabulary is not None and not (folder / _FILE).is_file():
+    family = checkpoint.configuration.family
+    if vocabulary is not None and family.word_pieces and not (folder / _FILE).is_file():
         lower_case = checkpoint.files.lower_case if lower_case is None else lower_case
         content = _from_vocabulary(folder, vocabulary, lower_case)
         name = vocabulary.name
@@ -72,6 +82,13 @@ def _from_vocabulary(folder: Path, path: Path, lower_case: bool | None) -> dict[
 
     A vocabulary with capitals is one of a cased model, which nothing else in a TensorFlow 1 checkpoint tells.
     """
+    settings = read_json(folder, "tokenizer_config.json", optional=True)
+    for key, done in _AS_BERT.items():
+        if settings.get(key) not in done:
+            detail = f"{path.name} is used with {key} {settings[key]!r} (tokenizer_config.json), which is not supported"
+            raise UnusableCheckpointError(
+                folder, detail, f"Put the model's {_FILE} beside it, as transformers saves it."
+            )
     lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
     words = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
     numbers = {word: number for number, word in enumerate(words)}
@@ -83,7 +100,11 @@ def _from_vocabulary(folder: Path, path: Path, lower_case: bool | None) -> dict[
         lower_case = all(word == word.lower() for word in words if not (word.startswith("[") and word.endswith("]")))
     tokenizer: Any = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab=numbers, unk_token=_UNKNOWN))
     tokenizer.add_special_tokens(list(_SPECIAL))
-    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lower_case)
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
+        lowercase=lower_case,
+        strip_accents=settings.get("strip_accents"),  # None: where letters are made small
+        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
+    )
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     end, start = ((token, numbers[token]) for token in ("[SEP]", "[CLS]"))
     tokenizer.post_processor = tokenizers.processors.BertProcessing(end, start)

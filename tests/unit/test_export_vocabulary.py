@@ -1,0 +1,67 @@
+"""A vocab.txt becomes a tokenizer only where it is known how the model's authors use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+
+from nearshore.bundle import Bundle
+from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.exporter import export_bundle
+from tests.tiny_bert import embed_golden, vocabulary, write_json
+from tests.tiny_encoders import RELATIVES, random_tensors, write_checkpoint
+
+WORD_PIECES = {"bert", "distilbert", "electra", "nomic_bert"}
+
+
+def checkpoint(folder: Path, name: str, **settings: object) -> Path:
+    """One with vocab.txt in place of tokenizer.json."""
+    relative = RELATIVES[name]
+    write_checkpoint(folder / name, relative.config, random_tensors(relative.shapes))
+    (folder / name / "tokenizer.json").unlink()
+    (folder / name / "vocab.txt").write_text("\n".join(vocabulary()), encoding="utf-8")
+    write_json(folder / name / "tokenizer_config.json", settings)
+    return folder / name
+
+
+def export(folder: Path) -> Bundle:
+    return export_bundle(folder, folder.parent / "bundle", name="tiny", embed_golden=embed_golden)
+
+
+def encode(bundle: Bundle, text: str) -> list[str]:
+    tokenizer: Any = tokenizers.Tokenizer.from_file(str(bundle.tokenizer_path))
+    tokens: list[str] = tokenizer.encode(text).tokens
+    return tokens
+
+
+@pytest.mark.parametrize("name", sorted(WORD_PIECES))
+def test_berts_tokenizer_is_made(tmp_path: Path, name: str) -> None:
+    """Of the vocabulary alone, where the architecture's tokenizer is BERT's."""
+    assert encode(export(checkpoint(tmp_path, name)), "a dog") == ["[CLS]", "a", "dog", "[SEP]"]
+
+
+@pytest.mark.parametrize("name", sorted(RELATIVES.keys() - WORD_PIECES))
+def test_no_tokenizer_is_guessed(tmp_path: Path, name: str) -> None:
+    """MPNet's vocabulary holds BERT's special tokens, and its texts begin with others."""
+    with pytest.raises(UnusableCheckpointError, match=r"tokenizer\.json is missing"):
+        export(checkpoint(tmp_path, name))
+
+
+@pytest.mark.parametrize(("strip", "expected"), [(None, "##e"), (True, "##e"), (False, "[UNK]")])
+def test_accents_are_stripped_as_the_checkpoint_says(tmp_path: Path, strip: bool | None, expected: str) -> None:
+    """Or else where letters are made small."""
+    bundle = export(checkpoint(tmp_path, "bert", do_lower_case=True, strip_accents=strip))
+    assert encode(bundle, "Café")[-2] == expected
+
+
+@pytest.mark.parametrize(
+    "setting", [{"tokenizer_class": "BertJapaneseTokenizer"}, {"do_basic_tokenize": False}, {"strip_accents": "no"}]
+)
+def test_another_way_to_cut_is_refused(tmp_path: Path, setting: dict[str, object]) -> None:
+    """The error names the setting, and what to put there."""
+    with pytest.raises(UnusableCheckpointError, match=rf"{next(iter(setting))} .* not supported") as caught:
+        export(checkpoint(tmp_path, "bert", **setting))
+    assert "tokenizer.json" in caught.value.remedy
