@@ -20,7 +20,19 @@ from nearshore.export.graph.attention import relative_buckets
 from tests.numpy_bert import I64
 from tests.numpy_encoders import Tensors, t5_bucket
 from tests.tiny_bert import embed_golden, write_json
-from tests.tiny_encoders import HEADS, RELATIVES, H, V, edit_config, random_tensors, write_checkpoint
+from tests.tiny_encoders import (
+    HEADS,
+    NARROW,
+    RELATIVES,
+    H,
+    V,
+    albert_layers,
+    edit_config,
+    norm,
+    random_tensors,
+    tables,
+    write_checkpoint,
+)
 
 TOLERANCE = 2e-5
 
@@ -107,6 +119,19 @@ def test_layers_of_a_group_share_their_constants(tmp_path: Path) -> None:
     assert export(tmp_path / "checkpoint").model_path.stat().st_size < small + 10_000
 
 
+def test_layers_are_grouped_as_alberts_code_rounds(tmp_path: Path) -> None:
+    """Where groups do not divide layers, a layer at the edge belongs to the group that floating point gives it."""
+    relative = RELATIVES["albert"]
+    settings = {**relative.config, "num_hidden_layers": 18, "num_hidden_groups": 14}
+    folder = write_checkpoint(tmp_path / "checkpoint", settings, random_tensors(tables(NARROW, types=2)
+        | norm("embeddings.LayerNorm", NARROW) | albert_layers(14)))  # fmt: skip
+    ids, mask, types = batch(np.random.default_rng(1), 2, 9, 2)
+    found = run(export(folder), ids, mask, types)
+    tensors = Tensors(load_file(folder / "model.safetensors"), relative.epsilon)
+    expected = relative.forward(tensors, settings, ids, mask, types)[-1]
+    np.testing.assert_allclose(found[mask == 1], expected[mask == 1], atol=10 * TOLERANCE, rtol=0)
+
+
 def test_both_spellings_of_modernbert_agree(tmp_path: Path) -> None:
     """Transformers 4 names bases and the interval of global layers, transformers 5 each layer's kind."""
     folder = checkpoint(tmp_path, "modernbert")
@@ -116,6 +141,11 @@ def test_both_spellings_of_modernbert_agree(tmp_path: Path) -> None:
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}  # fmt: skip
     removed = dict.fromkeys(("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"))
     edit_config(folder, layer_types=kinds, rope_parameters=rope, **removed)
+    new = export(folder).manifest
+    assert (new.fingerprint, new.files["model.onnx"]) == (old.fingerprint, old.files["model.onnx"])
+    for parameters in rope.values():  # as absent ones, null ones have the defaults, which these are
+        parameters["rope_theta"] = None
+    edit_config(folder, rope_parameters=rope)
     new = export(folder).manifest
     assert (new.fingerprint, new.files["model.onnx"]) == (old.fingerprint, old.files["model.onnx"])
 
@@ -177,6 +207,8 @@ REFUSED = {
     "modernbert with biases": ("modernbert", config(attention_bias=True), "attention_bias True, only False"),
     "modernbert with scaled positions": ("modernbert", config(rope_parameters=ROPE), "only rope_type 'default'"),
     "modernbert with unknown layers": ("modernbert", config(layer_types=["full_attention"]), "has layer_types"),
+    "modernbert with positions in a list": ("modernbert", config(rope_parameters=[1]), "rope_parameters .* dictionary"),
+    "modernbert pooled otherwise": ("modernbert", config(classifier_pooling="max"), "classifier_pooling 'max', only"),
     "modernbert of a wrong type": ("modernbert", config(local_attention="wide"), "local_attention|wrong type"),
     "nomic with experts": ("nomic_bert", config(moe_every_n_layers=2), "moe_every_n_layers 2"),
     "nomic with part of heads rotated": ("nomic_bert", config(rotary_emb_fraction=0.5), "rotary_emb_fraction 0.5"),
@@ -186,6 +218,7 @@ REFUSED = {
     "quantized": ("roberta", config(quantization_config={"bits": 4}), "quantization_config"),
     "unknown activation": ("roberta", config(hidden_act="mish"), "hidden_act 'mish', supported are gelu"),
     "too few positions": ("roberta", config(max_position_embeddings=3), "3 positions, too few"),
+    "architectures that are none": ("roberta", config(architectures=5), "architectures 5, not a list"),
     "unknown model": ("roberta", config(model_type="deberta-v2"), "model_type 'deberta-v2'"),
     "a tensor that nobody knows": (
         "roberta",

@@ -173,6 +173,14 @@ def test_a_sequence_classifier_gives_logits(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(found["logits"], head.score(tensors, hidden, mask), atol=TOLERANCE, rtol=0)
 
 
+def test_only_modernbert_has_a_choice_of_pooling(tmp_path: Path) -> None:
+    """BERT's authors' code does not look at classifier_pooling, whatever it says."""
+    folder = checkpoint(tmp_path, "bert", CLASSIFIER["bert"].shapes, architectures=["BertForSequenceClassification"])
+    plain = export(folder, ExportOptions()).manifest.files["model.onnx"]
+    edit_config(folder, classifier_pooling="mean")
+    assert export(folder, ExportOptions()).manifest.files["model.onnx"] == plain
+
+
 def test_outputs_do_not_move_the_fingerprint(tmp_path: Path) -> None:
     """Vectors of two bundles that differ in outputs alone may be compared."""
     folder = checkpoint(tmp_path, "bert", LANGUAGE["bert"].shapes)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nearshore.export.errors import UnusableCheckpointError
-from nearshore.export.families import FAMILIES, NOMIC_BERT
+from nearshore.export.families import FAMILIES, MODERNBERT, NOMIC_BERT
 from nearshore.export.family import Family
 from nearshore.network import Activation, Network
 
@@ -86,8 +86,10 @@ def read_configuration(config: ConfigFile) -> Configuration:
     if network.longest_text < 2:
         raise config.refusal(f"has {network.positions} positions, too few for any text")
     architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise config.refusal(f"has architectures {architectures!r}, not a list of names")
     classifies = any(str(name).endswith("ForSequenceClassification") for name in architectures)
-    if config.get("classifier_pooling") == "mean" and family.classifier is not None:
+    if family is MODERNBERT and family.classifier and config.get("classifier_pooling") == "mean":
         family = replace(family, classifier=replace(family.classifier, source="mean"))
     return Configuration(family, network, config.get("tie_word_embeddings", True) is not False, classifies)
 
@@ -149,12 +151,14 @@ def _modernbert(config: ConfigFile) -> dict[str, object]:
     if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
         raise config.refusal(f"has layer_types {kinds!r} for {layers} layers")
     rotary = config.get("rope_parameters") or {}
+    if not isinstance(rotary, dict):
+        raise config.refusal(f"has rope_parameters {rotary!r}, not a dictionary")
     bases = {"full_attention": config.get("global_rope_theta") or 160_000.0}
     bases["sliding_attention"] = config.get("local_rope_theta", 10_000.0) or bases["full_attention"]
     for kind, parameters in rotary.items():
         if not isinstance(parameters, dict) or parameters.get("rope_type", "default") != "default":
             raise config.refusal(f"has rope_parameters {rotary!r}, only rope_type 'default' is supported")
-        bases[kind] = parameters.get("rope_theta", bases.get(kind))
+        bases[kind] = parameters.get("rope_theta") or bases.get(kind)
     if config.get("rope_scaling"):
         raise config.refusal(f"has rope_scaling {config.get('rope_scaling')!r}, which is not supported")
     return {
@@ -167,13 +171,12 @@ def _modernbert(config: ConfigFile) -> dict[str, object]:
 
 def _nomic(config: ConfigFile) -> dict[str, object]:
     """Sizes as Nomic's code rounds them; with scaled rotary positions only as far as they are not scaled."""
-    wide = config.get("n_inner") or 4 * config.values["n_embd"]
     multiple = config.get("pad_vocab_size_multiple") or 1
     positions = config.values["n_positions"]
     if config.get("rotary_scaling_factor"):
         positions = min(positions, config.get("max_trained_positions") or 2048)
     return {
-        "intermediate_size": -(-wide // _NOMIC_WIDTH_MULTIPLE) * _NOMIC_WIDTH_MULTIPLE,
+        "intermediate_size": -(-config.values["n_inner"] // _NOMIC_WIDTH_MULTIPLE) * _NOMIC_WIDTH_MULTIPLE,
         "vocabulary_size": -(-config.values["vocab_size"] // multiple) * multiple,
         "positions": positions,
     }

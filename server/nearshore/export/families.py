@@ -183,6 +183,7 @@ MODERNBERT = Family(
         "classifier_bias": (False,),
         "decoder_bias": (True,),
         "classifier_activation": ("gelu",),
+        "classifier_pooling": ("cls", "mean"),
     },
     words="embeddings.tok_embeddings",
     embeddings_norm="embeddings.norm",

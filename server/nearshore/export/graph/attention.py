@@ -86,7 +86,9 @@ def _attend_rotated(graph: GraphBuilder, layer: int, product: str, shared: Share
 
 def group_of(network: Network, layer: int) -> int:
     """Whose tensors a layer uses (Lan et al., "ALBERT", 2020); its own, where there are no groups."""
-    return layer if network.groups is None else layer * network.groups // network.layers
+    if network.groups is None:
+        return layer
+    return int(layer / (network.layers / network.groups))  # with the rounding that its authors' code has
 
 
 def _distances(graph: GraphBuilder, ids: str) -> str:
