@@ -225,6 +225,11 @@ REFUSED = {
         tensors(**{"encoder.layer.0.adapter.weight": np.zeros((2, H), np.float32)}),
         r"has a tensor encoder\.layer\.0\.adapter\.weight of shape \(2, 32\), which no roberta",
     ),
+    "a tensor under two names": (
+        "roberta",
+        tensors(**{"roberta.embeddings.word_embeddings.weight": np.zeros((V, H), np.float32)}),
+        r"embeddings\.weight, which is the same as \S*embeddings\.weight of model\.safetensors",
+    ),
     "a layer more than the configuration says": ("mpnet", config(num_hidden_layers=2), r"a tensor encoder\.layer\.2"),
     "other heads than the table has": ("mpnet", config(num_attention_heads=2), rf"shape \(32, {HEADS}\), by the"),
 }  # fmt: skip

@@ -29,7 +29,12 @@ class SafetensorsStore:
         self._stored: dict[str, tuple[str, str]] = {}  # name: file, name in the file
         for file, content in self._files.items():
             for stored in content.offset_keys():
-                self._stored[_plain_name(stored, prefix)] = (file, stored)
+                name = _plain_name(stored, prefix)
+                if name in self._stored:
+                    other, twin = self._stored[name]
+                    detail = f"{file} has a tensor {stored}, which is the same as {twin} of {other}"
+                    raise UnusableCheckpointError(folder, detail, COMPLETE)
+                self._stored[name] = (file, stored)
 
     def places(self) -> Mapping[str, str]:
         """Every name, and the file it is in."""
