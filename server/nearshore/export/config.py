@@ -191,7 +191,7 @@ def read_json(folder: Path, file: str, *, optional: bool = False, kind: type = d
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UnusableCheckpointError(folder, f"{file} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnusableCheckpointError(folder, f"{file} cannot be read ({error})") from error
     if not isinstance(content, kind):
         raise UnusableCheckpointError(folder, f"{file} is not a JSON {kind.__name__}")

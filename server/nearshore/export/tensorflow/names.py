@@ -78,11 +78,11 @@ def _of_tf2(variable: str) -> str:
 
 
 def as_hugging_face(variable: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The value in Hugging Face's layout: heads side by side, kernels turned."""
+    """The value in Hugging Face's layout: heads side by side, kernels turned. What is no kernel stays as it is."""
     part = variable.rpartition("/")[2]
     if part == "bias":
         return value.reshape(-1)
-    if part != "kernel":
+    if part != "kernel" or value.ndim < 2 or value.size == 0:
         return value
     heads_first = variable.endswith("attention_output/kernel")
     flat = value.reshape(-1, value.shape[-1]) if heads_first else value.reshape(value.shape[0], -1)

@@ -84,7 +84,7 @@ def _keras_notes(folder: Path) -> Iterator[Any]:
     for text in texts:
         try:
             yield json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # not every object has a note
 
 

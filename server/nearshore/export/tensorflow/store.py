@@ -12,6 +12,7 @@ from nearshore.export.tensorflow.names import as_hugging_face, hugging_face_name
 from nearshore.export.tensorflow.tensors import Entry, TensorBundle
 from nearshore.records import F32
 
+_BOOLEAN = 10
 _KINDS = {1: "F32", 19: "F16"}  # others are no weights: counters, flags
 
 
@@ -59,6 +60,6 @@ class TensorFlowStore:
     def flag(self, name: str) -> bool | None:
         """The value of a variable of truth that an object has as its attribute; None where there is none."""
         for entry in self._bundle.variables.values():
-            if entry.key.partition("/")[0] == name and entry.shape == ():
+            if entry.key.partition("/")[0] == name and entry.shape == () and entry.kind == _BOOLEAN:
                 return bool(self._bundle.read(entry))
         return None

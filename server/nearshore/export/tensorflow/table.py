@@ -14,6 +14,7 @@ from nearshore.export.tensorflow.wire import WireError, read_varint
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_BYTES = 48
+_LONGEST_KEY_BYTES = 1024  # many times a variable's path; keys that share their beginnings could fill all memory
 _TRAILER_BYTES = 5  # behind each block: kind of compression, checksum
 
 
@@ -24,9 +25,17 @@ def read_table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise WireError("it does not end as such a table does")
     _, position = _read_handle(footer, 0)  # of a block about blocks
     index, _ = _read_handle(footer, position)
+    end, last = 0, None
     for _, handle in _read_entries(_read_block(content, *index)):
-        place, _ = _read_handle(handle, 0)
-        yield from _read_entries(_read_block(content, *place))
+        (offset, size), _ = _read_handle(handle, 0)
+        if offset < end:
+            raise WireError("its blocks are not one behind the other")
+        end = offset + size
+        for key, value in _read_entries(_read_block(content, offset, size)):
+            if last is not None and key <= last:
+                raise WireError("its keys are not in order")
+            last = key
+            yield key, value
 
 
 def _read_handle(content: bytes, position: int) -> tuple[tuple[int, int], int]:
@@ -57,6 +66,8 @@ def _read_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         shared, position = read_varint(block, position)
         unshared, position = read_varint(block, position)
         length, position = read_varint(block, position)
+        if shared > len(key) or shared + unshared > _LONGEST_KEY_BYTES:
+            raise WireError("a key is wrong or too long")
         key = key[:shared] + block[position : position + unshared]
         position += unshared
         if position + length > end:

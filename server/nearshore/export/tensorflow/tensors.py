@@ -30,6 +30,8 @@ from nearshore.export.tensorflow.wire import (
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _TYPES: Mapping[int, npt.DTypeLike] = {1: "<f4", 3: "<i4", 9: "<i8", 10: "?", 19: "<f2"}  # as in types.proto
+_LARGEST_AXIS = (1 << 31) - 1
+_MOST_FILES = 99_999  # of five digits
 _COMPLETE = "Get the checkpoint again, with all its files: the index and every data file."
 
 
@@ -54,7 +56,10 @@ class TensorBundle:
         self._index = f"{prefix}.index"
         try:
             table = dict(read_table((folder / self._index).read_bytes()))
-            shards = first_number(read_message(table.pop(b"")), 1)
+            header = read_message(table.pop(b""))
+            shards = first_number(header, 1)
+            if not 0 < shards <= _MOST_FILES or first_number(header, 2):
+                raise WireError(f"it has {shards} data files, or their bytes are in reverse order")
             self._files = [f"{prefix}.data-{shard:05}-of-{shards:05}" for shard in range(shards)]
             self._entries = {name.decode(): self._read_entry(name, value) for name, value in table.items()}
         except (OSError, KeyError, ValueError) as error:  # WireError and UnicodeDecodeError are ValueErrors
@@ -88,7 +93,11 @@ class TensorBundle:
         file = self._files[first_number(message, 3)] if first_number(message, 3) < len(self._files) else ""
         kind, sizes = first_number(message, 1), tuple(first_number(size, 1) for size in shape)
         entry = Entry(name.decode(), kind, sizes, file, first_number(message, 4), first_number(message, 5))
-        if not file or (kind in _TYPES and entry.size != prod(sizes) * np.dtype(_TYPES[kind]).itemsize):
+        if (
+            not file
+            or max(sizes, default=0) > _LARGEST_AXIS
+            or (kind in _TYPES and entry.size != prod(sizes) * np.dtype(_TYPES[kind]).itemsize)
+        ):
             raise WireError(f"{name.decode()} has a wrong size or place")
         return entry
 
