@@ -161,13 +161,15 @@ def test_every_hidden_state_and_the_language_head(tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize("name", RELATIVES)
 def test_a_sequence_classifier_gives_logits(tmp_path: Path, name: str) -> None:
-    """Without being asked, and of as many classes as the checkpoint has."""
+    """Without being asked, of as many classes as the checkpoint has, and finite where a text has no real token."""
     relative, head = RELATIVES[name], CLASSIFIER[name]
     pooling = {"classifier_pooling": "mean"} if name == "modernbert" else {}
     folder = checkpoint(tmp_path, name, head.shapes, architectures=["XForSequenceClassification"], **pooling)
     ids, mask, types = batch(relative.types)
-    found = run(export(folder, ExportOptions()), ids, mask, types)
+    bundle = export(folder, ExportOptions())
+    found = run(bundle, ids, mask, types)
     assert list(found) == ["sequence_output", "logits"]
+    assert all(np.isfinite(output).all() for output in run(bundle, ids, np.zeros_like(mask), types).values())
     tensors = Tensors(load_file(folder / "model.safetensors"), relative.epsilon)
     hidden = relative.forward(tensors, relative.config, ids, mask, types)[-1]
     np.testing.assert_allclose(found["logits"], head.score(tensors, hidden, mask), atol=TOLERANCE, rtol=0)

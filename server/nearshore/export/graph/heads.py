@@ -62,4 +62,6 @@ def _mean(graph: GraphBuilder, hidden: str, mask: str) -> str:
     tokens = graph.integers("tokens", 1)
     total = graph.add("ReduceSum", [kept, tokens], "classifier.total", keepdims=0)
     count = graph.add("ReduceSum", [real, tokens], "classifier.count", keepdims=1)
+    one = graph.constant("classifier.least", np.ones(1, np.float32))  # where a text has no real token
+    count = graph.add("Max", [count, one], "classifier.tokens")
     return graph.add("Div", [total, count], "classifier.mean")
