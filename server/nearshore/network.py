@@ -18,18 +18,18 @@ class Network(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: int = Field(ge=1)
+    layers: int = Field(ge=1, le=1000)  # limits far beyond any BERT: what is built grows with these before any tensor
     heads: int = Field(ge=1)
     hidden_size: int = Field(ge=1)
     intermediate_size: int = Field(ge=1)
     vocabulary_size: int = Field(ge=1)
-    positions: int = Field(ge=2)  # rows of the table, or the longest text where there is none
+    positions: int = Field(ge=2, le=1 << 17)  # rows of the table, or the longest text where there is none
     activation: Activation
     layer_norm_epsilon: float = Field(gt=0)
     token_types: int = Field(default=2, ge=0)
     embedding_size: int | None = Field(default=None, ge=1)  # width of the tables, where it is not hidden_size
     padding_id: int | None = Field(default=None, ge=0)  # positions count other tokens than this one, from its number on
-    groups: int | None = Field(default=None, ge=1)  # layers share the tensors of so many groups
+    groups: int | None = Field(default=None, ge=1, le=1000)  # layers share the tensors of so many groups
     rotary_base: float | None = Field(default=None, gt=0)
     local_rotary_base: float | None = Field(default=None, gt=0)  # in layers that attend locally
     local_reach: int | None = Field(default=None, ge=1)  # tokens to either side that local layers attend to

@@ -145,6 +145,7 @@ def _extras(config: ConfigFile, family: Family) -> dict[str, object]:
 def _modernbert(config: ConfigFile) -> dict[str, object]:
     """Local attention and rotary bases, in the spelling of transformers 4 or 5."""
     every, layers = config.get("global_attn_every_n_layers") or 3, config.values["num_hidden_layers"]
+    layers = min(layers, 1001)  # more are refused with all other hyperparameters
     kinds = config.get("layer_types") or [
         "sliding_attention" if layer % every else "full_attention" for layer in range(layers)
     ]
