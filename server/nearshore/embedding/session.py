@@ -11,8 +11,12 @@ from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.embedding.pooling import normalize, pool
 from nearshore.records import F32
 
-# Inputs as nearshore and as TF Hub names them; any other is token types, which are 0 for a single text.
-_IDS, _MASKS = ("input_ids", "input_word_ids"), ("attention_mask", "input_mask")
+# What each input takes, by its name in nearshore's and in TF Hub's graphs; token types are 0 for a single text.
+_IDS, _MASK, _TYPES = range(3)
+_ROLES = {
+    "input_ids": _IDS, "attention_mask": _MASK, "token_type_ids": _TYPES,
+    "input_word_ids": _IDS, "input_mask": _MASK, "input_type_ids": _TYPES,
+}  # fmt: skip
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
@@ -28,7 +32,11 @@ class Session:
         except Exception as error:  # the library's exceptions have no common base
             raise CorruptBundleError(bundle.path, f"ONNX Runtime cannot load the graph ({error})") from error
         self._manifest = bundle.manifest
-        self._inputs = {one.name: _INTEGERS[one.type] for one in self._session.get_inputs()}
+        inputs = self._session.get_inputs()
+        if any(one.name not in _ROLES or one.type not in _INTEGERS for one in inputs):
+            takes = ", ".join(f"{one.name} {one.type}" for one in inputs)
+            raise CorruptBundleError(bundle.path, f"its graph takes {takes}, which this nearshore does not know")
+        self._inputs = tuple((one.name, _ROLES[one.name], _INTEGERS[one.type]) for one in inputs)
 
     def run(self, texts: Sequence[Sequence[int]]) -> F32:
         """Embed texts of one token count.
@@ -36,8 +44,8 @@ class Session:
         texts: B lists of T ids. Returns (B, dimensions) float32, normalized if the bundle says so.
         """
         ids = np.array(texts, dtype=np.int64)  # (B, T)
-        every = dict.fromkeys(_IDS, ids) | dict.fromkeys(_MASKS, np.ones_like(ids))
-        feeds = {name: every.get(name, np.zeros_like(ids)).astype(kind) for name, kind in self._inputs.items()}
+        values = (ids, np.ones_like(ids), np.zeros_like(ids))
+        feeds = {name: values[role].astype(kind, copy=False) for name, role, kind in self._inputs}
         hidden: F32 = self._session.run(["sequence_output"], feeds)[0]  # (B, T, H)
         vectors = pool(hidden, self._manifest.pooling)
         return normalize(vectors) if self._manifest.normalize else vectors
