@@ -110,6 +110,23 @@ def put_weights_aside(model: Any) -> None:
     entry.key, entry.value = "location", "model.onnx_data"
 
 
+def put_a_constant_aside(model: Any) -> None:
+    """Weights elsewhere that a node names, not the graph."""
+    constant = numpy_helper.from_array(np.zeros(2, np.float32))
+    constant.ClearField("raw_data")
+    constant.data_location = TensorProto.EXTERNAL
+    entry = constant.external_data.add()
+    entry.key, entry.value = "location", "../../secret"
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=constant))
+
+
+def halve(model: Any) -> None:
+    """A network of 16 bits between casts."""
+    constant = numpy_helper.from_array(np.zeros(2, np.float16), "half")
+    model.graph.initializer.append(constant)
+    model.graph.node.append(helper.make_node("Cast", ["half"], ["unused"], to=TensorProto.FLOAT))
+
+
 def quantize(model: Any) -> None:
     """A constant that is stored in 8 bits."""
     constants = [("q", np.zeros(2, np.uint8)), ("s", np.float32(1)), ("z", np.uint8(0))]
@@ -131,6 +148,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no vectors of tokens": (lambda model: rename(model, "last_hidden_state", "pooler_output"), "gives pooler_output"),
     "a mask that is not heeded": (ignore_mask, "does not heed the mask"),
     "weights elsewhere": (put_weights_aside, "has its weights in another file"),
+    "a constant elsewhere": (put_a_constant_aside, "has its weights in another file"),
+    "16 bits": (halve, "has weights of 16 bits"),
     "8 bits": (quantize, r"is quantized \(DequantizeLinear\)"),
     "a length inside the graph": (break_axes, "cannot be run"),
     "no valid graph": (lambda model: model.graph.node.pop(), "is no valid model|cannot be run"),

@@ -7,7 +7,7 @@ they would cost time at every run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from nearshore.export.graph.outputs import LOGITS, NEARSHORE, SEQUENCE_OUTPUT
 _SEQUENCE_NAMES = (SEQUENCE_OUTPUT, "last_hidden_state", "token_embeddings")
 _INTEGERS = {TensorProto.INT64: np.int64, TensorProto.INT32: np.int32}
 _QUANTIZED = {"MatMulInteger", "QLinearMatMul", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"}
+_HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _TOLERANCE = 1e-3  # of the largest number in a text's vectors; without the mask they move by much more
 _REMEDY = "Export the checkpoint's own weights (model.safetensors) instead, or export the ONNX model anew."
 
@@ -46,8 +47,11 @@ class AdoptedModel:
             model = onnx.load_model(path, load_external_data=False)
         except Exception as error:  # OSError, or what protobuf raises
             raise self._refusal(f"cannot be read ({error})") from error
-        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        tensors = list(_tensors(model.graph))
+        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
             raise self._refusal("has its weights in another file")
+        if any(tensor.data_type in _HALVES for tensor in tensors):
+            raise self._refusal("has weights of 16 bits, and bundles state what that costs")
         try:
             onnx.checker.check_model(model)
         except onnx.checker.ValidationError as error:
@@ -113,6 +117,16 @@ class AdoptedModel:
 
     def _refusal(self, detail: str) -> UnusableCheckpointError:
         return UnusableCheckpointError(self._folder, f"{self._name} {detail}", _REMEDY)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every constant of a graph, those of its nodes and of graphs inside it included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def _run(session: Any, ids: Any, mask: Any) -> Any:
