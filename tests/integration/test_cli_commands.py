@@ -257,5 +257,6 @@ def test_a_model_is_exported_again_for_more_outputs(run: Run, tmp_path: Path) ->
     assert get() == (True, ["sequence_output"])
     assert get("--pooled") == (True, ["sequence_output", "pooled_output"])
     assert get() == (False, ["sequence_output", "pooled_output"])
+    assert get("--cased")[0] is True
     assert get("--contract", "tfhub")[1][1:3] == ["pooled_output", "default"]
     assert run("model", "get", "mine", "--from", checkpoint, "--model-dir", folder, "--mlm")[0] == ExitCode.FAILED

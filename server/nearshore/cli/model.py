@@ -168,7 +168,7 @@ def ensure(
     """The bundle of this name, and whether it had to be exported.
 
     source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
-    again. Raises what obtain and export_bundle do.
+    again, and so is any where options say how its vocabulary is used. Raises what obtain and export_bundle do.
     """
     folder = session().settings.model_dir / name
     bundle = None if force else _present(folder)

@@ -49,7 +49,12 @@ class ExportOptions:
         )
 
     def met_by(self, manifest: Manifest) -> bool:
-        """Whether a bundle that is there already gives what these options ask for; it may give more."""
+        """Whether a bundle that is there gives what these options ask for; it may give more.
+
+        How it uses a vocab.txt is not told by its manifest, so one that is asked for by name is never known to be met.
+        """
+        if self.lower_case is not None:
+            return False
         outputs = self.outputs()
         wanted = set(outputs.shapes(manifest.network))
         named = self.contract == "nearshore" or outputs.contract.ids in manifest.inputs
