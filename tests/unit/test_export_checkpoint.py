@@ -131,6 +131,12 @@ REFUSED = {
     ),
     "left truncation": (edit("tokenizer_config.json", truncation_side="left"), "truncates on the left"),
     "more tokens than positions": (edit("sentence_bert_config.json", max_seq_length=129), "max_seq_length is 129"),
+    "a limit that is no number": (
+        lambda folder: (remove("sentence_bert_config.json")(folder),
+                        edit("tokenizer_config.json", model_max_length="long")(folder)),
+        "max_seq_length is 'long'",
+    ),
+    "weights that are no numbers": (retensor(lambda t: t[QUERY].fill(np.nan)), "vectors that are not finite"),
     "lower-casing outside the tokenizer": (edit("sentence_bert_config.json", do_lower_case=True), "do_lower_case"),
     "a default prompt":
         (write("config_sentence_transformers.json", {"default_prompt_name": "query"}), "prompt 'query'"),

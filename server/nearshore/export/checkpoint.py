@@ -94,7 +94,8 @@ def _read_max_tokens(folder: Path, network: Network) -> int:
         raise UnusableCheckpointError(folder, "tokenizer_config.json truncates on the left, which is not supported")
     limit = read_json(folder, "sentence_bert_config.json", optional=True).get("max_seq_length")
     if limit is None:
-        limit = min(int(tokenizer.get("model_max_length") or longest), longest)
+        stated = tokenizer.get("model_max_length") or longest
+        limit = int(min(stated, longest)) if isinstance(stated, int | float) else stated
     if not isinstance(limit, int) or not 2 <= limit <= longest:
         raise UnusableCheckpointError(folder, f"max_seq_length is {limit!r}, not 2 to {longest} positions")
     return limit

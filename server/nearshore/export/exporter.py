@@ -22,12 +22,13 @@ from nearshore.bundle import (
 from nearshore.export.adopted import AdoptedModel
 from nearshore.export.aside import written_aside
 from nearshore.export.checkpoint import Checkpoint, read_checkpoint
+from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_TEXTS
 from nearshore.export.graph.encoder import build_encoder
 from nearshore.export.options import ExportOptions, choose_outputs, refuse_more_outputs
 from nearshore.export.origin import read_source
 from nearshore.export.tokenizer import read_tokenizer
-from nearshore.export.weights import Weights
+from nearshore.export.weights import COMPLETE, Weights
 from nearshore.records import F32
 
 EmbedGolden = Callable[[Bundle, list[str]], F32]
@@ -70,7 +71,7 @@ def export_bundle(
             exporter=f"nearshore {__version__}",
             files={name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
         )
-        write_manifest(folder, _with_golden(Bundle(folder, manifest), embed_golden))
+        write_manifest(folder, _with_golden(checkpoint, Bundle(folder, manifest), embed_golden))
         written = load_bundle(folder)
     return Bundle(destination, written.manifest)
 
@@ -90,11 +91,13 @@ def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> 
     return outputs.input_names(configuration.network), tuple(outputs.shapes(configuration.network))
 
 
-def _with_golden(bundle: Bundle, embed_golden: EmbedGolden) -> Manifest:
+def _with_golden(checkpoint: Path, bundle: Bundle, embed_golden: EmbedGolden) -> Manifest:
     vectors = embed_golden(bundle, list(GOLDEN_TEXTS))
     expected = (len(GOLDEN_TEXTS), bundle.manifest.dimensions)
-    if vectors.shape != expected or not np.isfinite(vectors).all():
-        raise ValueError(f"embed_golden must give finite vectors of shape {expected}, not {vectors.shape}")
+    if vectors.shape != expected:
+        raise ValueError(f"embed_golden must give vectors of shape {expected}, not {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise UnusableCheckpointError(checkpoint, "it gives vectors that are not finite: weights are damaged", COMPLETE)
     write_golden(bundle.path, list(GOLDEN_TEXTS), vectors.astype(np.float32))
     files = {**bundle.manifest.files, GOLDEN_FILE: file_digest(bundle.path / GOLDEN_FILE)}
     return bundle.manifest.model_copy(update={"files": files})
