@@ -46,8 +46,7 @@ def get(  # noqa: PLR0913 -- each is an option
     force: Annotated[bool, typer.Option("--force", help="Export again although the bundle is there.")] = False,
     pooled: Annotated[bool, typer.Option("--pooled", help="Also give pooled_output, of BERT's pooler.")] = False,
     all_layers: Annotated[
-        bool,
-        typer.Option("--all-layers", help="Also give every hidden state, from hidden_0, the embeddings."),
+        bool, typer.Option("--all-layers", help="Also give every hidden state, from hidden_0, the embeddings.")
     ] = False,
     mlm: Annotated[bool, typer.Option("--mlm", help="Also give mlm_logits, scores of the whole vocabulary.")] = False,
     contract: Annotated[
@@ -64,8 +63,8 @@ def get(  # noqa: PLR0913 -- each is an option
 ) -> None:
     """Obtain a checkpoint, verify it and export it to a bundle. Does nothing if the bundle is there and whole.
 
-    A bundle gives sequence_output, and logits where the checkpoint is a sequence classifier. Every further output
-    costs time at each run.
+    A bundle gives sequence_output, and logits, without sigmoid or softmax, where the checkpoint is a sequence
+    classifier. Every further output costs time at each run.
     """
     started = time.monotonic()
     options = ExportOptions(
