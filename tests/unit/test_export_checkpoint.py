@@ -100,6 +100,9 @@ REFUSED = {
     "heads that do not divide": (edit("config.json", num_attention_heads=5), "not a multiple of 5 heads"),
     "config missing": (remove("config.json"), "config.json is missing"),
     "config is no JSON": (truncate("config.json", 0.5), "config.json cannot be read"),
+    "config without a bottom": (
+        lambda folder: (folder / "config.json").write_text("[" * 99_999), "config.json cannot be read",
+    ),
     "config is a list": (write("config.json", []), "config.json is not a JSON dict"),
     "weights missing": (remove("model.safetensors"), "model.safetensors is missing"),
     "weights cut off": (truncate("model.safetensors", 0.7), "model.safetensors cannot be read"),

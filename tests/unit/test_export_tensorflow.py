@@ -247,6 +247,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None], str]] =
     "no activation": (
         lambda folder: saved_model(folder, inner_dim=1), lambda folder: None, "says which activation its encoder has",
     ),
+    "a note without a bottom": (
+        saved_model, rewrite("keras_metadata.pb", lambda raw: field(1, field(5, b"[" * 99_999))), "cannot be read",
+    ),
     "another SavedModel": (
         saved_model, lambda folder: write_tf2(folder, "variables/variables", {"dense/kernel": np.zeros((2, 2), "f4")}),
         r"variables\.index has no variable for embeddings\.word_embeddings",

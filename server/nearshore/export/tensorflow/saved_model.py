@@ -59,7 +59,7 @@ def _encoder_settings(folder: Path) -> Mapping[str, Any]:
                 activation = settings.get("inner_activation") or settings.get("activation")
                 if isinstance(activation, str) and ("num_layers" in settings or "num_attention_heads" in settings):
                     return {**settings, "activation": activation}
-    except (OSError, WireError) as error:
+    except (OSError, WireError, RecursionError) as error:
         raise UnusableCheckpointError(folder, f"{MODEL_FILE} or {_METADATA_FILE} cannot be read ({error})") from error
     raise UnusableCheckpointError(
         folder,
@@ -84,7 +84,7 @@ def _keras_notes(folder: Path) -> Iterator[Any]:
     for text in texts:
         try:
             yield json.loads(text)
-        except (ValueError, RecursionError):
+        except ValueError:
             continue  # not every object has a note
 
 
