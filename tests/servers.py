@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -120,6 +122,14 @@ class ServerProcess:
         code = self.process.wait(timeout=START_S)
         self._reader.join()
         return code
+
+    def insist(self, number: signal.Signals) -> int:
+        """Signal it again and again until it ends, as a person at a keyboard does. Returns the exit code."""
+        while self.process.poll() is None:
+            self.process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=0.1)
+        return self.wait()
 
     def kill(self) -> None:
         """End it at once if it still runs, and free what it held."""

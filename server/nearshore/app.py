@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import errno
 import faulthandler
+import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -47,6 +49,7 @@ from nearshore.store.lock import FolderLock
 Result = TypeVar("Result")
 
 CHORE_THREADS = 4  # opening, pruning, waiting until everything is loaded
+SAME_REQUEST_S = 0.5  # coreutils' timeout signals its child, and then the group that the child is in
 RESTART = "Restart it: what was acknowledged is safe. The lines before this one have the cause."
 HANGING = (
     "Nothing is lost: what was acknowledged is safe. See what they wait for: the disk of the data folder, or the "
@@ -99,6 +102,7 @@ class Process:
         self._guards = Guards(admission, Metrics(), limits.max_message_bytes)
         self._waiting: aio.Server | None = None  # on our port while the store cannot be reached
         self._ended = asyncio.Event()
+        self._asked_at = -math.inf  # time.monotonic() of the first signal
         self._died = asyncio.Event()
         self._death: BaseException | None = None
 
@@ -122,12 +126,14 @@ class Process:
         return self._closing.hanging
 
     def end(self, cause: str) -> None:
-        """Stop in order; the second time, at once. Call it on the event loop."""
-        if self._ended.is_set():
+        """Stop in order; asked again after SAME_REQUEST_S, at once. Call it on the event loop."""
+        if not self._ended.is_set():
+            log.info("Asked to stop", cause=cause)
+            self._asked_at = time.monotonic()
+            self._ended.set()
+        elif time.monotonic() - self._asked_at > SAME_REQUEST_S:
             log.warning("Ending at once", cause=cause, remedy="Nothing: the second signal asked for it.")
             os._exit(ExitCode.INTERRUPTED)
-        log.info("Asked to stop", cause=cause)
-        self._ended.set()
 
     async def _start(self) -> bool:
         """Open everything, first what another process may hold: the data folder, the port. False: asked to stop."""

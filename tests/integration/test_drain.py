@@ -35,8 +35,7 @@ def test_a_draining_server_answers_on(server_process: Start) -> None:
         assert client.count("docs") == 0
         with Client(address, retries=NO_RETRIES) as newcomer:
             assert newcomer.count("docs") == 0
-        process.process.send_signal(signal.SIGTERM)
-    assert process.wait() == ExitCode.INTERRUPTED
+    assert process.insist(signal.SIGTERM) == ExitCode.INTERRUPTED
 
 
 def test_a_drained_server_ends_in_order(server_process: Start) -> None:

@@ -154,6 +154,21 @@ def test_a_signal_while_it_starts_is_obeyed_after_that_step(
     FolderLock.acquire(tmp_path / "data").release()
 
 
+def test_signals_of_one_moment_are_one_request(tmp_path: Path, model_dir: Path) -> None:
+    """What stops a child and then its group, as coreutils' timeout does, signals twice and wants an orderly stop."""
+
+    async def live() -> ExitCode:
+        def end_twice(_: str) -> None:
+            process.end("SIGTERM")
+            process.end("SIGTERM")
+
+        process = app.Process(make_settings(tmp_path / "data", model_dir), on_serving=end_twice)
+        return await process.serve()
+
+    assert asyncio.run(live()) is ExitCode.OK
+    FolderLock.acquire(tmp_path / "data").release()
+
+
 def test_it_takes_all_file_handles_that_it_may_have(server_process: Start) -> None:
     """The usual soft limit is too low for a thousand collections, and raising it needs nobody's permission."""
     process = server_process(prefix=["sh", "-c", 'ulimit -Sn 128 && exec "$@"', "sh"])

@@ -112,5 +112,4 @@ def test_a_second_signal_ends_it_at_once_while_its_postgresql_is_frozen(
     with frozen_in_creation(postgres, client):
         process.process.send_signal(signal.SIGTERM)
         process.wait_for("Closing")
-        process.process.send_signal(signal.SIGTERM)
-        assert process.wait() == ExitCode.INTERRUPTED
+        assert process.insist(signal.SIGTERM) == ExitCode.INTERRUPTED
