@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nearshore.exit_codes import ExitCode
 from tests.servers import InProcessServer
 from tests.tiny_bert import make_checkpoint
 
+Capture = pytest.CaptureFixture[str]
 Run = Callable[..., tuple[int, Any]]
 
 
@@ -113,6 +114,28 @@ def test_shards_through_a_server_share_the_work(run: Run, collection_id: str, tm
     assert sum(part["documents"] for part in parts) == shown["status"]["document_count"] == 50
     assert run("index", file, "-c", collection_id, "--shard", "3/3") == (ExitCode.USAGE, [])
     assert run("index", "-", "-c", collection_id, "--shard", "0/3") == (ExitCode.USAGE, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--attach", "job"), "--attach"),
+        (("--claim", "corpus"), "--claim"),
+        (("--shards", "3"), "--shards"),
+        (("--release", "nearshore"), "--release"),
+        (("--namespace", "search"), "--namespace"),
+        (("--store", "postgresql://nobody@127.0.0.1:1/none"), "--store"),
+    ],
+)
+def test_an_option_that_would_be_ignored_writes_nothing(
+    server: InProcessServer, collection_id: str, tmp_path: Path, capsys: Capture, options: Sequence[str], named: str
+) -> None:
+    """Whoever names a Job, a claim or a store beside --server means to write there: the option is named instead."""
+    file = json_lines(tmp_path / "a.jsonl", {"id": "1", "text": "fine"})
+    command = ["--json", "--server", server.address]
+    assert main.run([*command, "index", file, "-c", collection_id, *options]) == ExitCode.USAGE
+    assert named in json.loads(capsys.readouterr().err)["error"]["message"]
+    assert main.run([*command, "collection", "show", collection_id]) == ExitCode.NOT_FOUND
 
 
 def test_a_folder_of_tables_is_indexed(run: Run, collection_id: str, tmp_path: Path) -> None:

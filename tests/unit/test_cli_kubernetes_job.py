@@ -35,7 +35,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs `nearshore --json index --kubernetes`; returns exit code, printed JSON and standard error."""
 
     def run_command(*arguments: str) -> tuple[int, list[Any], str]:
-        code = main.run(["--json", "index", "--kubernetes", "--release", "docs", *arguments])
+        release = () if "--attach" in arguments else ("--release", "docs")
+        code = main.run(["--json", "index", "--kubernetes", *release, *arguments])
         captured = capsys.readouterr()
         return code, [json.loads(line) for line in captured.out.splitlines()], captured.err
 
@@ -371,7 +372,16 @@ def test_an_unusable_cluster_is_named(
         (("-",), "standard input"),
         (("--rejects", "r.jsonl", "a.jsonl"), "--rejects"),
         (("--server", "localhost:1", "a.jsonl"), "--server"),
+        (("--data-dir", "d", "a.jsonl"), "--data-dir"),
+        (("--model-dir", "m", "a.jsonl"), "--model-dir"),
+        (("--config", "c.toml", "a.jsonl"), "--config"),
+        (("--store", "postgresql://x/y", "a.jsonl"), "--store"),
         (("--attach", "job", "a.jsonl"), "--attach"),
+        (("--attach", "job", "--server", "localhost:1"), "--server"),
+        (("--attach", "job", "--release", "docs"), "--release"),
+        (("--attach", "job", "--shards", "3"), "--shards"),
+        (("--attach", "job", "-c", "x"), "--collection"),
+        (("--attach", "job", "--rejects", "r.jsonl"), "--rejects"),
     ],
 )
 def test_what_cannot_work_in_a_job_is_refused(

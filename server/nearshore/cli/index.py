@@ -18,6 +18,7 @@ from nearshore.cli.indexing import Outcome, Rejects
 from nearshore.cli.progress import duration
 from nearshore.cli.search import DEFAULT_COLLECTION
 from nearshore.cli.session import session
+from nearshore.cli.typed import typed
 from nearshore.exit_codes import ExitCode
 from nearshore_indexer.columns import USUAL, Columns
 from nearshore_indexer.shards import WHOLE, InvalidShardError, Shard, parse_shard
@@ -26,6 +27,7 @@ from nearshore_indexer.sources import STDIN, Format, check_sources
 app = typer.Typer()
 
 IN_CLUSTER = "In a cluster"
+ONLY_IN_CLUSTER = {"release", "namespace", "shards", "claim", "attach"}
 PASSAGE_TOKENS, OVERLAP_TOKENS = 200, 32
 
 
@@ -129,6 +131,7 @@ def index(  # noqa: PLR0913 -- each is an option
         placement = kubernetes_job.Placement(release, namespace, shards, claim)
         kubernetes_job.run(files or (), attach, placement, context)
         return
+    _refuse_unused(context)
     if not files:
         raise typer.BadParameter("name files to index", param_hint="FILES")
     if store is not None:
@@ -149,6 +152,16 @@ def index(  # noqa: PLR0913 -- each is an option
     _report(outcome, job, address)
     if outcome.rejected:
         raise typer.Exit(ExitCode.REJECTED)
+
+
+def _refuse_unused(context: typer.Context) -> None:
+    """Raises typer.BadParameter for an option that would change nothing: the run would write elsewhere than meant."""
+    given = typed(context)
+    for name, option in given.items():
+        if name in ONLY_IN_CLUSTER:
+            raise typer.BadParameter("means something only with --kubernetes", param_hint=option)
+    if "store" in given and session().server is not None:
+        raise typer.BadParameter("writes without a server: leave out --server, or this", param_hint=given["store"])
 
 
 def _run(job: Job, rejects: Rejects) -> tuple[Outcome, str]:

@@ -17,6 +17,7 @@ from nearshore.cli import output
 from nearshore.cli.indexing import TELL_ALL
 from nearshore.cli.progress import duration
 from nearshore.cli.session import session
+from nearshore.cli.typed import typed
 from nearshore.errors import NearshoreError
 from nearshore.exit_codes import ExitCode
 from nearshore_indexer.jobs.cluster import Cluster
@@ -33,6 +34,8 @@ NOT_THERE = {
     "shard": "each pod knows its own",
     "store": "the Secret of the release names it",
 }
+OF_A_FOLLOWER = {"kubernetes", "attach", "namespace"}
+"""Parameters that mean something where no Job is created."""
 FIGURES = ("documents", "embedded", "unchanged", "truncated", "removed", "rejected")
 LAST_LINES = 20
 SHOWN_FAILURES = 3
@@ -55,9 +58,13 @@ def run(files: Sequence[str], attach: str | None, placement: Placement, context:
     context: of the command, for its other options. Raises typer.Exit with ExitCode.REJECTED when all that failed is
     that some input was refused, JobFailedError, what Cluster raises, and typer.BadParameter for what no Job can do.
     """
+    _refuse_global_options()
     if attach is not None:
         if files:
             raise typer.BadParameter("a Job that is there has its files: name none", param_hint="--attach")
+        for name, option in typed(context).items():
+            if name not in OF_A_FOLLOWER:
+                raise typer.BadParameter("a Job that is there has its options: leave it out", param_hint=option)
         _follow(Cluster(placement.namespace), attach, tail_lines=LAST_LINES)
         return
     paths = _paths(files)
@@ -111,16 +118,29 @@ def _paths(files: Sequence[str]) -> list[str]:
     return [pod_path(file) for file in files]
 
 
+def _refuse_global_options() -> None:
+    """Raises typer.BadParameter for those that say where to write, or from which settings: the release says both."""
+    here = session()
+    places = {
+        "--server": here.server,
+        "--data-dir": here.data_dir,
+        "--model-dir": here.model_dir,
+        "--config": here.config,
+    }
+    for option, given in places.items():
+        if given is not None:
+            raise typer.BadParameter("a Job has the store, model and settings of its release", param_hint=option)
+
+
 def _passed_on(context: typer.Context) -> list[str]:
     """The options that were given for the run itself, as arguments."""
-    if session().server is not None:
-        raise typer.BadParameter("a Job writes to the store of its release", param_hint="--server")
     arguments: list[str] = []
+    given = typed(context)
     for parameter in context.command.params:
-        name, source = str(parameter.name), context.get_parameter_source(str(parameter.name))
-        if source is None or source.name != "COMMANDLINE" or name in ONLY_HERE:
+        name = str(parameter.name)
+        if name not in given or name in ONLY_HERE:
             continue
-        option = max(parameter.opts, key=len)
+        option = given[name]
         if name in NOT_THERE:
             raise typer.BadParameter(f"cannot be used with --kubernetes: {NOT_THERE[name]}", param_hint=option)
         value = context.params[name]
