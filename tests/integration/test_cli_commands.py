@@ -138,6 +138,17 @@ def test_an_option_that_would_be_ignored_writes_nothing(
     assert main.run([*command, "collection", "show", collection_id]) == ExitCode.NOT_FOUND
 
 
+def test_an_empty_name_is_not_the_current_folder(
+    run: Run, collection_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script whose variable is unset indexes nothing, instead of whatever lies where it runs."""
+    monkeypatch.chdir(tmp_path)
+    json_lines(tmp_path / "a.jsonl", {"id": "1", "text": "fine"})
+    assert run("index", "", "-c", collection_id) == (ExitCode.USAGE, [])
+    assert run("index", "a.jsonl", "", "-c", collection_id) == (ExitCode.USAGE, [])
+    assert run("collection", "show", collection_id)[0] == ExitCode.NOT_FOUND
+
+
 def test_a_folder_of_tables_is_indexed(run: Run, collection_id: str, tmp_path: Path) -> None:
     """With columns of any name; other columns can be filtered by."""
     folder = tmp_path / "tables"

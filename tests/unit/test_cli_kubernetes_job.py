@@ -370,6 +370,7 @@ def test_an_unusable_cluster_is_named(
     [
         ((), "name files"),
         (("-",), "standard input"),
+        (("a.jsonl", ""), "FILES"),
         (("--rejects", "r.jsonl", "a.jsonl"), "--rejects"),
         (("--server", "localhost:1", "a.jsonl"), "--server"),
         (("--data-dir", "d", "a.jsonl"), "--data-dir"),

@@ -124,6 +124,8 @@ def index(  # noqa: PLR0913 -- each is an option
     With --store (store.url) it writes straight to PostgreSQL, and skips what is there already; the servers follow.
     Several processes share the work as --shard 0/4 to 3/4: together they write what one would.
     """
+    if "" in (files or ()):  # as a path it is the current folder
+        raise typer.BadParameter("a name is empty; the current folder is .", param_hint="FILES")
     if kubernetes:
         # Only here: the client of Kubernetes takes longer to import than thousands of unchanged documents to compare.
         from nearshore.cli import kubernetes_job  # noqa: PLC0415
