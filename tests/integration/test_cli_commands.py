@@ -56,6 +56,47 @@ def test_index_then_search(run: Run, collection_id: str, tmp_path: Path) -> None
     assert (figures["documents"], figures["embedded"], figures["unchanged"]) == (20, 0, 20)
 
 
+@pytest.mark.parametrize("full", [(), ("--full",)])
+def test_documents_cannot_steer_the_terminal(
+    run: Run, server: InProcessServer, collection_id: str, tmp_path: Path, capsys: Capture, full: Sequence[str]
+) -> None:
+    """What they hold is shown as written: it clears no screen, turns no text around, and makes no hit of its own."""
+    text = "red\x1b[2J \u202ehsif\x9b1m \x7f"
+    forged = f"1\n  2  1.0000  forged{text}"
+    document = {"id": forged, "title": f"title\r{text}", "text": text, "metadata": {"key": f"a\nb{text}"}}
+    run("index", json_lines(tmp_path / "a.jsonl", document), "-c", collection_id)
+    assert main.run(["--server", server.address, "search", "red", "-c", collection_id, *full]) == ExitCode.OK
+    shown = capsys.readouterr().out
+    assert {each for each in shown if not each.isprintable()} == {"\n"}
+    assert r"1\n  2  1.0000  forgedred\x1b[2J \u202ehsif\x9b1m \x7f" in shown
+    assert not any(line.startswith("  2  ") for line in shown.splitlines())
+    _, (answer,) = run("search", "red", "-c", collection_id)
+    assert (answer["hits"][0]["id"], answer["hits"][0]["text"]) == (forged, text)
+
+
+def test_a_whole_text_keeps_its_lines(
+    run: Run, server: InProcessServer, collection_id: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """They stand one below the other beside the hit, however the text ends them; nothing else is left out."""
+    file = json_lines(tmp_path / "a.jsonl", {"id": "1", "text": "red\r\nfish\n\u2067blue"})
+    run("index", file, "-c", collection_id)
+    assert main.run(["--server", server.address, "search", "red", "-c", collection_id, "--full"]) == ExitCode.OK
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1:4] == ["red", "fish", r"\u2067blue"]
+
+
+def test_warnings_about_input_cannot_steer_the_terminal(
+    server: InProcessServer, collection_id: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """Names of files and fields are others' texts: each warning is one line, whatever they hold."""
+    (tmp_path / "a\x1b[2J\nwarning: b.jsonl").write_text('broken\n{"id": "1", "text": "x", "\x7f\u202e": 1}\n')
+    command = ["--server", server.address, "index", str(tmp_path), "-c", collection_id]
+    assert main.run(command) == ExitCode.REJECTED
+    told = capsys.readouterr().err
+    assert {each for each in told if not each.isprintable()} == {"\n"}
+    assert r"a\x1b[2J\nwarning: b.jsonl:1: " in told
+
+
 def test_refused_lines_do_not_stop_the_others(run: Run, collection_id: str, tmp_path: Path) -> None:
     """They are written to --rejects with place and reason, and the exit code says so."""
     file = tmp_path / "a.jsonl"

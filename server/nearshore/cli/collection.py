@@ -86,7 +86,7 @@ def as_dict(info: CollectionInfo) -> dict[str, Any]:
 def _confirm(found: CollectionInfo) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter("there is nobody to ask at this terminal: add --yes")
-    question = f"Delete {found.name} and its {found.status.document_count:,} documents for good?"
+    question = f"Delete {output.visible(found.name)} and its {found.status.document_count:,} documents for good?"
     typer.confirm(question, abort=True, err=True)
 
 

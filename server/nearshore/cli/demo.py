@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.markup import escape
 
 from nearshore.cli import output
 from nearshore.cli.indexing import (
@@ -137,7 +136,8 @@ def _ask(client: Client, text: str, filter_text: str = "") -> tuple[SearchResult
 
 def _ask_person(client: Client) -> None:
     """Answer questions from the terminal until it has no more."""
-    output.note('\nAsk your own. A filter may follow a bar: copy a file | kind = "function" AND module = "shutil"')
+    output.note("")
+    output.note('Ask your own. A filter may follow a bar: copy a file | kind = "function" AND module = "shutil"')
     output.note("An empty line ends the demo.")
     while True:
         try:
@@ -157,9 +157,9 @@ def _ask_person(client: Client) -> None:
 
 
 def _show(text: str, result: SearchResult, elapsed_s: float) -> None:
-    output.show(f"\n[bold cyan]{escape(text)}[/]")
+    output.show(f"\n[bold cyan]{output.quoted(text)}[/]")
     show_hits(result, source_key="source")
-    output.show(f"[dim]{escape(honesty(result, elapsed_s, HITS))}[/]")
+    output.show(f"[dim]{output.quoted(honesty(result, elapsed_s, HITS))}[/]")
 
 
 def _as_dict(outcome: Outcome, answers: list[tuple[Question, SearchResult, float]], elapsed_s: float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import traceback
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from typer.exceptions import TyperException
 
 from nearshore.cli import output
@@ -25,6 +24,7 @@ from nearshore.errors import (
 )
 from nearshore.exit_codes import ExitCode
 
+LINES = "\n\t"  # the end of a log has several
 CODES: tuple[tuple[type[NearshoreError], ExitCode], ...] = (
     (InvalidSettingsError, ExitCode.USAGE),
     (InvalidAddressError, ExitCode.USAGE),
@@ -97,6 +97,6 @@ def _print(reason: str, message: str, remedy: str, code: ExitCode) -> None:
         sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[bold red]error:[/] {escape(message)}")
+    console.print(f"[bold red]error:[/] {output.quoted(message, LINES)}")
     if remedy:
-        console.print(f"  {escape(remedy)}")
+        console.print(f"  {output.quoted(remedy, LINES)}")

@@ -38,6 +38,7 @@ OF_A_FOLLOWER = {"kubernetes", "attach", "namespace"}
 """Parameters that mean something where no Job is created."""
 FIGURES = ("documents", "embedded", "unchanged", "truncated", "removed", "rejected")
 LAST_LINES = 20
+TABS = "\t"
 SHOWN_FAILURES = 3
 ENDED_BY_SIGNAL = {ExitCode.INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGKILL}
 
@@ -105,7 +106,7 @@ def _follow(cluster: Cluster, name: str, *, tail_lines: int | None) -> None:
 
 
 def _show_line(shard: int, line: str) -> None:
-    sys.stderr.write(f"shard {shard} | {line}\n")
+    sys.stderr.write(f"shard {shard} | {output.visible(line, TABS)}\n")
     sys.stderr.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -17,6 +18,10 @@ from rich.table import Table
 from nearshore.exit_codes import ExitCode
 
 PIPE_COLUMNS = 160  # of a table that does not go to a terminal
+
+# C0, DEL and C1 steer a terminal; U+2028 and U+2029 end a line, and U+202A to U+202E and U+2066 to U+2069 turn the
+# direction of what follows them. The marks of direction (U+061C, U+200E, U+200F) reach no further than themselves.
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 _as_json = False
 
@@ -47,6 +52,16 @@ def write(text: str) -> None:
         raise typer.Exit(ExitCode.OK) from None
 
 
+def visible(text: str, layout: str = "") -> str:
+    """Text of others with all that steers a terminal written out (as \\x1b, \\n), but for what is in `layout`."""
+    return _STEERING.sub(lambda found: found[0] if found[0] in layout else _written_out(found[0]), text)
+
+
+def quoted(text: str, layout: str = "") -> str:
+    """Text of others to stand in rich's markup: neither that nor what steers a terminal has an effect in it."""
+    return escape(visible(text, layout))
+
+
 def show(*parts: Any) -> None:
     """Print rich renderables on standard output, in colours on a terminal."""
     console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
@@ -60,12 +75,12 @@ def show(*parts: Any) -> None:
 
 def note(message: str) -> None:
     """Tell the person at the terminal something that is no result."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(message))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(quoted(message))
 
 
 def warn(message: str) -> None:
     """Tell the person at the terminal what to look at."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escape(message)}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {quoted(message)}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
@@ -74,7 +89,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Table) else escape(str(cell)) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Table) else quoted(str(cell)) for cell in row))
     return made
 
 
@@ -84,8 +99,12 @@ def facts(pairs: Sequence[tuple[str, object]]) -> Table:
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for name, value in pairs:
-        made.add_row(name, escape(str(value)))
+        made.add_row(name, quoted(str(value)))
     return made
+
+
+def _written_out(character: str) -> str:
+    return repr(character)[1:-1]
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ import time
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.padding import Padding
 from rich.text import Text
 
@@ -18,6 +17,7 @@ app = typer.Typer()
 
 DEFAULT_COLLECTION = "default"
 EXCERPT_CHARACTERS = 300
+TEXT_LAYOUT = "\n\t"  # what a whole text keeps of its own
 
 _WHY_FEWER = {
     FewerReason.COLLECTION: "the collection holds no more documents",
@@ -65,7 +65,7 @@ def search(  # noqa: PLR0913 -- each is an option
         output.emit(as_dict(result, elapsed_s))
     else:
         show_hits(result, first=offset + 1, full=full)
-        output.show(f"[dim]{escape(honesty(result, elapsed_s, limit))}[/]")
+        output.show(f"[dim]{output.quoted(honesty(result, elapsed_s, limit))}[/]")
 
 
 def as_dict(result: SearchResult, elapsed_s: float) -> dict[str, Any]:
@@ -103,13 +103,16 @@ def show_hits(result: SearchResult, *, first: int = 1, full: bool = False, sourc
     """Print hits: number, score, id and title, then the text; source_key: metadata to print beside the id."""
     for number, hit in enumerate(result.hits, first):
         document = hit.document
-        title = f"  {escape(document.title)}" if document.title and document.title != document.id else ""
-        text = document.text if full else excerpt(document.text)
-        source = f"  [dim]{escape(str(document.metadata[source_key]))}[/]" if source_key in document.metadata else ""
-        output.show(f"[bold]{number:>3}[/]  [green]{hit.score:.4f}[/]  [bold]{escape(document.id)}[/]{title}{source}")
-        output.show(_indented(text))
+        title = f"  {output.quoted(document.title)}" if document.title and document.title != document.id else ""
+        text = document.text.replace("\r\n", "\n") if full else excerpt(document.text)
+        beside = document.metadata.get(source_key)
+        source = f"  [dim]{output.quoted(str(beside))}[/]" if beside is not None else ""
+        name = output.quoted(document.id)
+        output.show(f"[bold]{number:>3}[/]  [green]{hit.score:.4f}[/]  [bold]{name}[/]{title}{source}")
+        output.show(_indented(output.visible(text, TEXT_LAYOUT)))
         if full and document.metadata:
-            output.show(_indented(", ".join(f"{key} = {value}" for key, value in document.metadata.items()), "dim"))
+            metadata = ", ".join(f"{key} = {value}" for key, value in document.metadata.items())
+            output.show(_indented(output.visible(metadata), "dim"))
 
 
 def honesty(result: SearchResult, elapsed_s: float, limit: int) -> str:
