@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import nearshore.threads  # noqa: F401  # first: it limits the threads of native libraries  # isort: skip
+
 import asyncio
 import contextlib
 import errno
@@ -18,7 +20,7 @@ from typing import TypeVar
 import structlog
 from grpc import aio
 
-from nearshore import __version__, logs, threads
+from nearshore import __version__, logs
 from nearshore.assembly import (
     allow_open_files,
     make_parts,
@@ -28,9 +30,8 @@ from nearshore.assembly import (
     replica_options,
     tell_of_unused_store,
 )
-from nearshore.chores import become_ready, prune_regularly
+from nearshore.chores import announce, become_ready, prune_regularly
 from nearshore.closing import LIMIT_S, Closing
-from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode
 from nearshore.gauges import reader_of
@@ -40,7 +41,7 @@ from nearshore.replica import Replicas
 from nearshore.service.admission import Admission
 from nearshore.service.calls import Guards
 from nearshore.service.health import Health
-from nearshore.service.server import SERVICE_NAMES, add_refusals, add_services, bind, is_loopback, local_address
+from nearshore.service.server import SERVICE_NAMES, add_refusals, add_services, bind, local_address
 from nearshore.settings import Settings
 from nearshore.store.base import Store
 from nearshore.store.errors import DataFolderReadOnlyError
@@ -168,7 +169,8 @@ class Process:
         await self._server.start()
         self._serving = True
         self._store, self._replicas = store, replicas
-        self._announce(embedder)
+        workers, durability = settings.embedding.workers, store.durability
+        announce(settings.server.host, self._port, settings.data_dir, embedder, workers=workers, durability=durability)
         address = local_address(settings.server.host, self._port)
         lock.publish(address)
         self._on_serving(address)
@@ -284,24 +286,3 @@ class Process:
                 loop.call_soon_threadsafe(die, error)
 
         return tell
-
-    def _announce(self, embedder: Embedder) -> None:
-        settings = self._settings
-        log.info(
-            "Serving",
-            version=__version__,
-            host=settings.server.host,
-            port=self._port,
-            data_dir=str(settings.data_dir),
-            model=embedder.bundle.manifest.name,
-            fingerprint=embedder.fingerprint(),
-            workers=settings.embedding.workers or usable_cores(),
-            native_threads=threads.THREADS_PER_LIBRARY,
-            durability=self._store.durability,
-        )
-        if not is_loopback(settings.server.host):
-            log.warning(
-                "Anyone who reaches this address can read, write and delete everything: there is no authentication yet",
-                host=settings.server.host,
-                remedy="Keep it behind a network policy, or listen on 127.0.0.1.",
-            )

@@ -1,4 +1,4 @@
-"""What a server does beside answering, in threads of its own: telling when it is ready, and pruning the store."""
+"""What a server does beside answering: telling what it serves and when it is ready, and pruning the store."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import time
 from concurrent.futures import Executor
+from pathlib import Path
 
 import structlog
 
+from nearshore import __version__, threads
+from nearshore.embedding import Embedder, usable_cores
 from nearshore.errors import NearshoreError
 from nearshore.replica import IndexLoadingError, Replicas
 from nearshore.service.health import Health
+from nearshore.service.server import is_loopback
 from nearshore.store.base import Store
 
 PRUNE_INTERVAL_S = 3_600.0
@@ -22,11 +26,33 @@ PRUNED_LATER = "It is tried again within the hour; if it goes on, the store grow
 log = structlog.get_logger(__name__)
 
 
-async def become_ready(replicas: Replicas, health: Health, threads: Executor) -> None:
+def announce(host: str, port: int, data_dir: Path, embedder: Embedder, *, workers: int, durability: str) -> None:
+    """Say what is served from now on, where, and how safe it is. durability: what the store says of itself."""
+    log.info(
+        "Serving",
+        version=__version__,
+        host=host,
+        port=port,
+        data_dir=str(data_dir),
+        model=embedder.bundle.manifest.name,
+        fingerprint=embedder.fingerprint(),
+        workers=workers or usable_cores(),
+        native_threads=threads.THREADS_PER_LIBRARY,
+        durability=durability,
+    )
+    if not is_loopback(host):
+        log.warning(
+            "Anyone who reaches this address can read, write and delete everything: there is no authentication yet",
+            host=host,
+            remedy="Keep it behind a network policy, or listen on 127.0.0.1.",
+        )
+
+
+async def become_ready(replicas: Replicas, health: Health, pool: Executor) -> None:
     """Report how far loading is, and say SERVING once every collection has caught up with the store."""
     loop = asyncio.get_running_loop()
     next_report = time.monotonic() + PROGRESS_INTERVAL_S
-    while not await loop.run_in_executor(threads, replicas.ready.wait, READY_WAIT_S):
+    while not await loop.run_in_executor(pool, replicas.ready.wait, READY_WAIT_S):
         if time.monotonic() >= next_report:
             next_report += PROGRESS_INTERVAL_S
             _report_progress(replicas)
@@ -50,14 +76,14 @@ def _report_progress(replicas: Replicas) -> None:
             )
 
 
-async def prune_regularly(store: Store, replicas: Replicas, retention_s: float, threads: Executor) -> None:
+async def prune_regularly(store: Store, replicas: Replicas, retention_s: float, pool: Executor) -> None:
     """Let the store forget tombstones, commits and request ids past their retention."""
     loop = asyncio.get_running_loop()
     while True:
         for replica in replicas.list():
             collection = replica.collection
             try:
-                await loop.run_in_executor(threads, store.prune, collection.id, retention_s)
+                await loop.run_in_executor(pool, store.prune, collection.id, retention_s)
             except NearshoreError as error:
                 log.warning(
                     "Pruning was put off", collection=collection.spec.name, error=str(error), remedy=PRUNED_LATER
