@@ -24,7 +24,7 @@ from nearshore.errors import (
     WriteTokenExpiredError,
 )
 from nearshore.records import Collection, CollectionSpec, IndexKind, WriteToken, new_tag
-from nearshore.replica import Replica, ReplicaClosedError, Replicas
+from nearshore.replica import IndexLoadingError, Replica, ReplicaClosedError, Replicas
 from nearshore.replica.builder import Builder
 from nearshore.replica.mirror import Mirror
 from nearshore.store.sqlite import SqliteStore
@@ -232,6 +232,31 @@ def test_waiting_outlasts_a_troubled_store(running: Running, error: ServiceError
     running.store.away = False
     kept.result(WAIT_S)
     assert len(running.replica.waiters) == 0
+
+
+def test_a_load_that_is_held_up_says_by_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads a collection meanwhile learns what to mend, not to retry in a moment."""
+    store, deaths = open_store(tmp_path), list[BaseException]()
+    store.write(store.create_collection(spec()).id, [upsert(1, 0)]).result(WAIT_S)
+    full, asked = StorageFullError("appending rows"), threading.Semaphore(0)
+
+    def apply(*_: object) -> None:
+        asked.release()
+        raise full
+
+    monkeypatch.setattr(Mirror, "apply", apply)
+    replicas = Replicas.open(store, tmp_path, SMALL, deaths.append)
+    replicas.start()
+    assert all(asked.acquire(timeout=WAIT_S) for _ in range(2))
+    with pytest.raises(IndexLoadingError, match=r"held up: .*appending rows") as refused:
+        replicas.get("c").view()
+    assert refused.value.remedy.startswith("Mend that")
+    monkeypatch.undo()
+    assert replicas.ready.wait(WAIT_S)
+    assert replicas.get("c").count()[1] == 1
+    replicas.close()
+    store.close()
+    assert deaths == _HEALTHY
 
 
 def test_applied_writes_are_proved_without_the_store(running: Running) -> None:

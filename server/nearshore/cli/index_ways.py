@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ from nearshore.documents.requests import CollectionInput
 from nearshore.embedding import Embedder
 from nearshore.errors import CollectionNotFoundError
 from nearshore.records import WriteToken
-from nearshore.replica import Replica
+from nearshore.replica import IndexLoadingError, Replica
 from nearshore_indexer.columns import Columns
 from nearshore_indexer.formats import Input, Reading
 from nearshore_indexer.passages import TokenCounter
@@ -41,6 +42,7 @@ SPECIAL_TOKENS = 2  # [CLS] and [SEP] around every text
 LIMITS = {"max_text_bytes", "max_metadata_keys", "max_metadata_bytes"}  # of one document
 _PAUSE_S = 0.25
 _CHECK_INTERVAL_S = 1.0
+_HELD_UP_PATIENCE_S = 15.0  # with a load that does not go on, over a full disk say
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +158,25 @@ def _note_made(collection: str, model: str) -> None:
 
 
 def _wait_loaded(engine: Engine) -> None:
+    """Raises IndexLoadingError when nothing that time alone would mend holds it up."""
+    held_up_since: dict[str, float] = {}
     with Progress("loading", "rows") as progress:
         while not engine.replicas.ready.wait(_PAUSE_S):
             engine.check()
+            held_up_since = _check_held_up(engine, held_up_since)
             loading = engine.replicas.progress()
             share = sum(each.share for each in loading) / max(len(loading), 1)
             progress.update(sum(each.rows_read for each in loading), share)
+
+
+def _check_held_up(engine: Engine, since: dict[str, float]) -> dict[str, float]:
+    """Since when which collection is held up, given what the last look said. Raises IndexLoadingError after a while."""
+    now = time.monotonic()
+    held_up = {each.collection.spec.name: each.held_up for each in engine.replicas.list() if each.held_up}
+    for name, detail in held_up.items():
+        if now - since.get(name, now) > _HELD_UP_PATIENCE_S:
+            raise IndexLoadingError(name, detail)
+    return {name: since.get(name, now) for name in held_up}
 
 
 async def _wait_applied(engine: Engine, replica: Replica, token: WriteToken) -> None:

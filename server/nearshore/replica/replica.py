@@ -30,12 +30,15 @@ class IndexLoadingError(UnavailableError):
 
     reason = "INDEX_LOADING"
 
-    def __init__(self, name: str) -> None:
-        """name: the bare collection id."""
+    def __init__(self, name: str, held_up: str = "") -> None:
+        """name: the bare collection id; held_up: by what, if loading does not go on."""
+        message, remedy = f"Collection {name!r} is still being loaded from the store", "Retry in a moment"
+        if held_up:
+            message, remedy = f"{message}, which is held up: {held_up}", "Mend that; loading then goes on by itself"
+        else:
+            message += "."
         super().__init__(
-            f"Collection {name!r} is still being loaded from the store.",
-            "Retry in a moment; the log and the readiness probe tell when it is done.",
-            collection=name,
+            message, f"{remedy}; the log and the readiness probe tell when it is done.", collection=name, detail=held_up
         )
 
 
@@ -70,6 +73,8 @@ class Replica:
         self._lag = Lag(clock)
         self._history_changed = False
         self._progress = LoadProgress(collection.spec.name, 0, 0.0, building=False, ready=False)
+        self.held_up = ""
+        """By what the follower cannot go on with this collection right now; set by its thread."""
 
     # Reading
 
@@ -77,7 +82,7 @@ class Replica:
         """The newest published view. Raises IndexLoadingError before the first."""
         view = self._view
         if view is None:
-            raise IndexLoadingError(self.collection.spec.name)
+            raise IndexLoadingError(self.collection.spec.name, self.held_up)
         return view
 
     @property
@@ -175,7 +180,7 @@ class Replica:
 
     def _published(self) -> tuple[ReplicaView, Mirror]:
         if self._view is None or self._mirror is None:
-            raise IndexLoadingError(self.collection.spec.name)
+            raise IndexLoadingError(self.collection.spec.name, self.held_up)
         return self._view, self._mirror
 
     # For the follower thread

@@ -231,7 +231,8 @@ class Replicas:
         followers = [follower for one, follower in self._registry.by_id().items() if one in woken]
         more: set[int] = set()
         for follower in followers:
-            trouble = self._attempt(partial(self._step, follower, more)) or trouble
+            held_up = self._attempt(partial(self._step, follower, more))
+            follower.replica.held_up, trouble = str(held_up or ""), held_up or trouble
             time.sleep(0)  # lets the event loop have the interpreter
         with self._lock:
             self._woken.update(more)
