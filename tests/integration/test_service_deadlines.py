@@ -19,7 +19,7 @@ from nearshore.store.base import Store
 from nearshore.store.errors import closed
 from tests.servers import InProcessServer
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 1.5
 ONE = np.ones((1, 2), np.float32)
 SAME_REQUEST_ID, LOOK = "with the same request_id", "Look whether it happened"
 Call = Callable[[Client], object]

@@ -71,7 +71,7 @@ both = pytest.mark.parametrize("wait", [wait_blocking, wait_async], ids=["blocki
 def test_a_server_that_is_loading_is_not_called_absent(wait: Wait) -> None:
     """It answers until the time is over."""
     with serving(Health(NOT_SERVING)) as target, pytest.raises(ServerNotReadyError):
-        wait(target, 3.0)
+        wait(target, 1.5)
 
 
 @both
