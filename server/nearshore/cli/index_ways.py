@@ -158,7 +158,7 @@ def _note_made(collection: str, model: str) -> None:
 
 
 def _wait_loaded(engine: Engine) -> None:
-    """Raises IndexLoadingError when nothing that time alone would mend holds it up."""
+    """Raises IndexLoadingError when something, such as a full disk, has held it up for a while."""
     held_up_since: dict[str, float] = {}
     with Progress("loading", "rows") as progress:
         while not engine.replicas.ready.wait(_PAUSE_S):
