@@ -231,7 +231,7 @@ def standby_missing(url: str) -> Iterator[None]:
 
 def _commits_wait(admin: psycopg.Connection) -> bool:
     """Whether a commit waits for the standby; it is given up then."""
-    state = "SELECT state, wait_event FROM pg_stat_activity WHERE pid = %s"
+    state = "SELECT state, wait_event, query FROM pg_stat_activity WHERE pid = %s"
     with contextlib.closing(psycopg.connect(admin.info.dsn)) as probe:
         probe.pgconn.send_query(b"SELECT pg_logical_emit_message(true, '', '')")
         while True:
@@ -239,7 +239,7 @@ def _commits_wait(admin: psycopg.Connection) -> bool:
             if found[1] == "SyncRep":
                 admin.execute("SELECT pg_terminate_backend(%s, 10000)", (probe.info.backend_pid,))
                 return True
-            if found[0] == "idle" and found[1] == "ClientRead":
+            if found[0] == "idle" and found[2]:  # it was idle before it had the query, too
                 return False
 
 
