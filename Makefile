@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 export NEARSHORE_MODEL_DIR ?= $(CURDIR)/.cache/models
 BUNDLE := $(NEARSHORE_MODEL_DIR)/all-MiniLM-L6-v2/bundle.json
 PROTOS := $(wildcard proto/nearshore/v1/*.proto)
+# Of the default tests: one more than two cores, for many tests wait for processes that they stop or freeze.
+WORKERS ?= 3
 # The first whose `info` answers: a docker client without its daemon builds nothing.
 BUILDER ?= $(shell for each in docker podman buildah; do $$each info >/dev/null 2>&1 && echo $$each && break; done)
 IMAGE ?= nearshore
@@ -62,7 +64,7 @@ check: $(STAMP) ## Lint, types, and generated files that are stale
 	tests/check_generated.sh
 
 test: $(STAMP) ## The default tests: no network, no corpora, under five minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP) $(BUNDLE) ## Kill -9 rounds, the real model, larger corpora: under forty minutes
 	$(BIN)/python -m pytest tests/slow --timeout 2400 -rP

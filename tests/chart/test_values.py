@@ -36,7 +36,7 @@ def test_values_are_the_models_defaults() -> None:
     assert written == json.loads(Values().model_dump_json(by_alias=True))
 
 
-@pytest.mark.parametrize("section", set(_sections(Values)), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", dict.fromkeys(_sections(Values)), ids=lambda section: section.__name__)
 def test_every_value_is_described(section: type[Section]) -> None:
     """No value stands without a sentence."""
     for name, field in section.model_fields.items():
