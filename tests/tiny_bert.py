@@ -84,10 +84,11 @@ def make_bundle(
     max_tokens: int = 64,
     seed: int = 0,
     special_tokens: SpecialTokens = SpecialTokens.TEXT,
+    int8: bool = False,
 ) -> Bundle:
     """Make a checkpoint beside the bundle and export it to model_dir/name."""
     checkpoint = make_checkpoint(model_dir / f".{name}.checkpoint", hidden=hidden, max_tokens=max_tokens, seed=seed)
-    options = ExportOptions(special_tokens=special_tokens)
+    options = ExportOptions(special_tokens=special_tokens, int8=int8)
     return export_bundle(checkpoint, model_dir / name, name=name, embed_golden=embed_golden, options=options)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import structlog
 
-from nearshore.bundle import load_bundle
+from nearshore.bundle import Precision, load_bundle
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
@@ -96,7 +96,7 @@ def open_embedder(settings: Settings, observer: Observer | None = None) -> Embed
     """
     engine = settings.embedding
     return Embedder.open(
-        load_bundle(settings.model_dir / engine.model),
+        load_bundle(settings.model_dir / engine.model).at(Precision(engine.precision)),
         workers=engine.workers,
         max_run_tokens=engine.max_run_tokens,
         max_queued_tokens=engine.max_queued_tokens,

@@ -1,6 +1,7 @@
 """The format of a model bundle, the folder that serving reads. A leaf: knows errors, records and networks only.
 
     NAME/model.onnx      the network, float32
+    NAME/model.int8.onnx where one was asked for: the same with products in 8 bits
     NAME/tokenizer.json  Hugging Face tokenizer, with neither truncation nor padding: both come from bundle.json
     NAME/golden.npz      awkward texts and the vectors that the exporting machine gave for them
     NAME/bundle.json     the manifest: what a vector means, and a digest of every file; written last
@@ -15,7 +16,8 @@ import enum
 import hashlib
 import json
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -28,6 +30,7 @@ from nearshore.records import F32
 
 FORMAT_VERSION: Final = 1
 MODEL_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.npz"
 MANIFEST_FILE = "bundle.json"
@@ -63,6 +66,27 @@ class ModelNotFoundError(NotFoundError):
         )
 
 
+class PrecisionMissingError(NotFoundError):
+    """A bundle has no graph of this precision."""
+
+    reason = "PRECISION_NOT_FOUND"
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        """folder: of the bundle."""
+        super().__init__(
+            f"The model bundle {folder} has no {precision} graph.",
+            f"Make it with: nearshore model get {folder.name} --{precision}; or set embedding.precision to fp32.",
+            model=folder.name,
+        )
+
+
+class Precision(enum.StrEnum):
+    """In what the products of a network are computed."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
 class SpecialTokens(enum.StrEnum):
     """What becomes of text that spells a special token such as [SEP]."""
 
@@ -90,6 +114,21 @@ class Source(_Frozen):
     sha256: str  # of model.safetensors; of the names and digests of all files where there are several
 
 
+class Trial(_Frozen):
+    """A recipe for 8 bits and how near its vectors came to those in float32, over texts it was not made with."""
+
+    recipe: str
+    mean_cosine: float
+    least_cosine: float
+
+
+class Int8(_Frozen):
+    """Of a bundle that has a graph with products in 8 bits."""
+
+    recipe: str  # how they are made; part of what a vector means
+    trials: tuple[Trial, ...]  # from the fastest recipe to the one that was kept
+
+
 class Manifest(_Frozen):
     """bundle.json, less the two digests that derive from the rest."""
 
@@ -113,11 +152,15 @@ class Manifest(_Frozen):
     outputs: tuple[str, ...]
     exporter: str
     files: dict[str, str]  # name: sha256
+    int8: Int8 | None = None
 
     @property
     def fingerprint(self) -> str:
-        """What a vector of this bundle means, with the bundle's own special-token mode."""
+        """What a vector of this bundle means in float32, with the bundle's own special-token mode."""
         return fingerprint(self, special_tokens=self.special_tokens)
+
+
+_GOLDEN_VECTORS = {Precision.FP32: "vectors", Precision.INT8: "vectors_int8"}  # arrays of golden.npz
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +177,12 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    precision: Precision = Precision.FP32  # that it is used in
 
     @property
     def model_path(self) -> Path:
         """The ONNX graph."""
-        return self.path / MODEL_FILE
+        return self.path / (MODEL_FILE if self.precision is Precision.FP32 else INT8_FILE)
 
     @property
     def tokenizer_path(self) -> Path:
@@ -150,11 +194,18 @@ class Bundle:
         """Whether golden vectors exist: false only while an export computes them."""
         return GOLDEN_FILE in self.manifest.files
 
+    def at(self, precision: Precision) -> Bundle:
+        """The bundle, used in this precision. Raises PrecisionMissingError."""
+        if precision is Precision.INT8 and self.manifest.int8 is None:
+            raise PrecisionMissingError(self.path, precision)
+        return replace(self, precision=precision)
+
     def golden(self) -> Golden:
-        """Read the golden texts and vectors. Raises CorruptBundleError."""
+        """Read the golden texts and the vectors of this precision. Raises CorruptBundleError."""
+        wanted = _GOLDEN_VECTORS[self.precision]
         try:
             with np.load(self.path / GOLDEN_FILE, allow_pickle=False) as arrays:
-                texts, vectors = arrays["texts"], np.ascontiguousarray(arrays["vectors"], dtype=np.float32)
+                texts, vectors = arrays["texts"], np.ascontiguousarray(arrays[wanted], dtype=np.float32)
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise CorruptBundleError(self.path, f"{GOLDEN_FILE} cannot be read ({error})") from error
         if not len(texts) or vectors.shape != (len(texts), self.manifest.dimensions):
@@ -163,15 +214,16 @@ class Bundle:
 
     def fingerprint_for(self, special_tokens: SpecialTokens) -> str:
         """The fingerprint of vectors made with this special-token mode."""
-        return fingerprint(self.manifest, special_tokens=special_tokens)
+        return fingerprint(self.manifest, special_tokens=special_tokens, precision=self.precision)
 
 
-def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens) -> str:
+def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens, precision: Precision = Precision.FP32) -> str:
     """What a vector means, as "nsf1-" and 32 hexadecimal digits.
 
     Covers all that moves a vector (the checkpoint and how it is run, the tokenizer, pooling, prompts, truncation,
     normalization, precision), and nothing that does not (name, origin, exporter, file bytes).
     """
+    recipe = manifest.recipe if precision is Precision.FP32 or manifest.int8 is None else manifest.int8.recipe
     meaning = {
         "architecture": manifest.architecture,
         "network": manifest.network.model_dump(mode="json"),
@@ -183,8 +235,8 @@ def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens) -> str:
         "max_tokens": manifest.max_tokens,
         "truncation_side": manifest.truncation_side,
         "normalize": manifest.normalize,
-        "precision": manifest.precision,
-        "recipe": manifest.recipe,
+        "precision": precision.value,
+        "recipe": recipe,
     }
     return f"{_FINGERPRINT_SCHEME}-{content_digest(meaning)[:32]}"
 
@@ -201,14 +253,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_golden(folder: Path, texts: list[str], vectors: F32) -> None:
-    """Write golden.npz: vectors (texts, dimensions) float32."""
-    np.savez_compressed(folder / GOLDEN_FILE, texts=np.array(texts), vectors=vectors)
+def write_golden(folder: Path, texts: list[str], vectors: Mapping[Precision, F32]) -> None:
+    """Write golden.npz: vectors (texts, dimensions) float32, of every precision that the bundle has."""
+    arrays: dict[str, Any] = {_GOLDEN_VECTORS[precision]: each for precision, each in vectors.items()}
+    np.savez_compressed(folder / GOLDEN_FILE, texts=np.array(texts), **arrays)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write bundle.json, readable, with the fingerprint and a digest of all it says."""
     content = manifest.model_dump(mode="json")
+    if manifest.int8 is None:
+        del content["int8"]  # as in bundles from before there was such a thing
     content["fingerprint"] = manifest.fingerprint
     content["digest"] = content_digest(content)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -223,10 +278,11 @@ def load_bundle(path: Path) -> Bundle:
     if not path.is_dir():
         raise ModelNotFoundError(path)
     manifest = _read_manifest(path)
-    missing = [name for name in _FILES if name not in manifest.files]
+    wanted = (*_FILES, *([INT8_FILE] if manifest.int8 else []))
+    missing = [name for name in wanted if name not in manifest.files]
     if missing:
         raise CorruptBundleError(path, f"{MANIFEST_FILE} does not list {missing[0]}")
-    for name in _FILES:
+    for name in wanted:
         try:
             found = file_digest(path / name)
         except OSError as error:

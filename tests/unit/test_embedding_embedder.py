@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearshore.bundle import Bundle, CorruptBundleError, Pooling, SpecialTokens, write_golden
+from nearshore.bundle import Bundle, CorruptBundleError, Pooling, Precision, SpecialTokens, write_golden
 from nearshore.embedding import Embedder, Truncation
 from nearshore.embedding.errors import ModelMismatchError, TextTooLongError
 from nearshore.errors import OverloadedError, UnavailableError
@@ -169,7 +169,7 @@ def test_a_model_that_differs_never_serves(tmp_path: Path) -> None:
     golden = bundle.golden()
     wrong = golden.vectors.copy()
     wrong[1] = wrong[1] + np.float32(0.02) * np.roll(wrong[1], 1)
-    write_golden(bundle.path, list(golden.texts), wrong)
+    write_golden(bundle.path, list(golden.texts), {Precision.FP32: wrong})
     with pytest.raises(ModelMismatchError, match=r"cosine 0\.99.*nearshore model get tiny") as caught:
         Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1000)
     assert repr(golden.texts[1][:80]) in caught.value.message
@@ -179,7 +179,7 @@ def test_broken_numbers_never_serve(tmp_path: Path) -> None:
     """NaN compares as neither larger nor smaller, and must still be refused."""
     bundle = make_bundle(tmp_path)
     golden = bundle.golden()
-    write_golden(bundle.path, list(golden.texts), np.full_like(golden.vectors, np.nan))
+    write_golden(bundle.path, list(golden.texts), {Precision.FP32: np.full_like(golden.vectors, np.nan)})
     with pytest.raises(ModelMismatchError, match="cosine nan"):
         Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1000)
 
@@ -197,6 +197,6 @@ def test_a_bundle_may_pool_and_normalize_otherwise(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     manifest = bundle.manifest.model_copy(update={"pooling": Pooling.CLS, "normalize": False})
     other = Bundle(bundle.path, manifest)
-    write_golden(bundle.path, ["cat"], embed_golden(other, ["cat"]))
+    write_golden(bundle.path, ["cat"], {Precision.FP32: embed_golden(other, ["cat"])})
     with Embedder.open(other, workers=1, max_run_tokens=128, max_queued_tokens=1000) as embedder:
         np.testing.assert_allclose(embedder.embed(["dog bird"]).vectors, embed_golden(other, ["dog bird"]), atol=1e-5)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nearshore.bundle import Bundle, ModelNotFoundError, SpecialTokens, bundle_names, load_bundle
+from nearshore.bundle import Bundle, ModelNotFoundError, Precision, SpecialTokens, bundle_names, load_bundle
 from nearshore.cli import output
 from nearshore.cli.session import session
 from nearshore.embedding import Embedder
@@ -56,6 +56,12 @@ def get(  # noqa: PLR0913 -- each is an option
             "TensorFlow's tools do, approximates GELU by tanh where the checkpoint is one of TensorFlow 1."
         ),
     ] = Contract.NEARSHORE,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Also make a graph with products in 8 bits, which embedding.precision = int8 serves."
+        ),
+    ] = False,
     lower_case: Annotated[
         bool | None,
         typer.Option("--lower-case/--cased", help="How a vocab.txt is used. Default: as checkpoint or vocabulary say."),
@@ -68,7 +74,12 @@ def get(  # noqa: PLR0913 -- each is an option
     """
     started = time.monotonic()
     options = ExportOptions(
-        lower_case=lower_case, pooled_output=pooled, all_layers=all_layers, mlm=mlm, contract=contract.value
+        lower_case=lower_case,
+        pooled_output=pooled,
+        all_layers=all_layers,
+        mlm=mlm,
+        contract=contract.value,
+        int8=int8,
     )
     bundle, exported = ensure(name, source, force=force, options=options)
     elapsed_s = time.monotonic() - started
@@ -102,6 +113,7 @@ def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL)
         ("special tokens", f"[SEP] in a text is read as {_reading(manifest.special_tokens)}"),
         ("fingerprint", manifest.fingerprint),
         ("  parsing them", bundle.fingerprint_for(SpecialTokens.PARSE)),
+        *_int8_facts(bundle),
         ("source", f"{source.kind} {source.location} {source.revision}".rstrip()),
         ("weights", f"SHA-256 {source.sha256}"),
         ("licence", manifest.license),
@@ -208,6 +220,17 @@ def _embed_golden(bundle: Bundle, texts: list[str]) -> F32:
     run_tokens, queued_tokens = _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS
     with Embedder.open(bundle, workers=1, max_run_tokens=run_tokens, max_queued_tokens=queued_tokens) as embedder:
         return embedder.embed(texts).vectors
+
+
+def _int8_facts(bundle: Bundle) -> list[tuple[str, object]]:
+    int8 = bundle.manifest.int8
+    if int8 is None:
+        return []
+    kept = int8.trials[-1]
+    return [
+        ("int8", f"{int8.recipe}; cosine to fp32 {kept.mean_cosine} in the mean, {kept.least_cosine} at least"),
+        ("  fingerprint", bundle.at(Precision.INT8).fingerprint_for(bundle.manifest.special_tokens)),
+    ]
 
 
 def _reading(special: SpecialTokens) -> str:

@@ -9,6 +9,7 @@ import onnxruntime
 
 from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.embedding.pooling import normalize, pool
+from nearshore.embedding.processor import overflows
 from nearshore.records import F32
 
 # What each input takes, by its name in nearshore's and in TF Hub's graphs; token types are 0 for a single text.
@@ -43,12 +44,16 @@ class Session:
 
         texts: B lists of T ids. Returns (B, dimensions) float32, normalized if the bundle says so.
         """
+        vectors = pool(self.run_tokens(texts), self._manifest.pooling)
+        return normalize(vectors) if self._manifest.normalize else vectors
+
+    def run_tokens(self, texts: Sequence[Sequence[int]]) -> F32:
+        """The vectors of all tokens, (B, T, H), of B lists of T ids."""
         ids = np.array(texts, dtype=np.int64)  # (B, T)
         values = (ids, np.ones_like(ids), np.zeros_like(ids))
         feeds = {name: values[role].astype(kind, copy=False) for name, role, kind in self._inputs}
-        hidden: F32 = self._session.run(["sequence_output"], feeds)[0]  # (B, T, H)
-        vectors = pool(hidden, self._manifest.pooling)
-        return normalize(vectors) if self._manifest.normalize else vectors
+        hidden: F32 = self._session.run(["sequence_output"], feeds)[0]
+        return hidden
 
 
 def _options() -> onnxruntime.SessionOptions:
@@ -60,6 +65,8 @@ def _options() -> onnxruntime.SessionOptions:
     # Patterns are remembered for every input shape, of which there are thousands here.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
+    # Has ONNX Runtime take a way round the overflow, of half the speed, and it does so on every processor.
+    options.add_session_config_entry("session.x64quantprecision", "1" if overflows() else "0")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options

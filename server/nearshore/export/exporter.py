@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from nearshore import __version__
 from nearshore.bundle import (
     GOLDEN_FILE,
+    INT8_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
     Bundle,
     Manifest,
+    Precision,
     file_digest,
     load_bundle,
     write_golden,
@@ -24,7 +27,10 @@ from nearshore.export.aside import written_aside
 from nearshore.export.checkpoint import Checkpoint, read_checkpoint
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_TEXTS
+from nearshore.export.graph.builder import Integers
 from nearshore.export.graph.encoder import build_encoder
+from nearshore.export.graph.outputs import Outputs
+from nearshore.export.int8.conversion import convert
 from nearshore.export.options import ExportOptions, choose_outputs, refuse_more_outputs
 from nearshore.export.origin import read_source
 from nearshore.export.tokenizer import read_tokenizer
@@ -47,7 +53,7 @@ def export_bundle(
     source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
     family, network = source.configuration.family, source.configuration.network
     with written_aside(destination) as folder:
-        inputs, outputs = _write_model(source, folder / MODEL_FILE, options)
+        inputs, outputs, build = _write_model(source, folder / MODEL_FILE, options)
         tokenizer = read_tokenizer(source, lower_case=options.lower_case)
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
         manifest = Manifest(
@@ -71,33 +77,59 @@ def export_bundle(
             exporter=f"nearshore {__version__}",
             files={name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
         )
-        write_manifest(folder, _with_golden(checkpoint, Bundle(folder, manifest), embed_golden))
+        bundle = Bundle(folder, manifest)
+        if options.int8:
+            bundle = _with_int8(checkpoint, bundle, options, build, embed_golden)
+        write_manifest(folder, _with_golden(checkpoint, bundle, embed_golden))
         written = load_bundle(folder)
     return Bundle(destination, written.manifest)
 
 
-def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+_Build = Callable[[Integers], bytes]  # the encoder again, with these products in integers
+
+
+def _write_model(
+    checkpoint: Checkpoint, path: Path, options: ExportOptions
+) -> tuple[tuple[str, ...], tuple[str, ...], _Build | None]:
     """Check all tensors and build, or check a model and take it; returns the names of inputs and outputs."""
     folder, configuration, files = checkpoint.folder, checkpoint.configuration, checkpoint.files
     if files.model is not None:
         refuse_more_outputs(folder, options)
         adopted = AdoptedModel(folder, files.model, configuration)
         path.write_bytes(adopted.content)
-        return adopted.inputs, adopted.outputs
+        return adopted.inputs, adopted.outputs, None
     assert files.open_store is not None
     weights = Weights(folder, configuration.family, files.open_store(configuration.family))
     outputs = choose_outputs(checkpoint, weights, options)
     path.write_bytes(build_encoder(configuration, weights.read, outputs))
-    return outputs.input_names(configuration.network), tuple(outputs.shapes(configuration.network))
+    names = outputs.input_names(configuration.network), tuple(outputs.shapes(configuration.network))
+    return *names, partial(build_encoder, configuration, weights.read, Outputs(contract=outputs.contract))
+
+
+def _with_int8(
+    checkpoint: Path, bundle: Bundle, options: ExportOptions, build: _Build | None, embed: EmbedGolden
+) -> Bundle:
+    if build is None:
+        raise UnusableCheckpointError(
+            checkpoint,
+            "it is another's ONNX model, whose layers are not known, and --int8 is asked for",
+            "Export it without --int8, or export the checkpoint's own weights (model.safetensors).",
+        )
+    int8 = convert(bundle, options.outputs().contract, build, embed)
+    files = {**bundle.manifest.files, INT8_FILE: file_digest(bundle.path / INT8_FILE)}
+    return Bundle(bundle.path, bundle.manifest.model_copy(update={"int8": int8, "files": files}))
 
 
 def _with_golden(checkpoint: Path, bundle: Bundle, embed_golden: EmbedGolden) -> Manifest:
-    vectors = embed_golden(bundle, list(GOLDEN_TEXTS))
+    precisions = [Precision.FP32, *([Precision.INT8] if bundle.manifest.int8 else [])]
+    vectors = {each: embed_golden(bundle.at(each), list(GOLDEN_TEXTS)).astype(np.float32) for each in precisions}
     expected = (len(GOLDEN_TEXTS), bundle.manifest.dimensions)
-    if vectors.shape != expected:
-        raise ValueError(f"embed_golden must give vectors of shape {expected}, not {vectors.shape}")
-    if not np.isfinite(vectors).all():
-        raise UnusableCheckpointError(checkpoint, "it gives vectors that are not finite: weights are damaged", COMPLETE)
-    write_golden(bundle.path, list(GOLDEN_TEXTS), vectors.astype(np.float32))
+    for each in vectors.values():
+        if each.shape != expected:
+            raise ValueError(f"embed_golden must give vectors of shape {expected}, not {each.shape}")
+        if not np.isfinite(each).all():
+            detail = "it gives vectors that are not finite: weights are damaged"
+            raise UnusableCheckpointError(checkpoint, detail, COMPLETE)
+    write_golden(bundle.path, list(GOLDEN_TEXTS), vectors)
     files = {**bundle.manifest.files, GOLDEN_FILE: file_digest(bundle.path / GOLDEN_FILE)}
     return bundle.manifest.model_copy(update={"files": files})

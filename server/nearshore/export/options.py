@@ -35,6 +35,7 @@ class ExportOptions:
     all_layers: bool = False  # give every hidden state
     mlm: bool = False  # give mlm_logits
     contract: ContractName = "nearshore"  # TF Hub's has pooled_output and all layers
+    int8: bool = False  # a second graph, with products in 8 bits
 
     def outputs(self, *, classes: int = 0) -> Outputs:
         """The graph's inputs and outputs."""
@@ -58,7 +59,7 @@ class ExportOptions:
         outputs = self.outputs()
         wanted = set(outputs.shapes(manifest.network))
         named = self.contract == "nearshore" or outputs.contract.ids in manifest.inputs
-        return named and wanted <= set(manifest.outputs)
+        return named and wanted <= set(manifest.outputs) and (not self.int8 or manifest.int8 is not None)
 
 
 def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOptions) -> Outputs:

@@ -1,7 +1,8 @@
 """Multi-head self-attention (Vaswani et al., 2017), with positions absolute, relative or rotary, global or local.
 
 Where positions are in the embeddings, or in a bias of the scores, ONNX Runtime's Attention does it all, projections of
-queries, keys and values included. Rotary positions come between projection and scores, hence three operators.
+queries, keys and values included. Rotary positions come between projection and scores, and a projection in integers is
+a product of its own: there the steps are apart.
 """
 
 from __future__ import annotations
@@ -52,34 +53,33 @@ def attend(graph: GraphBuilder, layer: int, hidden: str, shared: Shared) -> str:
     family, network = graph.family, graph.network
     group = group_of(network, layer)
     modules = [name.format(group) for name in family.qkv]
-    stem = f"layer.{group}.qkv"  # of constants: layers of one group share them
+    linear = graph.joined(f"layer.{group}.qkv", modules, biased=family.biased)  # layers of one group share it
     name = f"layer.{layer}.attention"
-    weight = graph.joined(f"{stem}.weight", modules)
-    bias = graph.joined_bias(f"{stem}.bias", modules) if family.biased else ""
-    if network.rotary_base is None:
-        inputs = [hidden, weight, bias, shared.mask, "", shared.relative]
+    if network.rotary_base is None and not graph.in_integers(hidden):
+        bias = graph.constant(linear.bias_name, linear.bias) if linear.bias else ""
+        inputs = [hidden, graph.constant(linear.weight_name, linear.weight), bias, shared.mask, "", shared.relative]
         while not inputs[-1]:
             inputs.pop()
         return graph.add("Attention", inputs, f"{name}.context", domain=ONNX_RUNTIME, num_heads=network.heads)
-    product = graph.add("MatMul", [hidden, weight], f"{name}.product")
-    if bias:
-        product = graph.add("Add", [product, bias], f"{name}.biased")
-    return _attend_rotated(graph, layer, product, shared)
+    return _attend_apart(graph, layer, graph.multiply(hidden, linear, f"{name}.projection"), shared)
 
 
-def _attend_rotated(graph: GraphBuilder, layer: int, product: str, shared: Shared) -> str:
-    """Attention with rotary positions from queries, keys and values side by side: (B, S, 3 H) to (B, S, H)."""
+def _attend_apart(graph: GraphBuilder, layer: int, product: str, shared: Shared) -> str:
+    """Attention of queries, keys and values that are side by side: (B, S, 3 H) to (B, S, H)."""
     name = f"layer.{layer}.attention"
     parts = [f"{name}.{part}" for part in ("query", "key", "value")]
     graph.add("Split", [product], parts, axis=-1, num_outputs=3)
-    local = layer in graph.network.local_layers
-    rotations = shared.local_rotations if local else shared.rotations
-    first = graph.integers("zero", 0)
-    query, key = (
-        graph.add("RotaryEmbedding", [part, first, *rotations], f"{part}.rotated", domain=ONNX_RUNTIME)
-        for part in parts[:2]
-    )
-    inputs = [query, key, parts[2], "", shared.mask, *([shared.local] if local else [])]
+    bias = shared.relative
+    if graph.network.rotary_base is not None:
+        local = layer in graph.network.local_layers
+        rotations = shared.local_rotations if local else shared.rotations
+        first = graph.integers("zero", 0)
+        parts[:2] = [
+            graph.add("RotaryEmbedding", [part, first, *rotations], f"{part}.rotated", domain=ONNX_RUNTIME)
+            for part in parts[:2]
+        ]
+        bias = shared.local if local else ""
+    inputs = [*parts, "", shared.mask, *([bias] if bias else [])]
     heads = graph.network.heads
     return graph.add("MultiHeadAttention", inputs, f"{name}.context", domain=ONNX_RUNTIME, num_heads=heads)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +20,42 @@ _ONNX = ""
 _OPSET = 20  # the first with Gelu
 _IR_VERSION = 10
 
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """The parameters of a linear layer, read when they are needed."""
+
+    weight_name: str
+    weight: Callable[[], F32]  # (in, out)
+    bias_name: str
+    bias: Callable[[], F32] | None  # (out,)
+
+
 ReadTensor = Callable[[str], F32]
 """Gives the checkpoint's tensor of that name."""
+
+
+class Integers(Protocol):
+    """Products that are computed in integers."""
+
+    def takes(self, activation: str) -> bool:
+        """Whether the product of this activation is one of them."""
+        ...
+
+    def multiply(self, graph: GraphBuilder, activation: str, weight: F32, bias: F32 | None, output: str) -> str:
+        """Add activation (..., in) times weight (in, out), plus bias (out,)."""
+        ...
 
 
 class GraphBuilder:
     """A graph in the making. Methods that add something return the name of their output."""
 
-    def __init__(self, family: Family, network: Network, read: ReadTensor) -> None:
-        """family, network: what is built; read: its tensors."""
+    def __init__(self, family: Family, network: Network, read: ReadTensor, integers: Integers | None = None) -> None:
+        """family, network: what is built; read: its tensors; integers: where float32 is left, None for nowhere."""
         self.family = family
         self.network = network
         self.read = read
+        self._integers = integers
         self.model = helper.make_model(
             helper.make_graph([], "bert", [], []),
             opset_imports=[helper.make_opsetid(_ONNX, _OPSET), helper.make_opsetid(ONNX_RUNTIME, 1)],
@@ -73,21 +99,37 @@ class GraphBuilder:
         """The checkpoint's tensor as a constant of the same name."""
         return self.constant(name, lambda: self.read(name))
 
-    def joined(self, name: str, modules: Sequence[str]) -> str:
-        """The weights of linear layers side by side, for one product: (inputs, outputs of all)."""
-        return self.constant(name, lambda: np.concatenate([self.read(f"{each}.weight").T for each in modules], axis=1))
+    def in_integers(self, activation: str) -> bool:
+        """Whether the product of this activation leaves float32."""
+        return self._integers is not None and self._integers.takes(activation)
 
-    def joined_bias(self, name: str, modules: Sequence[str]) -> str:
-        """Their biases, one after the other."""
-        return self.constant(name, lambda: np.concatenate([self.read(f"{each}.bias") for each in modules]))
+    def joined(self, name: str, modules: Sequence[str], *, biased: bool) -> Linear:
+        """Linear layers side by side, for one product; name: of their constants."""
+        bias = partial(self._joined_biases, modules) if biased else None
+        return Linear(f"{name}.weight", partial(self._joined_weights, modules), f"{name}.bias", bias)
 
     def dense(self, module: str, inputs: str, output: str, *, biased: bool = True) -> str:
         """A linear layer: (..., in) to (..., out)."""
-        weight = self.constant(f"{module}.weight", lambda: self.read(f"{module}.weight").T)
-        if not biased:
+        bias = partial(self.read, f"{module}.bias") if biased else None
+        linear = Linear(f"{module}.weight", lambda: self.read(f"{module}.weight").T, f"{module}.bias", bias)
+        return self.multiply(inputs, linear, output)
+
+    def multiply(self, inputs: str, linear: Linear, output: str) -> str:
+        """A linear layer, in integers where the product of these inputs is to be: (..., in) to (..., out)."""
+        if self._integers is not None and self._integers.takes(inputs):
+            bias = linear.bias() if linear.bias else None
+            return self._integers.multiply(self, inputs, linear.weight(), bias, output)
+        weight = self.constant(linear.weight_name, linear.weight)
+        if linear.bias is None:
             return self.add("MatMul", [inputs, weight], output)
         product = self.add("MatMul", [inputs, weight], f"{output}.product")
-        return self.add("Add", [product, self.tensor(f"{module}.bias")], output)
+        return self.add("Add", [product, self.constant(linear.bias_name, linear.bias)], output)
+
+    def _joined_weights(self, modules: Sequence[str]) -> F32:
+        return np.concatenate([self.read(f"{each}.weight").T for each in modules], axis=1)
+
+    def _joined_biases(self, modules: Sequence[str]) -> F32:
+        return np.concatenate([self.read(f"{each}.bias") for each in modules])
 
     def layer_norm(self, module: str, inputs: str, output: str) -> str:
         """Normalization over the last axis (Ba et al., 2016)."""

@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from nearshore.export.config import Configuration
 from nearshore.export.graph.attention import Shared, attend, group_of, share
-from nearshore.export.graph.builder import GraphBuilder, ReadTensor
+from nearshore.export.graph.builder import GraphBuilder, Integers, ReadTensor
 from nearshore.export.graph.embeddings import embed
 from nearshore.export.graph.feed_forward import feed_forward
 from nearshore.export.graph.heads import classify, pool, score_vocabulary
@@ -27,14 +27,17 @@ from nearshore.export.graph.outputs import (
 )
 
 
-def build_encoder(configuration: Configuration, read: ReadTensor, outputs: Outputs) -> bytes:
+def build_encoder(
+    configuration: Configuration, read: ReadTensor, outputs: Outputs, integers: Integers | None = None
+) -> bytes:
     """Build the whole encoder, as the content of an ONNX file.
 
     Inputs: ids, mask (1 real, 0 padding) and, where there is a choice, token types, integers (B, S) with
-    1 <= S <= network.longest_text. Outputs: those of outputs.shapes, float32. The same tensors give the same bytes.
+    1 <= S <= network.longest_text. Outputs: those of outputs.shapes, float32. integers: which products are computed
+    in integers, None for none. The same tensors give the same bytes.
     """
     family, network, contract = configuration.family, configuration.network, outputs.contract
-    graph = GraphBuilder(family, network, read)
+    graph = GraphBuilder(family, network, read, integers)
     for name in outputs.input_names(network):
         graph.input(name, integer=contract.integers)
     mask = contract.mask

@@ -12,8 +12,9 @@ def feed_forward(graph: GraphBuilder, layer: int, hidden: str) -> str:
     group = group_of(network, layer)
     name = f"layer.{layer}.feed_forward"
     if family.gated:
-        weight = graph.joined(f"layer.{group}.wide.weight", [module.format(group) for module in family.wide])
-        both = graph.add("MatMul", [hidden, weight], f"{name}.wide")
+        modules = [module.format(group) for module in family.wide]
+        linear = graph.joined(f"layer.{group}.wide", modules, biased=False)
+        both = graph.multiply(hidden, linear, f"{name}.wide")
         parts = [f"{name}.activated", f"{name}.gate"]
         graph.add("Split", [both], parts, axis=-1, num_outputs=2)
         active = graph.activate(network.activation, parts[0], f"{name}.active")

@@ -1,0 +1,63 @@
+"""A second graph for a bundle, with products in 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tokenizers
+
+from nearshore.bundle import INT8_FILE, Bundle, Int8, Precision
+from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.golden import GOLDEN_TEXTS
+from nearshore.export.graph.builder import Integers
+from nearshore.export.graph.outputs import Contract
+from nearshore.export.int8.products import IntegerProducts
+from nearshore.export.int8.ranges import observe, trying_batches
+from nearshore.export.int8.recipe import Loss, Recipe, ladder
+from nearshore.export.int8.search import Found, find_recipe
+from nearshore.export.int8.texts import SENTENCES
+from nearshore.records import F32
+
+_LOSS = Loss()
+
+
+def convert(
+    bundle: Bundle,
+    contract: Contract,
+    build: Callable[[Integers], bytes],
+    embed: Callable[[Bundle, list[str]], F32],
+) -> Int8:
+    """Write the graph beside the float32 one, by the fastest recipe within the loss.
+
+    contract: of the float32 graph; build: makes a graph with these products in integers. Raises
+    UnusableCheckpointError when no recipe is within the loss.
+    """
+    network = bundle.manifest.network
+    content = bundle.model_path.read_bytes()
+    batches = trying_batches(_token_ids(bundle), network.vocabulary_size, bundle.manifest.max_tokens)
+    ranges = observe(content, contract, batches)
+    del content
+    texts = list(SENTENCES[1::2])
+    candidate = Bundle(bundle.path, bundle.manifest, Precision.INT8)
+
+    def vectors(recipe: Recipe) -> F32:
+        products = IntegerProducts(ranges, recipe, network.layers)
+        candidate.model_path.write_bytes(build(products))
+        return embed(candidate, texts)
+
+    found = find_recipe(ladder(network.layers), vectors, embed(bundle, texts), _LOSS)
+    if not isinstance(found, Found):
+        best = max(found, key=lambda trial: trial.mean_cosine)
+        raise UnusableCheckpointError(
+            bundle.path,
+            f"{INT8_FILE} cannot be made: of {len(found)} recipes the best has a mean cosine of {best.mean_cosine} and "
+            f"a least one of {best.least_cosine} to float32; wanted are {_LOSS.least_mean} and {_LOSS.least}",
+            "Export it without --int8, and serve it in float32.",
+        )
+    return Int8(recipe=str(found.recipe), trials=found.trials)
+
+
+def _token_ids(bundle: Bundle) -> list[list[int]]:
+    tokenizer = tokenizers.Tokenizer.from_file(str(bundle.tokenizer_path))
+    tokenizer.enable_truncation(bundle.manifest.max_tokens)
+    return [tokenizer.encode(text).ids for text in (*GOLDEN_TEXTS, *SENTENCES[::2])]

@@ -1,0 +1,45 @@
+"""Finds the fastest recipe whose vectors are still those of float32, as far as its loss says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nearshore.bundle import Trial
+from nearshore.export.int8.recipe import Loss, Recipe
+from nearshore.records import F32
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The recipe that was kept, and all that were tried before it, it included."""
+
+    recipe: Recipe
+    trials: tuple[Trial, ...]
+
+
+def find_recipe(
+    recipes: Sequence[Recipe], embed: Callable[[Recipe], F32], exact: F32, loss: Loss
+) -> Found | tuple[Trial, ...]:
+    """The first recipe within the loss; where there is none, the trials.
+
+    embed: the vectors (texts, dimensions) that a recipe gives for the texts whose float32 vectors are `exact`.
+    """
+    trials: list[Trial] = []
+    for recipe in recipes:
+        cosines = _cosines(embed(recipe), exact)
+        mean, least = float(cosines.mean()), float(cosines.min())
+        trials.append(Trial(recipe=str(recipe), mean_cosine=round(mean, 6), least_cosine=round(least, 6)))
+        if loss.allows(mean, least):
+            return Found(recipe, tuple(trials))
+    return tuple(trials)
+
+
+def _cosines(left: F32, right: F32) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    cosines: np.ndarray[tuple[int], np.dtype[np.float64]] = np.einsum("ij,ij->i", a, b) / (
+        np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    )
+    return cosines
