@@ -28,7 +28,7 @@ COMPILE := pip-compile --quiet --no-header --generate-hashes --strip-extras --al
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo proto docs check test test-slow test-chart test-cluster prove bench image chart helm lock format clean
+.PHONY: help setup model demo proto docs check test test-slow test-chart test-node test-cluster prove bench image chart helm lock format clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,11 @@ test-slow: $(STAMP) $(BUNDLE) ## Kill -9 rounds, the real model, larger corpora:
 
 test-chart: $(STAMP) ## The chart alone: lint, templates, schemas of Kubernetes; needs Helm 3 or 4, on the PATH or as HELM=
 	$(BIN)/python -m pytest tests/chart
+
+test-node: $(STAMP) $(BUNDLE) ## The example for Node; needs node and npm
+	@command -v npm >/dev/null || { echo "make test-node needs Node 18 or later, with npm"; exit 1; }
+	npm ci --prefix examples/node
+	$(BIN)/python -m pytest tests/node
 
 test-cluster: $(STAMP) ## On the Kubernetes that KUBECONFIG names; tests/cluster/conftest.py says what else it needs
 	$(BIN)/python -m pytest tests/cluster --timeout 3600 -rP

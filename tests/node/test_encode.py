@@ -1,0 +1,39 @@
+"""The example for Node gives what Python gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from nearshore.bundle import load_bundle
+from nearshore.embedding.session import Session
+from nearshore.embedding.tokenizer import Tokenizer
+from nearshore.settings import load_settings
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "node"
+TEXTS = ["How do I parse a date from a string?", "", "The quick brown fox jumps over the lazy dog. " * 40]
+TOLERANCE = 1e-4
+
+
+def test_node_gives_the_vectors_of_python() -> None:
+    """The real model's fp32 graph, run by onnxruntime-node on the same token ids, gives both outputs within 1e-4."""
+    bundle = load_bundle(load_settings().model_dir / "all-MiniLM-L6-v2")
+    manifest = bundle.manifest
+    tokenizer = Tokenizer(bundle.tokenizer_path, max_tokens=manifest.max_tokens, special=manifest.special_tokens)
+    ids = [tokens.used_ids for tokens in tokenizer.encode(TEXTS)]
+    done = subprocess.run(
+        ["node", "encode.mjs", str(bundle.path)],
+        cwd=EXAMPLE,
+        input=json.dumps({"texts": ids}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(done.stdout)
+    session = Session(bundle)
+    for text, vector, sequence in zip(ids, answer["vectors"], answer["sequences"], strict=True):
+        np.testing.assert_allclose(np.array(vector), session.run([text])[0], atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(np.array(sequence), session.run_tokens([text])[0], atol=TOLERANCE, rtol=0)
