@@ -141,6 +141,11 @@ REFUSED = {
     ),
     "weights that are no numbers": (retensor(lambda t: t[QUERY].fill(np.nan)), "vectors that are not finite"),
     "lower-casing outside the tokenizer": (edit("sentence_bert_config.json", do_lower_case=True), "do_lower_case"),
+    "lower-casing that an older name asks for": (
+        lambda folder: (remove("sentence_bert_config.json")(folder),
+                        write("sentence_xlm-roberta_config.json", {"do_lower_case": True})(folder)),
+        "sentence_xlm-roberta_config.json asks for do_lower_case",
+    ),
     "a default prompt":
         (write("config_sentence_transformers.json", {"default_prompt_name": "query"}), "prompt 'query'"),
     "a dense layer after pooling": (write("modules.json", [module("Transformer"), module("Dense")]), "asks for Dense"),
@@ -183,6 +188,19 @@ def test_a_plain_encoder_is_pooled_by_mean(checkpoint: Path) -> None:
     manifest = export(checkpoint).manifest
     assert (manifest.pooling, manifest.normalize, manifest.max_tokens) == (Pooling.MEAN, False, 128)
     assert manifest.license == "unknown"
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_reads_the_names_of_older_sentence_transformers(checkpoint: Path, kind: str) -> None:
+    """The limit of tokens holds under each name that sentence-transformers looks for."""
+    (checkpoint / "sentence_bert_config.json").rename(checkpoint / f"sentence_{kind}_config.json")
+    assert export(checkpoint).manifest.max_tokens == 64
+
+
+def test_the_first_name_counts(checkpoint: Path) -> None:
+    """As sentence-transformers looks for it, whatever an older file says."""
+    write_json(checkpoint / "sentence_xlnet_config.json", {"max_seq_length": 9, "do_lower_case": True})
+    assert export(checkpoint).manifest.max_tokens == 64
 
 
 def test_reads_the_names_of_other_conversions(checkpoint: Path) -> None:

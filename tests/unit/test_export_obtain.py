@@ -155,10 +155,14 @@ def folders(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if path.is_dir()) if cache.exists() else []
 
 
-def test_fetches_from_the_hub_once(stand_in: Hub, tmp_path: Path, known: dict[str, KnownModel]) -> None:
+def test_fetches_from_the_hub_once(
+    stand_in: Hub, published: Path, tmp_path: Path, known: dict[str, KnownModel]
+) -> None:
     """The needed files and no others are fetched, their commit is recorded, and the second time nothing is asked."""
+    (published / "sentence_bert_config.json").rename(published / "sentence_xlm-roberta_config.json")
     folder = obtain("tiny", "hub", tmp_path / "cache", known=known)
     assert not (folder / "pytorch_model.bin").exists()
+    assert (folder / "sentence_xlm-roberta_config.json").exists()
     bundle = export_bundle(folder, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     source = bundle.manifest.source
     assert (source.kind, source.location, source.revision) == ("hub", REPOSITORY, COMMIT)

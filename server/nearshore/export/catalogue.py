@@ -46,13 +46,19 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
     ),
 }
 
+SENTENCE_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""What sentence-transformers says about its transformer, in the order in which it looks: the first counts."""
+
 CHECKPOINT_FILES = (
     "config.json",
     "model.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
     "modules.json",
-    "sentence_bert_config.json",
+    *SENTENCE_FILES,
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
     "README.md",

@@ -2,9 +2,9 @@
 
 The layout is that of Hugging Face or sentence-transformers. Files: config.json and model.safetensors (the network, see
 `config` and `weights`), tokenizer.json and tokenizer_config.json; from sentence-transformers, where present,
-modules.json, 1_Pooling/config.json, sentence_bert_config.json and config_sentence_transformers.json; README.md for the
-licence. Without modules.json the default of sentence-transformers for plain encoders holds: mean pooling, not
-normalized.
+modules.json, 1_Pooling/config.json, sentence_bert_config.json (or an older name) and config_sentence_transformers.json;
+README.md for the licence. Without modules.json the default of sentence-transformers for plain encoders holds: mean
+pooling, not normalized.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nearshore.bundle import Pooling
+from nearshore.export.catalogue import SENTENCE_FILES
 from nearshore.export.config import Configuration, read_configuration, read_json
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.sources import CheckpointFiles, find_files
@@ -83,8 +85,9 @@ def _refuse_text_changes(folder: Path) -> None:
     name = read_json(folder, "config_sentence_transformers.json", optional=True).get("default_prompt_name")
     if name is not None:
         raise UnusableCheckpointError(folder, f"it puts the prompt {name!r} before each text, which is not supported")
-    if read_json(folder, "sentence_bert_config.json", optional=True).get("do_lower_case"):
-        raise UnusableCheckpointError(folder, "sentence_bert_config.json asks for do_lower_case, not supported")
+    file, settings = _read_sentence_settings(folder)
+    if settings.get("do_lower_case"):
+        raise UnusableCheckpointError(folder, f"{file} asks for do_lower_case, not supported")
 
 
 def _read_max_tokens(folder: Path, network: Network) -> int:
@@ -92,13 +95,20 @@ def _read_max_tokens(folder: Path, network: Network) -> int:
     tokenizer = read_json(folder, "tokenizer_config.json", optional=True)
     if tokenizer.get("truncation_side", "right") != "right":
         raise UnusableCheckpointError(folder, "tokenizer_config.json truncates on the left, which is not supported")
-    limit = read_json(folder, "sentence_bert_config.json", optional=True).get("max_seq_length")
+    _, settings = _read_sentence_settings(folder)
+    limit = settings.get("max_seq_length")
     if limit is None:
         stated = tokenizer.get("model_max_length") or longest
         limit = int(min(stated, longest)) if isinstance(stated, int | float) else stated
     if not isinstance(limit, int) or not 2 <= limit <= longest:
         raise UnusableCheckpointError(folder, f"max_seq_length is {limit!r}, not 2 to {longest} positions")
     return limit
+
+
+def _read_sentence_settings(folder: Path) -> tuple[str, dict[str, Any]]:
+    """What sentence-transformers says about its transformer, and in which file; empty where it says nothing."""
+    file = next((name for name in SENTENCE_FILES if (folder / name).exists()), SENTENCE_FILES[0])
+    return file, read_json(folder, file, optional=True)
 
 
 def _read_license(folder: Path) -> str:
