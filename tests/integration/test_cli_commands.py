@@ -14,7 +14,7 @@ import pytest
 from nearshore.cli import main
 from nearshore.exit_codes import ExitCode
 from tests.servers import InProcessServer
-from tests.tiny_bert import make_checkpoint
+from tests.tiny_bert import make_checkpoint, vocabulary
 
 Capture = pytest.CaptureFixture[str]
 Run = Callable[..., tuple[int, Any]]
@@ -332,6 +332,10 @@ def test_a_model_is_exported_again_for_more_outputs(run: Run, tmp_path: Path) ->
     assert get() == (True, ["sequence_output"])
     assert get("--pooled") == (True, ["sequence_output", "pooled_output"])
     assert get() == (False, ["sequence_output", "pooled_output"])
+    again = ("--from", checkpoint, "--model-dir", folder, "--cased")
+    assert run("model", "get", "mine", *again)[0] == ExitCode.FAILED  # tokenizer.json says itself how texts are cut
+    (tmp_path / "checkpoint" / "tokenizer.json").unlink()
+    (tmp_path / "checkpoint" / "vocab.txt").write_text("\n".join(vocabulary()))
     assert get("--cased")[0] is True
     assert get("--contract", "tfhub")[1][1:3] == ["pooled_output", "default"]
     assert run("model", "get", "mine", "--from", checkpoint, "--model-dir", folder, "--mlm")[0] == ExitCode.FAILED

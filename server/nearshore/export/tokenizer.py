@@ -6,6 +6,7 @@ Truncation and padding belong to the bundle and are taken out.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nearshore.export.checkpoint import Checkpoint
 from nearshore.export.config import read_json
 from nearshore.export.errors import UnusableCheckpointError
 
-_FILE = "tokenizer.json"
+_FILE, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _UNKNOWN = "[UNK]"
 _SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 _AS_BERT = {  # settings of tokenizer_config.json that change how a vocab.txt is used, and what is done
@@ -29,6 +30,12 @@ _AS_BERT = {  # settings of tokenizer_config.json that change how a vocab.txt is
     "strip_accents": (None, True, False),
     "tokenize_chinese_chars": (None, True, False),
 }
+_NORMALIZER = (  # a setting, its name in tokenizer.json, and what transformers takes where it is not stated
+    ("do_lower_case", "lowercase", True),
+    ("tokenize_chinese_chars", "handle_chinese_chars", True),
+    ("strip_accents", "strip_accents", None),
+)
+_NORMALIZING = {f"{model}tokenizer" for model in ("bert", "distilbert", "electra", "mpnet")}  # classes of transformers
 _PADDED_TOKENS = 128  # tables are padded to multiples of 64 or 128, for speed
 _ONE_MODEL = "Use tokenizer or vocabulary and weights of one model."
 
@@ -44,16 +51,16 @@ class PlainTokenizer:
 def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) -> PlainTokenizer:
     """Read or make, free and check the tokenizer.
 
-    lower_case: of a vocab.txt, where the caller knows better than the checkpoint. Raises UnusableCheckpointError.
+    lower_case: of a vocab.txt, where the caller knows better than the checkpoint; refused beside a tokenizer.json.
+    Raises UnusableCheckpointError.
     """
     folder, vocabulary = checkpoint.folder, checkpoint.files.vocabulary
     family = checkpoint.configuration.family
     if vocabulary is not None and family.word_pieces and not (folder / _FILE).is_file():
         lower_case = checkpoint.files.lower_case if lower_case is None else lower_case
-        content = _from_vocabulary(folder, vocabulary, lower_case)
-        name = vocabulary.name
+        content, name = _from_vocabulary(folder, vocabulary, lower_case), vocabulary.name
     else:
-        content, name = read_json(folder, _FILE), _FILE
+        content, name = _from_file(checkpoint, lower_case), _FILE
     content["truncation"] = None
     content["padding"] = None
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
@@ -77,12 +84,51 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) ->
     return PlainTokenizer(text, content_digest(content))
 
 
+def _from_file(checkpoint: Checkpoint, lower_case: bool | None) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(checkpoint.folder, _FILE)
+    if lower_case is not None:
+        raise UnusableCheckpointError(
+            checkpoint.folder,
+            f"--cased or --lower-case is given, and {_FILE} says itself how texts are cut",
+            "Leave out --cased and --lower-case.",
+        )
+    normalizer = content.get("normalizer")
+    if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer":
+        _refuse_contradiction(checkpoint, normalizer)
+    return content
+
+
+def _refuse_contradiction(checkpoint: Checkpoint, normalizer: Mapping[str, Any]) -> None:
+    """Refuse a normalizer that tokenizer_config.json contradicts, for transformers puts another in its place.
+
+    BERT's classes there do so also where tokenizer_config.json is silent, by what they take for granted.
+    """
+    settings = read_json(checkpoint.folder, _SETTINGS, optional=True)
+    config = checkpoint.files.config
+    made = settings.get("tokenizer_class") or config.get("tokenizer_class") or f"{config.get('model_type')}Tokenizer"
+    grants = str(made).removesuffix("Fast").lower() in _NORMALIZING
+    for key, name, default in _NORMALIZER:
+        stated, found = settings.get(key), normalizer.get(name)
+        if stated is None and not grants:
+            continue
+        wanted = default if stated is None else stated
+        if key == "strip_accents":  # None: where letters are made small, on which both agree by now
+            wanted, found = (normalizer.get("lowercase") if value is None else value for value in (wanted, found))
+        if wanted != found:
+            says = f"has {key} {stated!r}" if stated is not None else f"has no {key}, which is taken for {default}"
+            raise UnusableCheckpointError(
+                checkpoint.folder,
+                f"{_SETTINGS} {says}, and {_FILE} has {name} {normalizer.get(name)!r}",
+                f"Use both files of one model. If {_FILE} is right, say the same in {_SETTINGS}.",
+            )
+
+
 def _from_vocabulary(folder: Path, path: Path, lower_case: bool | None) -> dict[str, Any]:
     """BERT's tokenizer (Devlin et al., 2019), as Hugging Face's BertTokenizer has it.
 
     A vocabulary with capitals is one of a cased model, which nothing else in a TensorFlow 1 checkpoint tells.
     """
-    settings = read_json(folder, "tokenizer_config.json", optional=True)
+    settings = read_json(folder, _SETTINGS, optional=True)
     for key, done in _AS_BERT.items():
         if settings.get(key) not in done:
             detail = f"{path.name} is used with {key} {settings[key]!r} (tokenizer_config.json), which is not supported"
