@@ -160,9 +160,12 @@ def test_fetches_from_the_hub_once(
 ) -> None:
     """The needed files and no others are fetched, their commit is recorded, and the second time nothing is asked."""
     (published / "sentence_bert_config.json").rename(published / "sentence_xlm-roberta_config.json")
+    words = ("vocab.txt", "special_tokens_map.json", "added_tokens.json")
+    for file in words:
+        (published / file).write_text("{}")
     folder = obtain("tiny", "hub", tmp_path / "cache", known=known)
     assert not (folder / "pytorch_model.bin").exists()
-    assert (folder / "sentence_xlm-roberta_config.json").exists()
+    assert all((folder / file).exists() for file in ("sentence_xlm-roberta_config.json", *words))
     bundle = export_bundle(folder, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     source = bundle.manifest.source
     assert (source.kind, source.location, source.revision) == ("hub", REPOSITORY, COMMIT)

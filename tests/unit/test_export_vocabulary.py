@@ -11,7 +11,7 @@ import tokenizers
 from nearshore.bundle import Bundle
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
-from tests.tiny_bert import embed_golden, vocabulary, write_json
+from tests.tiny_bert import SPECIAL_TOKENS, embed_golden, vocabulary, write_json
 from tests.tiny_encoders import RELATIVES, random_tensors, write_checkpoint
 
 WORD_PIECES = {"bert", "distilbert", "electra", "nomic_bert"}
@@ -64,4 +64,44 @@ def test_another_way_to_cut_is_refused(tmp_path: Path, setting: dict[str, object
     """The error names the setting, and what to put there."""
     with pytest.raises(UnusableCheckpointError, match=rf"{next(iter(setting))} .* not supported") as caught:
         export(checkpoint(tmp_path, "bert", **setting))
+    assert "tokenizer.json" in caught.value.remedy
+
+
+def test_tokens_that_are_only_repeated_change_nothing(tmp_path: Path) -> None:
+    """Files that say of BERT's own tokens what the vocabulary says, in every spelling that transformers has."""
+    numbers = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
+    expected = encode(export(checkpoint(tmp_path, "bert")), "a [MASK] dog")
+    settings = {
+        "cls_token": "[CLS]",
+        "mask_token": {"__type": "AddedToken", "content": "[MASK]", "lstrip": False},
+        "bos_token": None,
+        "added_tokens_decoder": {str(number): {"content": token} for token, number in numbers.items()},
+        "extra_special_tokens": {},
+    }
+    folder = checkpoint(tmp_path, "bert", **settings)
+    write_json(folder / "special_tokens_map.json", {"sep_token": "[SEP]", "additional_special_tokens": ["[PAD]"]})
+    write_json(folder / "added_tokens.json", numbers)
+    assert encode(export(folder), "a [MASK] dog") == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("added_tokens.json", {"<new>": 213}, "further token, '<new>' of number 213"),
+        ("added_tokens.json", {"[CLS]": 7}, r"further token, '\[CLS\]' of number 7"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"213": {"content": "<new>"}}}, "further token, '<new>'"),
+        ("tokenizer_config.json", {"added_tokens_decoder": ["<new>"]}, "further token, '<new>'"),
+        ("tokenizer_config.json", {"cls_token": "<s>"}, "cls_token '<s>'"),
+        ("tokenizer_config.json", {"pad_token": "[CLS]"}, r"pad_token '\[CLS\]'"),
+        ("special_tokens_map.json", {"sep_token": {"content": "</s>", "lstrip": False}}, "sep_token '</s>'"),
+        ("special_tokens_map.json", {"additional_special_tokens": ["[SEP]", "a"]}, "additional_special_tokens 'a'"),
+        ("tokenizer_config.json", {"extra_special_tokens": {"e1": "<e1>"}}, "extra_special_tokens '<e1>'"),
+    ],
+)
+def test_other_tokens_are_refused(tmp_path: Path, file: str, content: dict[str, object], complaint: str) -> None:
+    """The error names the token and the file that has it."""
+    folder = checkpoint(tmp_path, "bert")
+    write_json(folder / file, content)
+    with pytest.raises(UnusableCheckpointError, match=rf"{complaint}.*\({file}\)") as caught:
+        export(folder)
     assert "tokenizer.json" in caught.value.remedy

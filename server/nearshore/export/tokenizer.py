@@ -19,8 +19,14 @@ from nearshore.export.config import read_json
 from nearshore.export.errors import UnusableCheckpointError
 
 _FILE, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
-_UNKNOWN = "[UNK]"
-_SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+_SPECIAL = {  # BERT's tokens by their roles
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+_OTHER_ROLES = ("bos_token", "eos_token", "additional_special_tokens", "extra_special_tokens")
 _AS_BERT = {  # settings of tokenizer_config.json that change how a vocab.txt is used, and what is done
     "tokenizer_class": (
         None,
@@ -38,6 +44,7 @@ _NORMALIZER = (  # a setting, its name in tokenizer.json, and what transformers 
 _NORMALIZING = {f"{model}tokenizer" for model in ("bert", "distilbert", "electra", "mpnet")}  # classes of transformers
 _PADDED_TOKENS = 128  # tables are padded to multiples of 64 or 128, for speed
 _ONE_MODEL = "Use tokenizer or vocabulary and weights of one model."
+_BESIDE = f"Put the model's {_FILE} beside it, as transformers saves it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +139,14 @@ def _from_vocabulary(folder: Path, path: Path, lower_case: bool | None) -> dict[
     for key, done in _AS_BERT.items():
         if settings.get(key) not in done:
             detail = f"{path.name} is used with {key} {settings[key]!r} (tokenizer_config.json), which is not supported"
-            raise UnusableCheckpointError(
-                folder, detail, f"Put the model's {_FILE} beside it, as transformers saves it."
-            )
-    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
-    words = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
-    numbers = {word: number for number, word in enumerate(words)}
-    missing = next((token for token in _SPECIAL if token not in numbers), None)
-    if missing is not None or len(numbers) != len(words):
-        detail = f"lacks {missing}" if missing else f"has {len(words) - len(numbers)} words twice"
-        raise UnusableCheckpointError(folder, f"{path.name} {detail}", _ONE_MODEL)
+            raise UnusableCheckpointError(folder, detail, _BESIDE)
+    numbers = _read_words(folder, path)
+    _refuse_other_special(folder, path.name)
+    _refuse_added(folder, path.name, numbers)
     if lower_case is None:
-        lower_case = all(word == word.lower() for word in words if not (word.startswith("[") and word.endswith("]")))
-    tokenizer: Any = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab=numbers, unk_token=_UNKNOWN))
-    tokenizer.add_special_tokens(list(_SPECIAL))
+        lower_case = all(word == word.lower() for word in numbers if not (word.startswith("[") and word.endswith("]")))
+    tokenizer: Any = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab=numbers, unk_token=_SPECIAL["unk_token"]))
+    tokenizer.add_special_tokens(list(_SPECIAL.values()))
     tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
         lowercase=lower_case,
         strip_accents=settings.get("strip_accents"),  # None: where letters are made small
@@ -157,3 +158,53 @@ def _from_vocabulary(folder: Path, path: Path, lower_case: bool | None) -> dict[
     tokenizer.decoder = tokenizers.decoders.WordPiece()
     content: dict[str, Any] = json.loads(tokenizer.to_str())
     return content
+
+
+def _read_words(folder: Path, path: Path) -> dict[str, int]:
+    """Every word of a vocabulary, a line each, and its number."""
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    words = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    numbers = {word: number for number, word in enumerate(words)}
+    missing = next((token for token in _SPECIAL.values() if token not in numbers), None)
+    if missing is not None or len(numbers) != len(words):
+        detail = f"lacks {missing}" if missing else f"has {len(words) - len(numbers)} words twice"
+        raise UnusableCheckpointError(folder, f"{path.name} {detail}", _ONE_MODEL)
+    return numbers
+
+
+def _refuse_other_special(folder: Path, name: str) -> None:
+    """Refuse tokens of other names in the roles of BERT's, which transformers would put around a text, or never cut."""
+    for file in (_SETTINGS, "special_tokens_map.json"):
+        content = read_json(folder, file, optional=True)
+        for role in (*_SPECIAL, *_OTHER_ROLES):
+            known = [_SPECIAL[role]] if role in _SPECIAL else list(_SPECIAL.values())
+            other = next((token for token in _contents(content.get(role)) if token not in known), None)
+            if other is not None:
+                detail = f"{name} is used with {role} {other!r} ({file}), which is not supported"
+                raise UnusableCheckpointError(folder, detail, _BESIDE)
+
+
+def _refuse_added(folder: Path, name: str, numbers: Mapping[str, int]) -> None:
+    """Refuse tokens beside the vocabulary's. Where files only repeat BERT's, with their numbers, they add nothing."""
+    added = [("added_tokens.json", *each) for each in read_json(folder, "added_tokens.json", optional=True).items()]
+    decoder = read_json(folder, _SETTINGS, optional=True).get("added_tokens_decoder") or {}
+    pairs = decoder.items() if isinstance(decoder, dict) else [("none", decoder)]
+    added += [(_SETTINGS, token, number) for number, each in pairs for token in _contents(each)]
+    for file, token, number in added:
+        if token not in _SPECIAL.values() or str(numbers[token]) != str(number):
+            detail = f"{name} is used with a further token, {token!r} of number {number} ({file}), not supported"
+            raise UnusableCheckpointError(folder, detail, _BESIDE)
+
+
+def _contents(stated: Any) -> list[Any]:
+    """The texts of a special token, or of several in a list or dictionary; a token may be an object with more to it."""
+    match stated:
+        case {"content": content}:
+            return [content]
+        case dict():
+            several = list(stated.values())
+        case list():
+            several = stated
+        case _:
+            several = [stated]
+    return [each.get("content", each) if isinstance(each, dict) else each for each in several if each is not None]
