@@ -12,7 +12,7 @@ from nearshore.bundle import Bundle
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from tests.tiny_bert import SPECIAL_TOKENS, embed_golden, vocabulary, write_json
-from tests.tiny_encoders import RELATIVES, random_tensors, write_checkpoint
+from tests.tiny_encoders import RELATIVES, edit_config, random_tensors, write_checkpoint
 
 WORD_PIECES = {"bert", "distilbert", "electra", "nomic_bert"}
 
@@ -65,6 +65,16 @@ def test_another_way_to_cut_is_refused(tmp_path: Path, setting: dict[str, object
     with pytest.raises(UnusableCheckpointError, match=rf"{next(iter(setting))} .* not supported") as caught:
         export(checkpoint(tmp_path, "bert", **setting))
     assert "tokenizer.json" in caught.value.remedy
+
+
+def test_the_class_may_be_named_by_the_configuration(tmp_path: Path) -> None:
+    """As in Japanese BERTs, whose words another program finds; tokenizer_config.json goes first."""
+    folder = checkpoint(tmp_path, "bert")
+    edit_config(folder, tokenizer_class="BertJapaneseTokenizer")
+    with pytest.raises(UnusableCheckpointError, match=r"tokenizer_class 'BertJapaneseTokenizer' \(config\.json\)"):
+        export(folder)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+    export(folder)
 
 
 def test_tokens_that_are_only_repeated_change_nothing(tmp_path: Path) -> None:

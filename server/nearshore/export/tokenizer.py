@@ -27,7 +27,7 @@ _SPECIAL = {  # BERT's tokens by their roles
     "mask_token": "[MASK]",
 }
 _OTHER_ROLES = ("bos_token", "eos_token", "additional_special_tokens", "extra_special_tokens")
-_AS_BERT = {  # settings of tokenizer_config.json that change how a vocab.txt is used, and what is done
+_AS_BERT = {  # settings that change how a vocab.txt is used, and what is done
     "tokenizer_class": (
         None,
         *(f"{name}Tokenizer{fast}" for name in ("Bert", "DistilBert", "Electra") for fast in ("", "Fast")),
@@ -65,7 +65,7 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) ->
     family = checkpoint.configuration.family
     if vocabulary is not None and family.word_pieces and not (folder / _FILE).is_file():
         lower_case = checkpoint.files.lower_case if lower_case is None else lower_case
-        content, name = _from_vocabulary(folder, vocabulary, lower_case), vocabulary.name
+        content, name = _from_vocabulary(checkpoint, vocabulary, lower_case), vocabulary.name
     else:
         content, name = _from_file(checkpoint, lower_case), _FILE
     content["truncation"] = None
@@ -130,15 +130,19 @@ def _refuse_contradiction(checkpoint: Checkpoint, normalizer: Mapping[str, Any])
             )
 
 
-def _from_vocabulary(folder: Path, path: Path, lower_case: bool | None) -> dict[str, Any]:
+def _from_vocabulary(checkpoint: Checkpoint, path: Path, lower_case: bool | None) -> dict[str, Any]:
     """BERT's tokenizer (Devlin et al., 2019), as Hugging Face's BertTokenizer has it.
 
     A vocabulary with capitals is one of a cased model, which nothing else in a TensorFlow 1 checkpoint tells.
     """
+    folder, config = checkpoint.folder, checkpoint.files.config
     settings = read_json(folder, _SETTINGS, optional=True)
-    for key, done in _AS_BERT.items():
-        if settings.get(key) not in done:
-            detail = f"{path.name} is used with {key} {settings[key]!r} (tokenizer_config.json), which is not supported"
+    stated = [(_SETTINGS, key, settings.get(key)) for key in _AS_BERT]
+    if not settings.get("tokenizer_class"):
+        stated.append((config.name, "tokenizer_class", config.get("tokenizer_class")))
+    for file, key, value in stated:
+        if value not in _AS_BERT[key]:
+            detail = f"{path.name} is used with {key} {value!r} ({file}), which is not supported"
             raise UnusableCheckpointError(folder, detail, _BESIDE)
     numbers = _read_words(folder, path)
     _refuse_other_special(folder, path.name)
