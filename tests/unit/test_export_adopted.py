@@ -86,6 +86,19 @@ def test_weights_come_first(exported: Bundle, tmp_path: Path) -> None:
     assert export(folder).manifest.fingerprint == exported.manifest.fingerprint
 
 
+def test_constants_that_lose_nothing_are_taken(exported: Bundle, tmp_path: Path) -> None:
+    """Exporters leave numbers of 64 bits and truth values in a graph, which are no quantized weights."""
+
+    def add_constants(model: Any) -> None:
+        constants = [np.float64(0.5), np.int32(1), np.array(True)]
+        tensors = [numpy_helper.from_array(np.asarray(value), f"constant{n}") for n, value in enumerate(constants)]
+        model.graph.initializer.extend(tensors)
+        model.graph.node.append(helper.make_node("Cast", ["constant0"], ["unused"], to=TensorProto.FLOAT))
+
+    bundle = export(theirs(exported, tmp_path / "onnx-only", add_constants))
+    assert (bundle.golden().vectors == exported.golden().vectors).all()
+
+
 def axes(*sizes: int | str) -> Change:
     """The first input with these axes."""
 
@@ -134,6 +147,33 @@ def quantize(model: Any) -> None:
     model.graph.node.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["unused"]))
 
 
+def hide_weights(model: Any) -> None:
+    """8 bits that no operator is known to ask for."""
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(2, np.uint8), "packed"))
+    model.graph.node.append(helper.make_node("Cast", ["packed"], ["unused"], to=TensorProto.FLOAT))
+
+
+def quantize_a_branch(model: Any) -> None:
+    """A graph inside a node."""
+    constants = [("q", np.zeros(2, np.uint8)), ("s", np.float32(1)), ("z", np.uint8(0))]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants]
+    output = helper.make_tensor_value_info("unpacked", TensorProto.FLOAT, [2])
+    node = helper.make_node("DequantizeLinear", ["q", "s", "z"], ["unpacked"])
+    branch = helper.make_graph([node], "branch", [], [output], weights)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["unused"], then_branch=branch, else_branch=branch))
+
+
+def hide_weights_in_a_function(model: Any) -> None:
+    """An operator that the model defines itself."""
+    packed = numpy_helper.from_array(np.zeros(2, np.int8))
+    nodes = [helper.make_node("Constant", [], ["q"], value=packed)]
+    nodes.append(helper.make_node("Cast", ["q"], ["y"], to=TensorProto.FLOAT))
+    model.functions.append(helper.make_function("local", "Weights", [], ["y"], nodes, list(model.opset_import)))
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    model.graph.node.append(helper.make_node("Weights", [], ["unused"], domain="local"))
+
+
 def break_axes(model: Any) -> None:
     """A reshape that was traced with one length of text."""
     model.graph.initializer.append(numpy_helper.from_array(np.array([1, 7, 32]), "traced"))
@@ -151,6 +191,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a constant elsewhere": (put_a_constant_aside, "has its weights in another file"),
     "16 bits": (halve, "has weights of 16 bits"),
     "8 bits": (quantize, r"is quantized \(DequantizeLinear\)"),
+    "8 bits without a name": (hide_weights, "has constants of type UINT8, as quantized weights have"),
+    "8 bits in a branch": (quantize_a_branch, r"is quantized \(DequantizeLinear\)"),
+    "8 bits in a function": (hide_weights_in_a_function, "has constants of type INT8"),
     "a length inside the graph": (break_axes, "cannot be run"),
     "no valid graph": (lambda model: model.graph.node.pop(), "is no valid model|cannot be run"),
 }

@@ -22,8 +22,29 @@ from nearshore.export.graph.outputs import LOGITS, NEARSHORE, SEQUENCE_OUTPUT
 
 _SEQUENCE_NAMES = (SEQUENCE_OUTPUT, "last_hidden_state", "token_embeddings")
 _INTEGERS = {TensorProto.INT64: np.int64, TensorProto.INT32: np.int32}
-_QUANTIZED = {"MatMulInteger", "QLinearMatMul", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"}
+_QUANTIZED = {  # operators that name it; by its type, what they work on is refused all the same
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "DynamicQuantizeMatMul",
+    "GatherBlockQuantized",
+    "MatMulBnb4",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QAttention",
+    "QGemm",
+    "QLinearMatMul",
+    "QuantizeLinear",
+}
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+_WHOLE = {
+    TensorProto.UNDEFINED,  # of an attribute that is no tensor
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.BOOL,
+}
 _TOLERANCE = 1e-3  # of the largest number in a text's vectors; without the mask they move by much more
 _REMEDY = "Export the checkpoint's own weights (model.safetensors) instead, or export the ONNX model anew."
 
@@ -47,19 +68,29 @@ class AdoptedModel:
             model = onnx.load_model(path, load_external_data=False)
         except Exception as error:  # OSError, or what protobuf raises
             raise self._refusal(f"cannot be read ({error})") from error
-        tensors = list(_tensors(model.graph))
+        bodies = list(_bodies(model))
+        tensors = [tensor for body in bodies for tensor in _tensors(body)]
         if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
             raise self._refusal("has its weights in another file")
-        if any(tensor.data_type in _HALVES for tensor in tensors):
-            raise self._refusal("has weights of 16 bits, and bundles state what that costs")
+        self._refuse_quantized(bodies, {tensor.data_type for tensor in tensors})
         try:
             onnx.checker.check_model(model)
         except onnx.checker.ValidationError as error:
             raise self._refusal(f"is no valid model ({str(error).splitlines()[0]})") from error
-        quantized = sorted({node.op_type for node in model.graph.node} & _QUANTIZED)
+        return model
+
+    def _refuse_quantized(self, bodies: Sequence[Any], types: set[int]) -> None:
+        """Refuse weights of less than 32 bits, whatever computes with them. types: of all constants."""
+        quantized = sorted({node.op_type for body in bodies for node in body.node} & _QUANTIZED)
         if quantized:
             raise self._refusal(f"is quantized ({', '.join(quantized)}), and bundles state what that costs")
-        return model
+        if types & _HALVES:
+            raise self._refusal("has weights of 16 bits, and bundles state what that costs")
+        others = sorted(types - _WHOLE)
+        if others:
+            names = {number: name for name, number in TensorProto.DataType.items()}
+            spelt = ", ".join(names.get(number, str(number)) for number in others)
+            raise self._refusal(f"has constants of type {spelt}, as quantized weights have, and not float32 ones")
 
     def _check_inputs(self) -> tuple[str, ...]:
         weights = {tensor.name for tensor in self._model.graph.initializer}
@@ -119,14 +150,32 @@ class AdoptedModel:
         return UnusableCheckpointError(self._folder, f"{self._name} {detail}", _REMEDY)
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Every constant of a graph, those of its nodes and of graphs inside it included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+def _bodies(model: Any) -> Iterator[Any]:
+    """The graph of a model, its functions, and every graph inside a node of these."""
+    waiting = [model.graph, *model.functions]
+    while waiting:
+        body = waiting.pop()
+        yield body
+        for attribute in _attributes(body):
+            waiting += (attribute.g, *attribute.graphs)
+
+
+def _attributes(body: Any) -> Iterator[Any]:
+    """Those of the nodes of a graph or function; a function may have some of its own."""
+    for node in body.node:
+        yield from node.attribute
+    yield from getattr(body, "attribute_proto", ())
+
+
+def _tensors(body: Any) -> Iterator[Any]:
+    """Every constant of a graph or function, those of its nodes included."""
+    yield from getattr(body, "initializer", ())
+    sparse = list(getattr(body, "sparse_initializer", ()))
+    for attribute in _attributes(body):
+        yield from (attribute.t, *attribute.tensors)
+        sparse += (attribute.sparse_tensor, *attribute.sparse_tensors)
+    for each in sparse:
+        yield from (each.values, each.indices)
 
 
 def _run(session: Any, ids: Any, mask: Any) -> Any:
