@@ -56,10 +56,13 @@ def tf2(folder: Path, tensors: dict[str, F32] = TENSORS) -> Path:
 
 
 def note(**encoder: object) -> bytes:
-    """A note of Keras about an encoder inside a model."""
-    settings = {"num_layers": 3, "num_attention_heads": HEADS, **encoder}
-    layers = [{"class_name": "InputLayer", "config": {}}, {"class_name": "Text>BertEncoder", "config": settings}]
-    return json.dumps({"class_name": "Functional", "config": {"layers": layers}}).encode()
+    """A note of Keras about an encoder inside a model, whose optimizer has an epsilon of its own."""
+    settings = {"num_layers": 3, "num_attention_heads": HEADS, "norm_epsilon": 1e-12, **encoder}
+    layer_norm = {"class_name": "LayerNormalization", "config": {"epsilon": 1e-12}}
+    encoder_layer = {"class_name": "Text>BertEncoder", "config": settings}
+    layers = [{"class_name": "InputLayer", "config": {}}, layer_norm, encoder_layer]
+    optimizer = {"class_name": "Adam", "config": {"epsilon": 1e-7}}
+    return json.dumps({"class_name": "Functional", "config": {"layers": layers}, "optimizer": optimizer}).encode()
 
 
 def saved_model(folder: Path, *, older: bool = False, **encoder: object) -> Path:
@@ -211,6 +214,7 @@ def with_variable(name: str) -> Callable[[Path], None]:
     return apply
 
 
+OTHER_NORM = b'{"class_name": "LayerNormalization", "config": {"epsilon": 0.001}}'
 INDEX, DATA = "bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"
 TF2_DATA = "bert_model.ckpt-1.data-00000-of-00001"
 REFUSED: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None], str]] = {
@@ -243,6 +247,13 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None], str]] =
     ),
     "normalization first": (
         lambda folder: saved_model(folder, inner_activation="gelu", norm_first=True), lambda folder: None, "norm_first",
+    ),
+    "another epsilon": (
+        lambda folder: saved_model(folder, inner_activation="gelu", norm_epsilon=1e-6), lambda folder: None,
+        "an epsilon of 1e-06, only 1e-12 is supported",
+    ),
+    "another epsilon of one normalization": (
+        saved_model, rewrite("keras_metadata.pb", lambda raw: raw + field(1, field(5, OTHER_NORM))), "epsilon of 0.001",
     ),
     "no activation": (
         lambda folder: saved_model(folder, inner_dim=1), lambda folder: None, "says which activation its encoder has",

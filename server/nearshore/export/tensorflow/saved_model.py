@@ -1,13 +1,13 @@
 """What a SavedModel that export_tfhub wrote (github.com/tensorflow/models) says about its encoder.
 
-Sizes are those of the variables. Only the activation and the order of normalization are not, and Keras notes them as
-JSON among the objects: in keras_metadata.pb, in older files in saved_model.pb.
+Sizes are those of the variables. Only the activation, and order and epsilon of normalization are not, and Keras notes
+them as JSON among the objects: in keras_metadata.pb, in older files in saved_model.pb.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ MODEL_FILE = "saved_model.pb"
 VARIABLES = "variables/variables"
 _METADATA_FILE = "keras_metadata.pb"
 _TABLES = "embeddings.{}_embeddings.weight"
+_EPSILON = 1e-12  # of every normalization, as published
 
 
 def read_saved_model(folder: Path, store: TensorFlowStore) -> Mapping[str, Any]:
@@ -37,8 +38,6 @@ def read_saved_model(folder: Path, store: TensorFlowStore) -> Mapping[str, Any]:
         )
     words, positions, types, wide = (store.shape(name) for name in needed)
     encoder = _encoder_settings(folder)
-    if encoder.get("norm_first"):
-        raise UnusableCheckpointError(folder, "its encoder normalizes first (norm_first), which is not supported")
     return {
         "vocab_size": words[0],
         "hidden_size": words[1],
@@ -54,18 +53,34 @@ def read_saved_model(folder: Path, store: TensorFlowStore) -> Mapping[str, Any]:
 def _encoder_settings(folder: Path) -> Mapping[str, Any]:
     """The settings of the layer that has an activation and layers. Raises UnusableCheckpointError."""
     try:
-        for note in _keras_notes(folder):
-            for settings in _settings(note):
-                activation = settings.get("inner_activation") or settings.get("activation")
-                if isinstance(activation, str) and ("num_layers" in settings or "num_attention_heads" in settings):
-                    return {**settings, "activation": activation}
+        every = [settings for note in _keras_notes(folder) for settings in _settings(note)]
     except (OSError, WireError, RecursionError) as error:
         raise UnusableCheckpointError(folder, f"{MODEL_FILE} or {_METADATA_FILE} cannot be read ({error})") from error
+    _refuse_other_norms(folder, every)
+    for settings in every:
+        activation = settings.get("inner_activation") or settings.get("activation")
+        if isinstance(activation, str) and ("num_layers" in settings or "num_attention_heads" in settings):
+            return {**settings, "activation": activation}
     raise UnusableCheckpointError(
         folder,
         f"neither {_METADATA_FILE} nor {MODEL_FILE} says which activation its encoder has",
         "Export its TensorFlow checkpoint with bert_config.json instead.",
     )
+
+
+def _refuse_other_norms(folder: Path, every: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UnusableCheckpointError unless each normalization comes last in its part, and has BERT's epsilon."""
+    for settings in every:
+        if settings.get("norm_first"):
+            raise UnusableCheckpointError(folder, "its encoder normalizes first (norm_first), which is not supported")
+        epsilons = [settings.get("norm_epsilon")]
+        layer = settings.get("config")
+        if isinstance(layer, dict) and str(settings.get("class_name")).endswith("LayerNormalization"):
+            epsilons.append(layer.get("epsilon"))
+        other = next((epsilon for epsilon in epsilons if epsilon not in (None, _EPSILON)), None)
+        if other is not None:
+            detail = f"its encoder normalizes with an epsilon of {other}, only {_EPSILON} is supported"
+            raise UnusableCheckpointError(folder, detail, "Use a SavedModel whose layers have BERT's own epsilon.")
 
 
 def _keras_notes(folder: Path) -> Iterator[Any]:
