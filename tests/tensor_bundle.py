@@ -25,13 +25,26 @@ def field(number: int, value: int | bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
+def fixed32(number: int, value: bytes) -> bytes:
+    """A field of four bytes."""
+    return varint(number << 3 | 5) + value
+
+
+def _remainder(state: int) -> int:
+    """What a byte of zeros does to a state, bit by bit."""
+    for _ in range(8):
+        state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+    return state
+
+
+_REMAINDERS = [_remainder(byte) for byte in range(256)]
+
+
 def masked_crc(content: bytes) -> bytes:
-    """CRC-32C bit by bit, masked."""
+    """CRC-32C byte by byte, masked."""
     state = 0xFFFFFFFF
     for byte in content:
-        state ^= byte
-        for _ in range(8):
-            state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+        state = _REMAINDERS[(state ^ byte) & 0xFF] ^ state >> 8
     state ^= 0xFFFFFFFF
     return (((state >> 15 | state << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
@@ -81,11 +94,13 @@ def write_bundle(
         raw = np.ascontiguousarray(value).tobytes()
         shape = b"".join(field(2, field(1, size)) for size in value.shape)
         entry = field(1, TYPES[str(value.dtype)]) + field(2, shape) + field(3, shard)
-        entries[name.encode()] = entry + field(4, len(files[shard])) + field(5, len(raw))
+        entries[name.encode()] = entry + field(4, len(files[shard])) + field(5, len(raw)) + fixed32(6, masked_crc(raw))
         files[shard] += raw
     if objects is not None:
-        raw = varint(len(objects)) + b"\1\2\3\4" + objects
+        length = len(objects).to_bytes(4, "little")
+        raw = varint(len(objects)) + masked_crc(length) + objects
         entry = field(1, 7) + field(2, b"") + field(4, len(files[0])) + field(5, len(raw))
+        entry += fixed32(6, masked_crc(length + masked_crc(length) + objects))
         entries[b"_CHECKPOINTABLE_OBJECT_GRAPH"] = entry
         files[0] += raw
     (folder / prefix).parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.tensorflow.checksum import masked_crc32c
 from nearshore.export.tensorflow.store import TensorFlowStore
 from nearshore.export.tensorflow.table import read_table
 from nearshore.export.tensorflow.wire import WireError
-from tests.tensor_bundle import block, field, masked_crc, table, varint, write_bundle
+from tests.tensor_bundle import block, field, fixed32, masked_crc, table, varint, write_bundle
 
 HUGE = 1 << 62
 FLOAT, SHAPE = field(1, 1), field(2, field(2, field(1, 2)))  # an entry's type, and the shape (2,)
@@ -21,7 +22,7 @@ FLOAT, SHAPE = field(1, 1), field(2, field(2, field(1, 2)))  # an entry's type, 
 def write(folder: Path, *, header: bytes = field(1, 1), entry: bytes = b"") -> Path:
     """A checkpoint of one variable of two numbers, or with this header or entry."""
     write_bundle(folder, "model", {"a/bias": np.zeros(2, np.float32)})
-    entries = {b"": header, b"a/bias": entry or FLOAT + SHAPE + field(5, 8)}
+    entries = {b"": header, b"a/bias": entry or FLOAT + SHAPE + field(5, 8) + fixed32(6, masked_crc(bytes(8)))}
     (folder / "model.index").write_bytes(table(entries))
     return folder
 
@@ -29,6 +30,28 @@ def write(folder: Path, *, header: bytes = field(1, 1), entry: bytes = b"") -> P
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """Or else the refusals below would prove nothing."""
     assert TensorFlowStore(write(tmp_path), "model").read("a/bias").tolist() == [0, 0]
+
+
+def test_a_damaged_tensor_is_refused(tmp_path: Path) -> None:
+    """One bit that differs would give other vectors, and nothing else would show it."""
+    write(tmp_path)
+    (tmp_path / "model.data-00000-of-00001").write_bytes(bytes([0, 0, 1, 0, 0, 0, 0, 0]))
+    with pytest.raises(UnusableCheckpointError, match="00001 is damaged: the checksum of a/bias is wrong") as caught:
+        TensorFlowStore(tmp_path, "model").read("a/bias")
+    assert "again" in caught.value.remedy
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 8, 31, 1000, 1 << 18, (5 << 16) + 7, (3 << 14) + 6])
+def test_checksums_of_any_length_are_right(size: int) -> None:
+    """Odd bytes and words, and more than is joined at once."""
+    content = np.random.default_rng(size).bytes(size)
+    assert masked_crc32c(content).to_bytes(4, "little") == masked_crc(content)
+
+
+def test_the_checksum_is_castagnolis() -> None:
+    """Its check value, as in catalogues of checksums, unmasked."""
+    rotated = (masked_crc32c(b"123456789") - 0xA282EAD8) & 0xFFFFFFFF
+    assert (rotated >> 17 | rotated << 15) & 0xFFFFFFFF == 0xE3069283
 
 
 LIES = {

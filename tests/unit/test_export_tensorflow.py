@@ -214,6 +214,12 @@ def with_variable(name: str) -> Callable[[Path], None]:
     return apply
 
 
+def write_short_graph(folder: Path) -> None:
+    """A checkpoint of TensorFlow 2 whose graph of objects is longer than it says."""
+    write_bundle(folder, "bert_model.ckpt-1", {"x": np.zeros(1, np.float32)}, objects=b"123456789")
+    rewrite(TF2_DATA, lambda raw: raw[:4] + b"\x08" + raw[5:])(folder)
+
+
 OTHER_NORM = b'{"class_name": "LayerNormalization", "config": {"epsilon": 0.001}}'
 INDEX, DATA = "bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"
 TF2_DATA = "bert_model.ckpt-1.data-00000-of-00001"
@@ -266,7 +272,19 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None], str]] =
         r"variables\.index has no variable for embeddings\.word_embeddings",
     ),
     "an object graph that is none": (
-        tf2, rewrite(TF2_DATA, lambda raw: raw.replace(b"\1\2\3\4", b"\1\2\3\4\xff")), "OBJECT_GRAPH cannot be read",
+        tf2, lambda folder: write_bundle(folder, "bert_model.ckpt-1", {"x": np.zeros(1, "f4")}, objects=b"\xff" * 9),
+        "OBJECT_GRAPH cannot be read",
+    ),
+    "an object graph with a wrong bit": (
+        tf2, rewrite(TF2_DATA, lambda raw: raw[:-1] + bytes([raw[-1] ^ 1])),
+        r"OBJECT_GRAPH cannot be read \(its checksum is wrong\)",
+    ),
+    "an object graph of another length": (
+        tf2, write_short_graph, r"OBJECT_GRAPH cannot be read \(its length is wrong\)",
+    ),
+    "a weight with a wrong bit": (
+        tf1, rewrite(DATA, lambda raw: raw[:40] + bytes([raw[40] ^ 1]) + raw[41:]),
+        "is damaged: the checksum of bert/embeddings/LayerNorm/beta is wrong",
     ),
 }  # fmt: skip
 

@@ -8,8 +8,8 @@ block is whose values say where all other blocks are (github.com/google/leveldb,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
+from nearshore.export.tensorflow.checksum import masked_crc32c
 from nearshore.export.tensorflow.wire import WireError, read_varint
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
@@ -74,21 +74,3 @@ def _read_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise WireError("an entry lies beyond its block")
         yield key, block[position : position + length]
         position += length
-
-
-def masked_crc32c(content: bytes) -> int:
-    """CRC-32C (Castagnoli), rotated and shifted as it is stored, so that checksums of checksums do not collide."""
-    state, table = 0xFFFFFFFF, _remainders()
-    for byte in content:
-        state = table[(state ^ byte) & 0xFF] ^ state >> 8
-    checksum = state ^ 0xFFFFFFFF
-    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-@cache
-def _remainders() -> list[int]:
-    """What each byte does to a state of 0."""
-    states = list(range(256))
-    for _ in range(8):
-        states = [state >> 1 ^ (0x82F63B78 if state & 1 else 0) for state in states]
-    return states

@@ -1,8 +1,9 @@
 """The variables of a TensorFlow checkpoint ("tensor bundle"): NAME.index and NAME.data-00000-of-0000N.
 
-The index is a table from names to where a tensor is: its type, shape, data file, offset and size. The data files are
-the bare numbers, little-endian. Checkpoints of TensorFlow 2 name a variable by its path through Python objects and add
-one string, the graph of these objects, which also has the name that the variable was made with; that one is stable.
+The index is a table from names to where a tensor is: its type, shape, data file, offset, size and checksum. The data
+files are the bare numbers, little-endian. Checkpoints of TensorFlow 2 name a variable by its path through Python
+objects and add one string, the graph of these objects, which also has the name that the variable was made with; that
+one is stable.
 Messages: tensor_bundle.proto and trackable_object_graph.proto in github.com/tensorflow/tensorflow.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.tensorflow.checksum import masked_crc32c
 from nearshore.export.tensorflow.table import read_table
 from nearshore.export.tensorflow.wire import (
     WireError,
@@ -31,6 +33,7 @@ from nearshore.export.tensorflow.wire import (
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _TYPES: Mapping[int, npt.DTypeLike] = {1: "<f4", 3: "<i4", 9: "<i8", 10: "?", 19: "<f2"}  # as in types.proto
 _LARGEST_AXIS = (1 << 31) - 1
+_CHECKSUM_BYTES = 4
 _MOST_FILES = 99_999  # of five digits
 _COMPLETE = "Get the checkpoint again, with all its files: the index and every data file."
 
@@ -45,6 +48,7 @@ class Entry:
     file: str
     offset: int  # bytes
     size: int  # bytes
+    checksum: int  # of its bytes, masked
 
 
 class TensorBundle:
@@ -80,9 +84,13 @@ class TensorBundle:
         return _OBJECT_GRAPH in self._entries
 
     def read(self, entry: Entry) -> npt.NDArray[Any]:
-        """The tensor."""
+        """The tensor. Raises UnusableCheckpointError when its bytes are damaged."""
         kind = np.dtype(_TYPES[entry.kind])
         content = self._read_bytes(entry)
+        if masked_crc32c(content) != entry.checksum:
+            raise UnusableCheckpointError(
+                self._folder, f"{entry.file} is damaged: the checksum of {entry.key} is wrong", _COMPLETE
+            )
         return np.frombuffer(content, kind).reshape(entry.shape)
 
     def _read_entry(self, name: bytes, content: bytes) -> Entry:
@@ -92,7 +100,8 @@ class TensorBundle:
         shape = [read_message(size) for size in parts(read_message((parts(message, 2) or [b""])[0]), 2)]
         file = self._files[first_number(message, 3)] if first_number(message, 3) < len(self._files) else ""
         kind, sizes = first_number(message, 1), tuple(first_number(size, 1) for size in shape)
-        entry = Entry(name.decode(), kind, sizes, file, first_number(message, 4), first_number(message, 5))
+        offset, size, checksum = (first_number(message, number) for number in (4, 5, 6))
+        entry = Entry(name.decode(), kind, sizes, file, offset, size, checksum)
         if (
             not file
             or max(sizes, default=0) > _LARGEST_AXIS
@@ -129,9 +138,7 @@ class TensorBundle:
         """Name and key of every variable that the graph of objects knows."""
         entry = self._entries[_OBJECT_GRAPH]
         try:
-            content = self._read_bytes(entry)
-            length, position = read_varint(content, 0)
-            graph = read_message(content[position + 4 :][:length])  # between them, a checksum of the length
+            graph = read_message(_guarded_text(self._read_bytes(entry), entry.checksum))
             for node in parts(graph, 1):
                 for attribute in parts(read_message(node), 2):
                     fields = read_message(attribute)
@@ -142,3 +149,13 @@ class TensorBundle:
             raise UnusableCheckpointError(
                 self._folder, f"{entry.file}: {_OBJECT_GRAPH} cannot be read ({error})", _COMPLETE
             ) from error
+
+
+def _guarded_text(content: bytes, checksum: int) -> bytes:
+    """The one string of an entry of strings: its length, the length's checksum and itself. Raises WireError."""
+    length, position = read_varint(content, 0)
+    if length != len(content) - position - _CHECKSUM_BYTES:
+        raise WireError("its length is wrong")
+    if masked_crc32c(length.to_bytes(4, "little") + content[position:]) != checksum:  # of the length as four bytes
+        raise WireError("its checksum is wrong")
+    return content[position + _CHECKSUM_BYTES :]
