@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nearshore.exit_codes import ExitCode
+from tests.ports import HOSTS, free_port
 from tests.servers import ServerProcess
 
-HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 Start = Callable[..., ServerProcess]
-
-
-def free_port() -> int:
-    """A port that is free on all hosts, and that no connection on its way out will be given."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        try:
-            for host in HOSTS:
-                socket.create_server((host, port)).close()
-        except OSError:
-            continue
-        return port
 
 
 class BalancedServers:

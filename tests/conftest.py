@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from nearshore import logs, threads  # before all that loads numpy, FAISS and ONNX Runtime
 from nearshore.client import Client
@@ -17,6 +18,9 @@ from tests.servers import InProcessServer, ServerProcess, make_settings
 from tests.tiny_bert import make_bundle
 
 assert threads.THREADS_PER_LIBRARY == 1
+# How long an example takes says nothing where several processes share the cores, as in `make test`.
+settings.register_profile("shared-cores", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared-cores")
 _numbers = itertools.count(1)
 # A job in the background may start with SIGINT ignored, and would hand that on to the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,8 @@ from typing import Literal, LiteralString, Self
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.ports import free_port
 
 START_S = 60.0
 ABSENT = "needs PostgreSQL's programs (Debian, Ubuntu: apt-get install postgresql)"
@@ -54,7 +55,7 @@ class PostgresServer:
         """Make the cluster; start() starts it."""
         self.folder = Path(tempfile.mkdtemp(prefix="nearshore-postgres-"))
         self.data = self.folder / "data"
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.environment = dict(os.environ)
         self._user = _unprivileged()
         if self._user is not None:
@@ -282,9 +283,3 @@ def _state(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return ["X", "0"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

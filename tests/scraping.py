@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.request
 from dataclasses import dataclass
 
@@ -44,11 +43,3 @@ def scrape(port: int, host: str = "127.0.0.1") -> Scrape:
     """What /metrics on that port says now."""
     with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=TIMEOUT_S) as answer:
         return parsed(answer.read().decode())
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

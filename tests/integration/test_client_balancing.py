@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from nearshore.client import AsyncClient, Client, Document
-from tests.balanced import HOSTS, BalancedServers, Start
+from tests.balanced import BalancedServers, Start
+from tests.ports import HOSTS
 
 COLLECTION = "docs"
 

@@ -20,8 +20,9 @@ from nearshore.errors import CollectionNotFoundError, InvalidRequestIdError, Ove
 from nearshore.exit_codes import ExitCode
 from nearshore.records import F32
 from nearshore.store.sqlite import SqliteStore
+from tests.ports import free_port
 from tests.postgres import ABSENT, PostgresServer, programs
-from tests.scraping import Scrape, free_port, scrape
+from tests.scraping import Scrape, scrape
 from tests.servers import InProcessServer, ServerProcess
 
 ServerStarter = Callable[..., ServerProcess]

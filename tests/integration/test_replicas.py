@@ -27,8 +27,8 @@ from nearshore.replica import Replicas
 from nearshore.v1 import document_service_pb2 as documents_pb
 from nearshore.v1.document_service_pb2_grpc import DocumentServiceStub
 from nearshore.wire import DETAILS_KEY
+from tests.ports import free_port
 from tests.postgres import ABSENT, PostgresServer, programs, standby_missing
-from tests.scraping import free_port
 from tests.servers import START_S, InProcessServer, ServerProcess
 
 AWAY = "STORE_UNAVAILABLE"

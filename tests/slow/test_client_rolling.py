@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from nearshore.client import Client, Document, Query
-from tests.balanced import HOSTS, BalancedServers, Start
+from tests.balanced import BalancedServers, Start
+from tests.ports import HOSTS
 from tests.postgres import ABSENT, PostgresServer, programs
 
 COLLECTION = "docs"

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nearshore.client import AsyncClient, Client, ServerNotReadyError, ServerUnreachableError
-from tests.balanced import HOSTS, free_port
+from tests.ports import HOSTS, free_port
 
 WAIT_S = 20.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
