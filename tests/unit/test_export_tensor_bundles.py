@@ -1,18 +1,21 @@
-"""A TensorFlow checkpoint whose index lies is refused at once, whatever it claims."""
+"""A TensorFlow checkpoint whose index lies, or whose bytes are damaged, is refused, whatever it claims."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.tensorflow.checksum import masked_crc32c
 from nearshore.export.tensorflow.store import TensorFlowStore
 from nearshore.export.tensorflow.table import read_table
-from nearshore.export.tensorflow.wire import WireError
+from nearshore.export.tensorflow.wire import WireError, read_message
 from tests.tensor_bundle import block, field, fixed32, masked_crc, table, varint, write_bundle
 
 HUGE = 1 << 62
@@ -134,3 +137,25 @@ def test_a_key_shares_no_more_than_there_is() -> None:
     raw = varint(5) + varint(1) + varint(0) + b"a" + (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
     with pytest.raises(WireError, match="a key is wrong"):
         list(read_table(indexed(stored(raw), [varint(0) + varint(len(raw))])))
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_message_are_refused(content: bytes) -> None:
+    """Whatever the bytes, reading ends, in a message or in WireError."""
+    with contextlib.suppress(WireError):
+        read_message(content)
+
+
+@given(st.data())
+def test_a_damaged_table_is_refused(data: st.DataObject) -> None:
+    """A byte that differs anywhere gives the same entries, fewer, or WireError; never another value."""
+    entries = {f"key/{number:03}".encode(): bytes([number]) * number for number in range(20)}
+    whole = table(entries)
+    position = data.draw(st.integers(0, len(whole) - 1))
+    damaged = bytearray(whole)
+    damaged[position] ^= data.draw(st.integers(1, 255))
+    try:
+        found = dict(read_table(bytes(damaged)))
+    except WireError:
+        return
+    assert found.items() <= entries.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nearshore.bundle import Bundle
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.obtain import obtain
 from nearshore.export.options import ExportOptions
-from nearshore.export.tensorflow.table import read_table
-from nearshore.export.tensorflow.wire import WireError, read_message
 from nearshore.records import F32
-from tests.tensor_bundle import field, table, tf1_variables, tf2_variables, write_bundle, write_tf2
+from tests.tensor_bundle import field, tf1_variables, tf2_variables, write_bundle, write_tf2
 from tests.tiny_bert import embed_golden, vocabulary, write_json
 from tests.tiny_encoders import HEADS, RELATIVES, H, V, linear, norm, random_tensors, write_checkpoint
 
@@ -299,25 +294,3 @@ def test_refuses_what_it_cannot_read(tmp_path: Path, case: str) -> None:
         export(folder, ALL)
     assert caught.value.remedy
     assert not (tmp_path / "bundle").exists()
-
-
-@given(st.binary(max_size=200))
-def test_bytes_that_are_no_message_are_refused(content: bytes) -> None:
-    """Whatever the bytes, reading ends, in a message or in WireError."""
-    with contextlib.suppress(WireError):
-        read_message(content)
-
-
-@given(st.data())
-def test_a_damaged_table_is_refused(data: st.DataObject) -> None:
-    """A byte that differs anywhere gives the same entries, fewer, or WireError; never another value."""
-    entries = {f"key/{number:03}".encode(): bytes([number]) * number for number in range(20)}
-    whole = table(entries)
-    position = data.draw(st.integers(0, len(whole) - 1))
-    damaged = bytearray(whole)
-    damaged[position] ^= data.draw(st.integers(1, 255))
-    try:
-        found = dict(read_table(bytes(damaged)))
-    except WireError:
-        return
-    assert found.items() <= entries.items()
