@@ -252,10 +252,21 @@ def _named(url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}application_name={APPLICATION}"
 
 
+def _open_insistently(url: str) -> PostgresStore:
+    """As a server that starts: its connections may be ended before the store is open."""
+    give_up_at = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            return open_store(url)
+        except UnavailableError:
+            if time.monotonic() > give_up_at:
+                raise
+
+
 def write(url: str, collection_id: int, number: int, seconds: float) -> None:
     """One writer: a line of JSON on standard output for each acknowledged write."""
     dice = random.Random(number)
-    store = open_store(url)
+    store = _open_insistently(url)
     stop_at = time.monotonic() + seconds
     count = 0
     while time.monotonic() < stop_at:
