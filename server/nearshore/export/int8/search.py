@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from nearshore.bundle import Trial
+from nearshore.bundle import Trial, cosines
 from nearshore.export.int8.recipe import Loss, Recipe
 from nearshore.records import F32
 
@@ -29,17 +27,9 @@ def find_recipe(
     """
     trials: list[Trial] = []
     for recipe in recipes:
-        cosines = _cosines(embed(recipe), exact)
-        mean, least = float(cosines.mean()), float(cosines.min())
+        found = cosines(embed(recipe), exact)
+        mean, least = float(found.mean()), float(found.min())
         trials.append(Trial(recipe=str(recipe), mean_cosine=round(mean, 6), least_cosine=round(least, 6)))
         if loss.allows(mean, least):
             return Found(recipe, tuple(trials))
     return tuple(trials)
-
-
-def _cosines(left: F32, right: F32) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    cosines: np.ndarray[tuple[int], np.dtype[np.float64]] = np.einsum("ij,ij->i", a, b) / (
-        np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    )
-    return cosines

@@ -1,0 +1,49 @@
+"""What can be wrong with a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nearshore.errors import CorruptionError, NotFoundError
+
+
+class CorruptBundleError(CorruptionError):
+    """A bundle is not what its exporter wrote."""
+
+    reason = "BUNDLE_CORRUPT"
+
+    def __init__(self, folder: Path, detail: str) -> None:
+        """folder: of the bundle; detail: a clause that names the file and what is wrong with it."""
+        super().__init__(
+            f"The model bundle {folder} cannot be used: {detail}.",
+            f"Delete the folder and make it again: nearshore model get {folder.name}",
+            bundle=folder,
+        )
+
+
+class ModelNotFoundError(NotFoundError):
+    """No bundle of that name."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, folder: Path) -> None:
+        """folder: where the bundle should be."""
+        super().__init__(
+            f"There is no model bundle at {folder}.",
+            f"Get it with: nearshore model get {folder.name}",
+            model=folder.name,
+        )
+
+
+class PrecisionMissingError(NotFoundError):
+    """A bundle has no graph of this precision."""
+
+    reason = "PRECISION_NOT_FOUND"
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        """folder: of the bundle."""
+        super().__init__(
+            f"The model bundle {folder} has no {precision} graph.",
+            f"Make it with: nearshore model get {folder.name} --{precision}; or set embedding.precision to fp32.",
+            model=folder.name,
+        )

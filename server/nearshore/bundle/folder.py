@@ -1,0 +1,133 @@
+"""A bundle's folder on disk: written by the exporter, verified before anything in it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from nearshore.bundle.errors import CorruptBundleError, ModelNotFoundError, PrecisionMissingError
+from nearshore.bundle.golden import GOLDEN_FILE, Golden, read_golden
+from nearshore.bundle.manifest import Manifest, Precision, SpecialTokens, content_digest, fingerprint
+
+FORMAT_VERSION: Final = 1
+MODEL_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+MANIFEST_FILE = "bundle.json"
+_FILES = (MODEL_FILE, TOKENIZER_FILE, GOLDEN_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+    precision: Precision = Precision.FP32  # that it is used in
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph."""
+        return self.path / (MODEL_FILE if self.precision is Precision.FP32 else INT8_FILE)
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer; the reader sets truncation and padding."""
+        return self.path / TOKENIZER_FILE
+
+    @property
+    def has_golden(self) -> bool:
+        """Whether golden vectors exist: false only while an export computes them."""
+        return GOLDEN_FILE in self.manifest.files
+
+    def at(self, precision: Precision) -> Bundle:
+        """The bundle, used in this precision. Raises PrecisionMissingError."""
+        if precision is Precision.INT8 and self.manifest.int8 is None:
+            raise PrecisionMissingError(self.path, precision)
+        return replace(self, precision=precision)
+
+    def golden(self) -> Golden:
+        """Read the golden texts and the vectors of this precision. Raises CorruptBundleError."""
+        return read_golden(self.path, self.precision, self.manifest.dimensions)
+
+    def fingerprint_for(self, special_tokens: SpecialTokens) -> str:
+        """The fingerprint of vectors made with this special-token mode."""
+        return fingerprint(self.manifest, special_tokens=special_tokens, precision=self.precision)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write bundle.json, readable, with the fingerprint and a digest of all it says."""
+    content = manifest.model_dump(mode="json")
+    if manifest.int8 is None:
+        del content["int8"]  # as in bundles from before there was such a thing
+    content["fingerprint"] = manifest.fingerprint
+    content["digest"] = content_digest(content)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Open a bundle and verify every file of it (0.1 s for 90 MB).
+
+    Raises ModelNotFoundError when there is no such folder, CorruptBundleError when anything in it has changed.
+    """
+    if not path.is_dir():
+        raise ModelNotFoundError(path)
+    manifest = _read_manifest(path)
+    wanted = (*_FILES, *([INT8_FILE] if manifest.int8 else []))
+    missing = [name for name in wanted if name not in manifest.files]
+    if missing:
+        raise CorruptBundleError(path, f"{MANIFEST_FILE} does not list {missing[0]}")
+    for name in wanted:
+        try:
+            found = file_digest(path / name)
+        except OSError as error:
+            raise CorruptBundleError(path, f"{name} cannot be read ({error.strerror})") from error
+        if found != manifest.files[name]:
+            raise CorruptBundleError(path, f"{name} has changed since the export (SHA-256 {found[:12]}...)")
+    return Bundle(path, manifest)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        content = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        if content["format_version"] != FORMAT_VERSION:
+            version = content["format_version"]
+            raise CorruptBundleError(path, f"it has format {version!r}, this nearshore reads {FORMAT_VERSION}")
+        digest = content.pop("digest")
+        if digest != content_digest(content):
+            raise CorruptBundleError(path, f"{MANIFEST_FILE} has changed since the export")
+        stated = content.pop("fingerprint")
+        manifest = Manifest.model_validate(content)
+    except OSError as error:
+        raise CorruptBundleError(path, f"{MANIFEST_FILE} cannot be read ({error.strerror})") from error
+    except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptBundleError(path, f"{MANIFEST_FILE} is not a bundle manifest ({_first_line(error)})") from error
+    if stated != manifest.fingerprint:
+        raise CorruptBundleError(path, f"its fingerprint {stated} is not that of its fields, {manifest.fingerprint}")
+    return manifest
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def bundle_names(model_dir: Path) -> list[str]:
+    """Names of the bundles in a folder, sorted, unverified; empty when there is no such folder."""
+    return sorted(path.parent.name for path in model_dir.glob(f"[!.]*/{MANIFEST_FILE}"))
+
+
+def list_bundles(model_dir: Path) -> list[Bundle]:
+    """Open every bundle in a folder, by name. Raises CorruptBundleError for the first that does not verify."""
+    return [load_bundle(model_dir / name) for name in bundle_names(model_dir)]

