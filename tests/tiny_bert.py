@@ -92,6 +92,13 @@ def make_bundle(
     return export_bundle(checkpoint, model_dir / name, name=name, embed_golden=embed_golden, options=options)
 
 
+def corpus(size: int) -> list[str]:
+    """Texts of up to some 40 tokens, many of equal length."""
+    rng = np.random.default_rng(7)
+    words = WORDS.split()
+    return [" ".join(rng.choice(words, rng.integers(0, 40))) for _ in range(size)]
+
+
 def embed_golden(bundle: Bundle, texts: Sequence[str]) -> F32:
     """Embed each text alone, straightforwardly: (texts, dimensions)."""
     manifest = bundle.manifest

@@ -16,7 +16,7 @@ from nearshore.bundle import Bundle, CorruptBundleError, Pooling, Precision, Spe
 from nearshore.embedding import Embedder, Truncation
 from nearshore.embedding.errors import ModelMismatchError, TextTooLongError
 from nearshore.errors import OverloadedError, UnavailableError
-from tests.tiny_bert import WORDS, embed_golden, make_bundle
+from tests.tiny_bert import WORDS, corpus, embed_golden, make_bundle
 
 MAX_TOKENS = 48
 TEXTS = st.lists(st.sampled_from([*WORDS.split(), "[SEP]", "!", "qwxz"]), max_size=60).map(" ".join)
@@ -31,13 +31,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def embedder(bundle: Bundle) -> Iterator[Embedder]:
     with Embedder.open(bundle, workers=2, max_run_tokens=128, max_queued_tokens=100_000) as embedder:
         yield embedder
-
-
-def corpus(size: int) -> list[str]:
-    """Texts of up to some 40 tokens, many of equal length."""
-    rng = np.random.default_rng(7)
-    words = WORDS.split()
-    return [" ".join(rng.choice(words, rng.integers(0, 40))) for _ in range(size)]
 
 
 def test_vectors_are_those_of_the_model(bundle: Bundle, embedder: Embedder) -> None:
