@@ -19,12 +19,7 @@ from nearshore.bundle import Bundle, Pooling, SpecialTokens, load_bundle
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.records import F32
-from tests.tiny_bert import embed_golden, make_bundle, make_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+from tests.tiny_bert import embed_golden, make_bundle
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -37,10 +32,10 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def test_same_checkpoint_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
+def test_same_checkpoint_same_bytes(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """Two exports of one checkpoint agree in every byte of every file."""
     for name in ("one", "two"):
-        export_bundle(checkpoint, tmp_path / name, name="tiny", embed_golden=embed_golden)
+        export_bundle(pristine_checkpoint, tmp_path / name, name="tiny", embed_golden=embed_golden)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
@@ -51,19 +46,19 @@ def test_other_weights_other_fingerprint(tmp_path: Path) -> None:
     assert one.manifest.fingerprint != two.manifest.fingerprint
 
 
-def test_manifest_says_what_the_checkpoint_says(checkpoint: Path, tmp_path: Path) -> None:
+def test_manifest_says_what_the_checkpoint_says(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """Pooling, normalization, limit, licence and origin are read from the checkpoint."""
-    manifest = export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden).manifest
+    manifest = export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden).manifest
     assert (manifest.name, manifest.dimensions, manifest.max_tokens) == ("tiny", 32, 64)
     assert (manifest.pooling, manifest.normalize, manifest.special_tokens) == (Pooling.MEAN, True, SpecialTokens.TEXT)
     assert (manifest.license, manifest.source.kind) == ("apache-2.0", "folder")
     assert manifest.outputs == ("sequence_output",)
 
 
-def test_tokenizer_neither_truncates_nor_pads(checkpoint: Path, tmp_path: Path) -> None:
+def test_tokenizer_neither_truncates_nor_pads(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """The truncation and padding of the checkpoint's tokenizer.json are gone, the rest is kept."""
-    bundle = export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
-    original = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+    bundle = export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+    original = json.loads((pristine_checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
     kept = json.loads(bundle.tokenizer_path.read_text(encoding="utf-8"))
     assert original["truncation"] is not None
     assert original["padding"] is not None
@@ -73,9 +68,9 @@ def test_tokenizer_neither_truncates_nor_pads(checkpoint: Path, tmp_path: Path) 
     assert len(tokenizer.encode("a").ids) == 3
 
 
-def test_golden_texts_reach_beyond_the_limit(checkpoint: Path, tmp_path: Path) -> None:
+def test_golden_texts_reach_beyond_the_limit(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """Among the golden texts are the empty one, one that spells special tokens and one that must be cut."""
-    bundle = export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+    bundle = export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     texts = bundle.golden().texts
     tokenizer = tokenizers.Tokenizer.from_file(str(bundle.tokenizer_path))
     assert "" in texts
@@ -83,7 +78,7 @@ def test_golden_texts_reach_beyond_the_limit(checkpoint: Path, tmp_path: Path) -
     assert max(len(tokenizer.encode(text).ids) for text in texts) > 600
 
 
-def test_golden_callable_sees_a_bundle_without_golden(checkpoint: Path, tmp_path: Path) -> None:
+def test_golden_callable_sees_a_bundle_without_golden(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """While golden vectors are computed the bundle says that it has none, afterwards that it has."""
     seen = []
 
@@ -91,29 +86,29 @@ def test_golden_callable_sees_a_bundle_without_golden(checkpoint: Path, tmp_path
         seen.append(bundle.has_golden)
         return embed_golden(bundle, texts)
 
-    assert export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed).has_golden
+    assert export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed).has_golden
     assert seen == [False]
 
 
-def test_a_failed_export_changes_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_failed_export_changes_nothing(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """An error on the way leaves the earlier bundle as it was and nothing beside it."""
-    export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+    export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     before = contents(tmp_path / "tiny")
 
     def embed(bundle: Bundle, texts: Sequence[str]) -> F32:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed)
+        export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed)
     assert contents(tmp_path / "tiny") == before
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["tiny"]
 
 
 @pytest.mark.parametrize("broken", [np.zeros((12, 31)), np.zeros((11, 32)), np.full((12, 32), np.nan)])
-def test_impossible_golden_vectors_stop_the_export(checkpoint: Path, tmp_path: Path, broken: F32) -> None:
+def test_impossible_golden_vectors_stop_the_export(pristine_checkpoint: Path, tmp_path: Path, broken: F32) -> None:
     """Golden vectors of another shape, or not finite, never get into a bundle."""
     with pytest.raises((ValueError, UnusableCheckpointError), match=r"vectors of shape|not finite"):
-        export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=lambda bundle, texts: broken)
+        export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=lambda bundle, texts: broken)
     assert visible(tmp_path) == []
 
 
@@ -129,33 +124,33 @@ export_bundle(Path(sys.argv[1]), Path(sys.argv[2]), name="tiny", embed_golden=em
 """
 
 
-def test_a_killed_export_leaves_no_half_bundle(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_killed_export_leaves_no_half_bundle(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """Kill -9 in the middle leaves no bundle, and the next export succeeds and tidies up."""
     path = str(Path(nearshore.__file__).parents[1])
-    command = [sys.executable, "-c", KILLED, str(checkpoint), str(tmp_path / "tiny")]
+    command = [sys.executable, "-c", KILLED, str(pristine_checkpoint), str(tmp_path / "tiny")]
     assert subprocess.run(command, env={"PYTHONPATH": path}, check=False).returncode == -9
     assert visible(tmp_path) == []
     assert any(path.is_dir() for path in tmp_path.iterdir())
-    export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+    export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["tiny"]
     load_bundle(tmp_path / "tiny")
 
 
-def test_exports_to_one_place_take_turns(checkpoint: Path, tmp_path: Path) -> None:
+def test_exports_to_one_place_take_turns(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """Exports of one bundle at the same time all succeed, and it loads afterwards."""
     start = threading.Barrier(4)
 
     def export(_: int) -> Bundle:
         start.wait()
-        return export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+        return export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
 
     with ThreadPoolExecutor(4) as pool:
         bundles = list(pool.map(export, range(4)))
     assert [load_bundle(tmp_path / "tiny")] * 4 == bundles
 
 
-def test_an_export_replaces_a_damaged_bundle(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_export_replaces_a_damaged_bundle(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """The remedy for a corrupt bundle, exporting it again, works without deleting anything first."""
-    bundle = export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+    bundle = export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     bundle.model_path.write_bytes(b"")
-    assert export_bundle(checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden) == bundle
+    assert export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden) == bundle

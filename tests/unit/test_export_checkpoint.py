@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,7 @@ from safetensors.numpy import load_file, save_file
 from nearshore.bundle import Bundle, Pooling
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
-from tests.tiny_bert import embed_golden, make_checkpoint, write_json
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture
-def checkpoint(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "checkpoint"))
+from tests.tiny_bert import embed_golden, write_json
 
 
 def export(checkpoint: Path) -> Bundle:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,11 @@ from nearshore.bundle import Bundle
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.options import ExportOptions
-from tests.tiny_bert import embed_golden, make_checkpoint, write_json
+from tests.tiny_bert import embed_golden, write_json
 from tests.tiny_encoders import edit_config
 
 Settings = dict[str, object]
 STATED: Settings = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "checkpoint"))
 
 
 def export(folder: Path, options: ExportOptions | None = None) -> Bundle:
@@ -59,9 +48,9 @@ def normalizer(bundle: Bundle) -> Settings:
     ],
     ids=str,
 )
-def test_files_that_agree_are_taken(folder: Path, settings: Settings, changes: Settings) -> None:
+def test_files_that_agree_are_taken(checkpoint: Path, settings: Settings, changes: Settings) -> None:
     """What tokenizer_config.json repeats, or means by its silence, does not change the tokenizer."""
-    bundle = export(write(folder, settings, changes))
+    bundle = export(write(checkpoint, settings, changes))
     assert normalizer(bundle).items() >= changes.items()
 
 
@@ -79,24 +68,24 @@ def test_files_that_agree_are_taken(folder: Path, settings: Settings, changes: S
     ids=str,
 )
 def test_files_that_contradict_each_other_are_refused(
-    folder: Path, settings: Settings, changes: Settings, complaint: str
+    checkpoint: Path, settings: Settings, changes: Settings, complaint: str
 ) -> None:
     """The authors' code would cut texts as tokenizer_config.json says, and the error names both files."""
     with pytest.raises(UnusableCheckpointError, match=f"tokenizer_config.json {complaint}") as caught:
-        export(write(folder, settings, changes))
+        export(write(checkpoint, settings, changes))
     assert "tokenizer_config.json" in caught.value.remedy
-    assert not (folder.parent / "bundle").exists()
+    assert not (checkpoint.parent / "bundle").exists()
 
 
-def test_the_class_may_be_named_by_the_configuration(folder: Path) -> None:
+def test_the_class_may_be_named_by_the_configuration(checkpoint: Path) -> None:
     """One that leaves the normalizer alone takes nothing for granted."""
-    edit_config(folder, tokenizer_class="PreTrainedTokenizerFast")
-    assert normalizer(export(write(folder, {}, {"lowercase": False})))["lowercase"] is False
+    edit_config(checkpoint, tokenizer_class="PreTrainedTokenizerFast")
+    assert normalizer(export(write(checkpoint, {}, {"lowercase": False})))["lowercase"] is False
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
-def test_another_case_than_the_file_has_cannot_be_asked_for(folder: Path, lower_case: bool) -> None:
+def test_another_case_than_the_file_has_cannot_be_asked_for(checkpoint: Path, lower_case: bool) -> None:
     """It is refused, not ignored, whether or not the file would do the same."""
     with pytest.raises(UnusableCheckpointError, match=r"tokenizer\.json says itself how texts are cut") as caught:
-        export(folder, ExportOptions(lower_case=lower_case))
+        export(checkpoint, ExportOptions(lower_case=lower_case))
     assert "--cased" in caught.value.remedy
