@@ -14,12 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
@@ -38,6 +38,7 @@ DIMENSIONS = 8
 APPLICATION = "shared-keys-writer"
 _ROOT = Path(__file__).parents[1]
 _WAIT_S = 60.0  # only a bug reaches it
+_T = TypeVar("_T")
 Texts = dict[str, str]  # id -> text of the live documents
 
 
@@ -252,21 +253,24 @@ def _named(url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}application_name={APPLICATION}"
 
 
-def _open_insistently(url: str) -> PostgresStore:
-    """As a server that starts: its connections may be ended before the store is open."""
+def _insistently(attempt: Callable[[], _T]) -> tuple[_T, int]:
+    """The result, and how often it took another attempt: connections are ended at any moment, at the start too."""
+    repeated = 0
     give_up_at = time.monotonic() + _WAIT_S
     while True:
         try:
-            return open_store(url)
+            return attempt(), repeated
         except UnavailableError:
             if time.monotonic() > give_up_at:
                 raise
+            repeated += 1
+            time.sleep(0.01)
 
 
 def write(url: str, collection_id: int, number: int, seconds: float) -> None:
     """One writer: a line of JSON on standard output for each acknowledged write."""
     dice = random.Random(number)
-    store = _open_insistently(url)
+    store, _ = _insistently(partial(open_store, url))
     stop_at = time.monotonic() + seconds
     count = 0
     while time.monotonic() < stop_at:
@@ -286,16 +290,7 @@ def _acknowledged(store: Store, collection_id: int, texts: Texts, request_id: st
         Upsert(Document(key, text), np.ones(DIMENSIONS, np.float32), b"") if text else Delete(key)
         for key, text in texts.items()
     ]
-    repeated = 0
-    give_up_at = time.monotonic() + _WAIT_S
-    while True:
-        try:
-            return store.write(collection_id, changes, request_id, b"").result(_WAIT_S).commit.token, repeated
-        except UnavailableError:
-            if time.monotonic() > give_up_at:
-                raise
-            repeated += 1
-            time.sleep(0.01)
+    return _insistently(lambda: store.write(collection_id, changes, request_id, b"").result(_WAIT_S).commit.token)
 
 
 if __name__ == "__main__":
