@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import errno
 import faulthandler
-import math
 import os
 import signal
 import time
@@ -103,7 +102,7 @@ class Process:
         self._guards = Guards(admission, Metrics(), limits.max_message_bytes)
         self._waiting: aio.Server | None = None  # on our port while the store cannot be reached
         self._ended = asyncio.Event()
-        self._asked_at = -math.inf  # time.monotonic() of the first signal
+        self._asked_at: float | None = None  # time.monotonic() of the first signal
         self._died = asyncio.Event()
         self._death: BaseException | None = None
 
@@ -128,7 +127,7 @@ class Process:
 
     def end(self, cause: str) -> None:
         """Stop in order; asked again after SAME_REQUEST_S, at once. Call it on the event loop."""
-        if not self._ended.is_set():
+        if self._asked_at is None:  # it may be ending already, for a part of it has died
             log.info("Asked to stop", cause=cause)
             self._asked_at = time.monotonic()
             self._ended.set()

@@ -27,6 +27,7 @@ from nearshore.store.lock import FolderLock, read_holder
 from tests.servers import ROOT, ServerProcess, make_settings
 
 Start = Callable[..., ServerProcess]
+Tellers = list[Callable[[BaseException], None]]
 
 
 def last_entry(process: ServerProcess) -> dict[str, str]:
@@ -113,9 +114,10 @@ def test_an_address_beyond_this_machine_comes_with_a_warning(server_process: Sta
     assert entry["level"] == "warning"
 
 
-def test_a_dead_follower_ends_the_process(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A view that stands still would be served for ever: better a restart."""
-    told: list[Callable[[BaseException], None]] = []
+@pytest.fixture
+def tellers(monkeypatch: pytest.MonkeyPatch) -> Tellers:
+    """What the replicas of each process that is started from now on would tell their death to."""
+    told: Tellers = []
     opened = Replicas.open
 
     def remember(*arguments: Any) -> Replicas:
@@ -123,9 +125,30 @@ def test_a_dead_follower_ends_the_process(tmp_path: Path, model_dir: Path, monke
         return opened(*arguments)
 
     monkeypatch.setattr(Replicas, "open", remember)
+    return told
+
+
+def test_a_dead_follower_ends_the_process(tmp_path: Path, model_dir: Path, tellers: Tellers) -> None:
+    """A view that stands still would be served for ever: better a restart."""
     settings = make_settings(tmp_path / "data", model_dir)
-    process = app.Process(settings, on_serving=lambda _: told[0](RuntimeError("the follower died")))
+    process = app.Process(settings, on_serving=lambda _: tellers[0](RuntimeError("the follower died")))
     assert asyncio.run(process.serve()) is ExitCode.CRASHED
+
+
+def test_the_first_signal_after_a_death_is_no_second_one(
+    tmp_path: Path, model_dir: Path, tellers: Tellers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is stopping by itself: it goes on in order, and its exit code tells of the death."""
+    at_once: list[int] = []
+
+    def die_and_be_signalled(_: str) -> None:
+        tellers[0](RuntimeError("the follower died"))
+        asyncio.get_running_loop().call_soon(process.end, "SIGTERM")  # behind the death
+
+    monkeypatch.setattr("os._exit", at_once.append)
+    process = app.Process(make_settings(tmp_path / "data", model_dir), on_serving=die_and_be_signalled)
+    assert asyncio.run(process.serve()) is ExitCode.CRASHED
+    assert at_once == []
 
 
 @pytest.mark.parametrize("step", ["open_store", "open_embedder", "replica_options"])
