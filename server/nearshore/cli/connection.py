@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from nearshore.cli.session import session
 from nearshore.client import Client, Retries
 from nearshore.client.address import checked
@@ -10,6 +12,7 @@ from nearshore.store.lock import read_holder
 
 INT32 = (1 << 31) - 1  # the largest number that a request can say
 PATIENCE_S = 5.0  # with a server that restarts or loads; one that is not there at all is told after a second
+_PAUSE_S = 0.1
 
 
 class FolderNotServedError(UnavailableError):
@@ -26,6 +29,22 @@ class FolderNotServedError(UnavailableError):
         )
 
 
+class FolderNotServedYetError(UnavailableError):
+    """A process has the data folder open, and takes no calls."""
+
+    reason = "FOLDER_NOT_SERVED_YET"
+
+    def __init__(self, folder: str, pid: int) -> None:
+        """folder: as the settings give it; pid: who has it open, 0 if unknown."""
+        super().__init__(
+            f"Process {pid or 'unknown'} has the data folder {folder} open and does not serve it (yet).",
+            "Wait until that server serves, as its log tells, or until that `nearshore index` has ended; then run the "
+            "command again.",
+            data_dir=folder,
+            pid=pid,
+        )
+
+
 def serving_address() -> str:
     """The server that must be used: --server, or whoever serves the data folder; empty if neither is there.
 
@@ -39,15 +58,22 @@ def serving_address() -> str:
 
 
 def target() -> str:
-    """serving_address(). Raises FolderNotServedError where nobody serves the data folder.
+    """serving_address(). Raises FolderNotServedError where nobody has the data folder open.
 
+    A process that has it open may be about to serve it; FolderNotServedYetError says that it did not within PATIENCE_S.
     A server that happens to listen where the settings would have one listen serves another folder: what is meant for
     this one must not be written, or deleted, there.
     """
-    address = serving_address()
-    if not address:
-        raise FolderNotServedError(str(session().settings.data_dir))
-    return address
+    if session().server is not None:
+        return serving_address()
+    folder, give_up = session().settings.data_dir, time.monotonic() + PATIENCE_S
+    while (holder := read_holder(folder)) is not None and not holder.address and time.monotonic() < give_up:
+        time.sleep(_PAUSE_S)
+    if holder is None:
+        raise FolderNotServedError(str(folder))
+    if not holder.address:
+        raise FolderNotServedYetError(str(folder), holder.pid)
+    return holder.address
 
 
 def default_model(client: Client) -> str:
