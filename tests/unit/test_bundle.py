@@ -104,7 +104,7 @@ def test_absent_bundle_says_how_to_get_it(tmp_path: Path) -> None:
     assert "nearshore model get some-model" in caught.value.remedy
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     file=st.sampled_from(["model.onnx", "tokenizer.json", "golden.npz", "bundle.json"]),
     at=st.floats(0, 1, exclude_max=True),

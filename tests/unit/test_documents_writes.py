@@ -49,7 +49,7 @@ from nearshore.store.errors import StoreOverloadedError
 from tests.engine import DIMENSIONS, Engine, packed, tiny_embedder, unpacked
 
 NAMES = (f"c{number}" for number in count())
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
 
 TestBacklog = BacklogMachine.TestCase
-TestBacklog.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestBacklog.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 def test_a_query_does_not_wait_behind_a_large_request() -> None:

@@ -45,7 +45,7 @@ def test_vectors_are_those_of_the_model(bundle: Bundle, embedder: Embedder) -> N
     assert answer.fingerprint == bundle.manifest.fingerprint
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     text=TEXTS, company=st.lists(TEXTS, max_size=20), place=st.integers(0, 20), special=st.sampled_from(SpecialTokens)
 )

@@ -19,7 +19,7 @@ def hidden_of(texts: int, tokens: int, width: int, seed: int) -> F32:
     return values.astype(np.float32)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 40), st.integers(1, 70), st.integers(1, 400), st.sampled_from(Pooling), st.integers(0, 2**32 - 1))
 def test_a_text_has_the_same_bits_in_any_batch(
     texts: int, tokens: int, width: int, pooling: Pooling, seed: int

@@ -71,7 +71,7 @@ def test_agrees_with_numpy(tmp_path: Path, hidden: int, heads: int, layers: int,
         np.testing.assert_allclose(pooled, model.reference.pooled_output(expected), atol=TOLERANCE, rtol=0)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(texts=st.integers(1, 17), length=st.integers(2, 64), seed=st.integers(0, 2**32 - 1))
 def test_company_moves_no_bit(tiny: Exported, texts: int, length: int, seed: int) -> None:
     """Each text of a run of equally long texts gets bit for bit what it gets alone."""

@@ -167,7 +167,7 @@ def _scores(vectors: F32, query: F32, metric: Metric) -> F32:
 
 
 TestSegmentLife = SegmentMachine.TestCase
-TestSegmentLife.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestSegmentLife.settings = settings(max_examples=30, stateful_step_count=30)
 
 
 def _segment(folder: Path, kind: IndexKind, options: IndexOptions = OPTIONS) -> Segment:

@@ -29,7 +29,7 @@ def test_a_record_gives_its_document_back(document: Document) -> None:
     assert [type(value) for value in back.metadata.values()] == [type(value) for value in document.metadata.values()]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(batches=st.lists(st.lists(documents, min_size=1, max_size=4), min_size=1, max_size=5), data=st.data())
 def test_a_rebuild_keeps_the_living(batches: list[list[Document]], data: st.DataObject, tmp_path: Path) -> None:
     """After a rebuild that overlapped with writes, the new rows hold the living documents and old readers the old."""

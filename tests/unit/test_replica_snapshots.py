@@ -115,7 +115,7 @@ def test_a_damaged_snapshot_is_passed_over(world: World, file: str, damage: Call
     assert older.exists()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_changed_bit_is_noticed(saved: World, data: st.DataObject) -> None:
     """Whatever bit of whatever file changes, the snapshot is set aside and a restart shows the store's state."""

@@ -76,7 +76,7 @@ def situations(draw: st.DrawFn) -> tuple[Metric, F32, list[dict[str, RawValue]],
     return draw(st.sampled_from(list(Metric))), vectors, [{"group": group} for group in groups], request
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(situation=situations())
 def test_hits_are_those_of_brute_force(
     engine: Engine, situation: tuple[Metric, F32, list[dict[str, RawValue]], SearchRequest]
@@ -183,7 +183,7 @@ def test_a_text_query_finds_the_text(engine: Engine, embedder: Embedder) -> None
     assert (long.query_tokens, long.query_tokens_used) == (3_002, 64)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_a_batch_answers_as_its_searches_alone_would(engine: Engine, data: st.DataObject) -> None:
     """Texts, vectors and documents mixed, each with its own filter and parts, all at one state."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -178,9 +178,7 @@ class PostgresMachine(StoreMachine):
 
 
 TestSqliteStore = StoreMachine.TestCase
-TestSqliteStore.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestSqliteStore.settings = settings(max_examples=25, stateful_step_count=25)
 TestPostgresStore = pytest.mark.skipif(programs() is None, reason=ABSENT)(PostgresMachine.TestCase)
 TestPostgresStore.settings = settings(TestSqliteStore.settings, max_examples=6, stateful_step_count=20)
 
