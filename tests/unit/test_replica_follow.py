@@ -51,7 +51,7 @@ def as_changes(drawn: dict[int, int | None]) -> list[Change]:
     return [delete(key) if version is None else upsert(key, version) for key, version in drawn.items()]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(script=actions, kind=st.sampled_from([IndexKind.HNSW, IndexKind.EXACT]))
 def test_the_view_is_the_store_at_its_position(
     store: SqliteStore, script: list[dict[int, int | None] | str], kind: IndexKind
@@ -165,6 +165,16 @@ def test_ready_only_when_the_first_graph_is_built(world: World) -> None:
     world.settle()
     assert world.replica.ready.is_set()
     assert world.replica.status().sealed_rows == 20
+
+
+def test_who_sees_a_write_sees_the_build_that_it_makes_due(world: World) -> None:
+    """Whoever waits for a write, and for the graph of it after that, must not take one to come for one that is done."""
+    world.follower.step()
+    seen: list[bool] = []
+    waiting = world.replica.applied(world.write([upsert(key, 0) for key in range(20)]).token)
+    waiting.add_done_callback(lambda _: seen.append(world.replica.status().building))
+    world.apply()
+    assert seen == [True]
 
 
 def test_a_view_follows_while_its_build_waits_for_others(world: World) -> None:

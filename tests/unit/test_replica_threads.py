@@ -259,6 +259,19 @@ def test_a_load_that_is_held_up_says_by_what(tmp_path: Path, monkeypatch: pytest
     assert deaths == _HEALTHY
 
 
+def test_what_is_caught_up_is_held_up_by_nothing(running: Running) -> None:
+    """A step that failed and is not needed any more is not tried again, and counts no longer."""
+    replica = running.replica
+    running.store.away = True
+    left = replica.applied(WriteToken(replica.collection.id, 1, new_tag()))
+    while replica.held_up is None:
+        pass
+    left.cancel()
+    running.store.away = False
+    while replica.held_up is not None or running.replicas.held_up is not None:
+        pass
+
+
 def test_applied_writes_are_proved_without_the_store(running: Running) -> None:
     """Each token of a commit that the feed named is answered while the store is away, whichever way it came here."""
     with writer_held(running.inner, running.replica.collection.id):  # so that the follower sees several commits at once

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +26,9 @@ from nearshore.documents.limits import Limits
 from nearshore.documents.names import model_name
 from nearshore.documents.requests import CollectionInput
 from nearshore.embedding import Embedder
-from nearshore.errors import CollectionNotFoundError
+from nearshore.errors import CollectionNotFoundError, UnavailableError
 from nearshore.records import WriteToken
-from nearshore.replica import IndexLoadingError, Replica
+from nearshore.replica import Hindrance, Replica
 from nearshore_indexer.columns import Columns
 from nearshore_indexer.formats import Input, Reading
 from nearshore_indexer.passages import TokenCounter
@@ -42,7 +41,17 @@ SPECIAL_TOKENS = 2  # [CLS] and [SEP] around every text
 LIMITS = {"max_text_bytes", "max_metadata_keys", "max_metadata_bytes"}  # of one document
 _PAUSE_S = 0.25
 _CHECK_INTERVAL_S = 1.0
-_HELD_UP_PATIENCE_S = 15.0  # with a load that does not go on, over a full disk say
+_HELD_UP_PATIENCE_S = 15.0  # with what fails again and again, over a full disk say
+
+
+class HeldUpError(UnavailableError):
+    """The run waits for something that fails again and again."""
+
+    reason = "INDEXING_HELD_UP"
+
+    def __init__(self, state: str, trouble: str) -> None:
+        """state: how far things are, a clause; trouble: why they get no further, a sentence."""
+        super().__init__(f"{state}: {trouble}", "Mend that, and run the command again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,33 +167,45 @@ def _note_made(collection: str, model: str) -> None:
 
 
 def _wait_loaded(engine: Engine) -> None:
-    """Raises IndexLoadingError when something, such as a full disk, has held it up for a while."""
-    held_up_since: dict[str, float] = {}
+    """Raises PartDiedError, and HeldUpError when something, such as a full disk, has held it up for a while."""
     with Progress("loading", "rows") as progress:
         while not engine.replicas.ready.wait(_PAUSE_S):
             engine.check()
-            held_up_since = _check_held_up(engine, held_up_since)
+            _check_loading(engine)
             loading = engine.replicas.progress()
             share = sum(each.share for each in loading) / max(len(loading), 1)
             progress.update(sum(each.rows_read for each in loading), share)
 
 
-def _check_held_up(engine: Engine, since: dict[str, float]) -> dict[str, float]:
-    """Since when which collection is held up, given what the last look said. Raises IndexLoadingError after a while."""
-    now = time.monotonic()
-    held_up = {each.collection.spec.name: each.held_up for each in engine.replicas.list() if each.held_up}
-    for name, detail in held_up.items():
-        if now - since.get(name, now) > _HELD_UP_PATIENCE_S:
-            raise IndexLoadingError(name, detail)
-    return {name: since.get(name, now) for name in held_up}
+def _check_loading(engine: Engine) -> None:
+    for replica in engine.replicas.list():
+        # A collection that is loaded keeps nobody waiting, whatever it meets.
+        held_up = None if replica.ready.is_set() else _lasting(replica.held_up)
+        if held_up is not None:
+            raise HeldUpError(f"Collection {replica.collection.spec.name!r} is not loaded yet", held_up.detail)
+    held_up = _lasting(engine.replicas.held_up)
+    if held_up is not None:
+        raise HeldUpError("The data folder's collections are not loaded yet", held_up.detail)
 
 
 async def _wait_applied(engine: Engine, replica: Replica, token: WriteToken) -> None:
-    """Wait until searches see a write. Raises PartDiedError when nothing would ever become searchable."""
+    """Wait until searches see a write. Raises as _wait_loaded."""
     applied = asyncio.wrap_future(replica.applied(token))
-    while not (await asyncio.wait({applied}, timeout=_CHECK_INTERVAL_S))[0]:
-        engine.check()
-    applied.result()
+    try:
+        while not (await asyncio.wait({applied}, timeout=_CHECK_INTERVAL_S))[0]:
+            engine.check()
+            held_up = _lasting(replica.held_up) or _lasting(engine.replicas.held_up)
+            if held_up is not None:  # without its advice, which tells of a write that did not happen
+                name = replica.collection.spec.name
+                raise HeldUpError(f"Collection {name!r} is written, and not searchable yet", held_up.message)
+        applied.result()
+    finally:
+        applied.cancel()
+
+
+def _lasting(held_up: Hindrance | None) -> Hindrance | None:
+    """It, once it has lasted longer than anybody should wait for its end."""
+    return held_up if held_up is not None and held_up.lasted_s > _HELD_UP_PATIENCE_S else None
 
 
 async def _wait_built(engine: Engine, replica: Replica) -> None:

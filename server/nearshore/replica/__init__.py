@@ -1,5 +1,6 @@
 """Keeps an index true to its store: follows the feed, builds aside, saves snapshots, answers from immutable views."""
 
+from nearshore.replica.hindrance import Hindrance as Hindrance
 from nearshore.replica.options import ReplicaOptions as ReplicaOptions
 from nearshore.replica.replica import IndexLoadingError as IndexLoadingError
 from nearshore.replica.replica import Replica as Replica

@@ -113,8 +113,6 @@ class Follower:
             self.replica.wake_waiters()
             return False
         self._take(mirror, page)
-        if mirror.walk is None:
-            self._plan(mirror)
         return mirror.walk is not None or mirror.has_built or mirror.sweep()
 
     def _read(self, mirror: Mirror, limit: int) -> FeedPage:
@@ -130,10 +128,14 @@ class Follower:
         if page.next is not None:
             self._tell_progress(mirror, page)
             return
+        self._plan_build(mirror)  # before the view: who sees what a build is due for has to see the build, too
         if mirror.cursor != page.head or self._served is not mirror:
             mirror.cursor, mirror.commit_at = page.head, page.head_at
             self._publish(mirror)
         self.replica.wake_waiters()
+        if not self.replica.ready.is_set():
+            self._tell_ready(mirror)
+        self._plan_snapshot(mirror)
 
     def _publish(self, mirror: Mirror, rows: dict[str, int] | None = None) -> None:
         self.replica.publish(mirror, mirror.freeze(), rows)
@@ -202,10 +204,9 @@ class Follower:
         self._pausing = pausing
         return pausing
 
-    def _plan(self, mirror: Mirror) -> None:
-        now = time.monotonic()
+    def _plan_build(self, mirror: Mirror) -> None:
         task = None
-        if now >= self._build_at:
+        if time.monotonic() >= self._build_at:
             self._build_at, task = 0.0, mirror.plan_build()
         if task is not None:
             self._log.info("building the index", kind=task.plan.kind, tail_rows=mirror.tail_rows)
@@ -216,8 +217,9 @@ class Follower:
                 self._log.warning("an index build is put off", detail=self._blocked, remedy=PUT_OFF)
             else:
                 self._log.info("an index build fits again")
-        if not self.replica.ready.is_set():
-            self._tell_ready(mirror)
+
+    def _plan_snapshot(self, mirror: Mirror) -> None:
+        now = time.monotonic()
         if mirror.building is None and self._saver.wanted(mirror, now):
             self._around.builder.submit(self._saver.take(mirror, now), self._wake)
 

@@ -15,6 +15,7 @@ from nearshore.errors import UnavailableError
 from nearshore.index.filters import Filter
 from nearshore.records import Collection, WriteToken
 from nearshore.replica.commits import SeenCommits
+from nearshore.replica.hindrance import Hindrance
 from nearshore.replica.lag import Lag
 from nearshore.replica.mirror import Mirror
 from nearshore.replica.pace import Pace
@@ -31,7 +32,7 @@ class IndexLoadingError(UnavailableError):
     reason = "INDEX_LOADING"
 
     def __init__(self, name: str, held_up: str = "") -> None:
-        """name: the bare collection id; held_up: by what, if loading does not go on."""
+        """name: the bare collection id; held_up: by what, as a sentence, if loading does not go on."""
         message, remedy = f"Collection {name!r} is still being loaded from the store", "Retry in a moment"
         if held_up:
             message, remedy = f"{message}, which is held up: {held_up}", "Mend that; loading then goes on by itself"
@@ -73,8 +74,8 @@ class Replica:
         self._lag = Lag(clock)
         self._history_changed = False
         self._progress = LoadProgress(collection.spec.name, 0, 0.0, building=False, ready=False)
-        self.held_up = ""
-        """By what the follower cannot go on with this collection right now; set by its thread."""
+        self.held_up: Hindrance | None = None
+        """What the follower's steps with this collection fail at right now; set by its thread."""
 
     # Reading
 
@@ -82,7 +83,7 @@ class Replica:
         """The newest published view. Raises IndexLoadingError before the first."""
         view = self._view
         if view is None:
-            raise IndexLoadingError(self.collection.spec.name, self.held_up)
+            raise self._loading_error()
         return view
 
     @property
@@ -178,9 +179,13 @@ class Replica:
         """How far the first load is."""
         return self._progress
 
+    def _loading_error(self) -> IndexLoadingError:
+        held_up = self.held_up
+        return IndexLoadingError(self.collection.spec.name, held_up.detail if held_up is not None else "")
+
     def _published(self) -> tuple[ReplicaView, Mirror]:
         if self._view is None or self._mirror is None:
-            raise IndexLoadingError(self.collection.spec.name, self.held_up)
+            raise self._loading_error()
         return self._view, self._mirror
 
     # For the follower thread

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import structlog
 
-from nearshore.errors import CollectionNotFoundError, ServiceError, UnavailableError
+from nearshore.errors import CollectionNotFoundError, UnavailableError
 from nearshore.records import Collection, CollectionSpec
 from nearshore.replica.builder import Builder
 from nearshore.replica.creations import Creations
 from nearshore.replica.follow import Follower, Surroundings
-from nearshore.replica.loading import PASSING
+from nearshore.replica.hindrance import Hindrance, attempt, held_up_by
 from nearshore.replica.options import ReplicaOptions
 from nearshore.replica.registry import Registry
 from nearshore.replica.replica import Replica, ReplicaClosedError
@@ -40,6 +40,7 @@ class Replicas:
         """Use open()."""
         self.ready = threading.Event()  # everything that was there at the start is loaded and built
         self.contact_at: float | None = None  # time.monotonic() when the store last told all heads
+        self.held_up: Hindrance | None = None  # what polling fails at right now; set by the follower thread
         self._around = around
         self._on_death = on_death
         self._registry = Registry(self._new_follower)
@@ -180,7 +181,7 @@ class Replicas:
         wake = partial(self._woken_by, collection.id)
         follower = Follower(Replica(collection, wake), self._around, wake)
         if empty:
-            self._attempt(follower.begin_empty)  # it exists: what fails now, the follower thread tries again
+            attempt(follower.begin_empty)  # it exists: what fails now, the follower thread tries again
         return follower
 
     def _register_all(self) -> bool:
@@ -224,15 +225,16 @@ class Replicas:
             woken = set(self._woken)
         polling = started >= self._next_poll or not woken <= self._registry.by_id().keys()  # a new collection
         if polling:
-            trouble = self._attempt(self._poll)
+            trouble = attempt(self._poll)
+            self.held_up = held_up_by(trouble, self.held_up)
             polled_s = time.monotonic() - started
         with self._lock:
             woken, self._woken = self._woken, set()
         followers = [follower for one, follower in self._registry.by_id().items() if one in woken]
         more: set[int] = set()
         for follower in followers:
-            held_up = self._attempt(partial(self._step, follower, more))
-            follower.replica.held_up, trouble = str(held_up or ""), held_up or trouble
+            replica, failure = follower.replica, attempt(partial(self._step, follower, more))
+            replica.held_up, trouble = held_up_by(failure, replica.held_up), failure or trouble
             time.sleep(0)  # lets the event loop have the interpreter
         with self._lock:
             self._woken.update(more)
@@ -240,18 +242,6 @@ class Replicas:
             self._plan_poll(started, polled_s, trouble)
         self._tell_ready()
         return bool(more) and not self._stopping
-
-    def _attempt(self, action: Callable[[], None]) -> Exception | None:
-        """Do it; return what only time or the operator can mend: an absent store, a damaged one, a full disk."""
-        try:
-            action()
-        except ServiceError as error:
-            return error
-        except OSError as error:
-            if error.errno not in PASSING:
-                raise
-            return error
-        return None
 
     def _poll(self) -> None:
         """Ask the store for all heads: notice what was written, created and deleted by anybody."""
@@ -268,6 +258,8 @@ class Replicas:
                 self._drop(follower)
             elif follower.wants_step(head, now):
                 self._woken_by(collection_id)
+            else:
+                follower.replica.held_up = None  # it lacks nothing, and nothing will be tried again
         if self._initial is None and not strange:
             self._initial = [follower.replica for follower in self._registry.by_id().values()]
             remove_strays(self._around.snapshots, set(heads))

@@ -1,0 +1,122 @@
+"""`nearshore index` into a data folder that no server has open, where something keeps it from getting on."""
+
+import errno
+import json
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from itertools import count
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from nearshore.cli import main
+from nearshore.cli.engine import Engine
+from nearshore.errors import StorageFullError
+from nearshore.exit_codes import ExitCode
+from nearshore.records import Item, WriteToken
+from nearshore.replica import Replica
+from nearshore.replica.mirror import Mirror
+from nearshore.store.errors import StoreCorruptError
+from nearshore.store.sqlite import SqliteStore
+
+WAIT_S = 20.0  # only a bug reaches it
+FULL = StorageFullError("appending rows")
+AGAIN = "Mend that, and run the command again."
+Index = Callable[[], tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def index(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Index:
+    """Indexes three documents into the collection "fish", without patience; returns exit code and error, if any."""
+    monkeypatch.setenv("NEARSHORE_EMBEDDING__MODEL", "tiny")
+    monkeypatch.setattr("nearshore.cli.index_ways._HELD_UP_PATIENCE_S", 0.0)
+    file = tmp_path / "fish.jsonl"
+    file.write_text("".join(json.dumps({"id": str(n), "text": f"red fish {n}"}) + "\n" for n in range(3)))
+    options = ["--json", "--data-dir", str(tmp_path / "data"), "--model-dir", str(model_dir)]
+
+    def run() -> tuple[int, dict[str, Any]]:
+        code = main.run([*options, "index", str(file), "-c", "fish"])
+        told = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+        errors = [each["error"] for each in told if isinstance(each.get("error"), dict)]
+        return code, errors[-1] if errors else {}
+
+    return run
+
+
+def failing(error: Exception) -> Callable[..., NoReturn]:
+    """A method that always raises this."""
+
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [FULL, OSError(errno.EMFILE, "Too many open files")])
+def test_a_load_that_fails_again_and_again_ends_the_run(
+    index: Index, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It says of which collection, by what, and what to do; the sentences stand apart."""
+    assert index()[0] == ExitCode.OK
+    with monkeypatch.context() as patched:
+        patched.setattr(Mirror, "apply", failing(error))
+        code, told = index()
+    assert (code, told["reason"], told["remedy"]) == (ExitCode.UNAVAILABLE, "INDEXING_HELD_UP", AGAIN)
+    assert told["message"] == f"Collection 'fish' is not loaded yet: {str(error).rstrip('.')}."
+    assert index()[0] == ExitCode.OK
+
+
+def test_writes_that_cannot_become_searchable_end_the_run(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written stays, nobody is left waiting for it, and the next run finds it."""
+    asked, applied = list[Future[None]](), Replica.applied
+
+    def ask(replica: Replica, token: WriteToken) -> Future[None]:
+        asked.append(applied(replica, token))
+        return asked[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Mirror, "apply", failing(FULL))
+        patched.setattr(Replica, "applied", ask)
+        code, told = index()
+    assert (code, told["reason"], told["remedy"]) == (ExitCode.UNAVAILABLE, "INDEXING_HELD_UP", AGAIN)
+    assert told["message"] == f"Collection 'fish' is written, and not searchable yet: {FULL.message}"
+    assert [each.cancelled() for each in asked] == [True]
+    assert index()[0] == ExitCode.OK
+
+
+def test_a_store_that_cannot_tell_what_it_holds_ends_the_run(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where it is damaged so that no collection is known to be held up."""
+    damaged = StoreCorruptError("The store is damaged.", "Restore it.")
+    monkeypatch.setattr(SqliteStore, "heads", failing(damaged))
+    code, told = index()
+    assert (code, told["reason"], told["remedy"]) == (ExitCode.UNAVAILABLE, "INDEXING_HELD_UP", AGAIN)
+    assert told["message"].endswith(f" not loaded yet: {damaged}")
+
+
+def test_an_attempt_after_a_failure_is_waited_for(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes: what failed once may be mended by now."""
+    assert index()[0] == ExitCode.OK
+    attempts, at_work, looks = count(), threading.Event(), threading.Semaphore(0)
+    apply, check = Mirror.apply, Engine.check
+
+    def apply_at_length(mirror: Mirror, items: Sequence[Item]) -> None:
+        match next(attempts):
+            case 0:
+                raise FULL
+            case 1:
+                at_work.set()
+                assert all(looks.acquire(timeout=WAIT_S) for _ in range(3))
+        apply(mirror, items)
+
+    def look(engine: Engine) -> None:
+        if at_work.is_set():
+            looks.release()
+        check(engine)
+
+    monkeypatch.setattr(Mirror, "apply", apply_at_length)
+    monkeypatch.setattr(Engine, "check", look)
+    assert index()[0] == ExitCode.OK
