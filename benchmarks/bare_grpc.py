@@ -1,6 +1,6 @@
 """A gRPC server that does nothing but run the ONNX session in a thread: what no service in Python can undercut.
 
-    python -m benchmarks.bare_grpc BUNDLE_FOLDER
+    python -m benchmarks.bare_grpc GRAPH
 
 It prints its port and answers /bare.Model/Embed, whatever is sent, with the vector of embedding_direct.QUERY.
 """
@@ -25,9 +25,9 @@ SERVICE, METHOD = "bare.Model", "Embed"
 
 
 @contextmanager
-def bare_call(bundle: Path) -> Iterator[Callable[[], Any]]:
+def bare_call(graph: Path) -> Iterator[Callable[[], Any]]:
     """A call of such a server in a process of its own, through a channel of this one."""
-    command = [sys.executable, "-m", "benchmarks.bare_grpc", str(bundle)]
+    command = [sys.executable, "-m", "benchmarks.bare_grpc", str(graph)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
@@ -37,8 +37,8 @@ def bare_call(bundle: Path) -> Iterator[Callable[[], Any]]:
         process.kill()
 
 
-async def _serve(bundle: Path) -> None:
-    model = embedding_direct.DirectModel(bundle)
+async def _serve(graph: Path) -> None:
+    model = embedding_direct.DirectModel(graph)
     ids = model.tokenize([embedding_direct.QUERY])
     workers = ThreadPoolExecutor(1)
 

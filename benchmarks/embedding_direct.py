@@ -3,7 +3,7 @@
 Only onnxruntime, tokenizers and NumPy take part. Texts are tokenized beforehand and sorted by length, which a server
 can do neither of, so the figures are an upper bound.
 
-    PYTHONPATH=server python benchmarks/embedding_direct.py BUNDLE_FOLDER TEXTS.jsonl
+    PYTHONPATH=server python benchmarks/embedding_direct.py BUNDLE_FOLDER/model.onnx TEXTS.jsonl
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Throughput:
 class DirectModel:
     """An ONNX session and a tokenizer as anyone would set them up for CPU inference."""
 
-    def __init__(self, bundle: Path, *, max_tokens: int = 256) -> None:
-        """bundle: the folder of model.onnx and tokenizer.json."""
+    def __init__(self, graph: Path, *, max_tokens: int = 256) -> None:
+        """graph: model.onnx or model.int8.onnx of a bundle, with its tokenizer.json beside it."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
-        self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(bundle / "tokenizer.json"))
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(graph.with_name("tokenizer.json")))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
 
@@ -111,12 +111,12 @@ def _runs(texts: Sequence[Sequence[int]], max_run_tokens: int) -> Iterator[list[
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("graph", type=Path, help="model.onnx or model.int8.onnx of a bundle")
     parser.add_argument("texts", type=Path, help="JSONL with a field text")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--max-run-tokens", type=int, nargs="+", default=[1, 256, 512, 1024])
     arguments = parser.parse_args()
-    model = DirectModel(arguments.bundle)
+    model = DirectModel(arguments.graph)
     with arguments.texts.open(encoding="utf-8") as lines:
         texts = model.tokenize([json.loads(line)["text"] for line in lines])
     print(json.dumps({"single_text_ms_p50": 1e3 * statistics.median(single_text_s(model))}))

@@ -21,26 +21,21 @@ import numpy as np
 
 from benchmarks import corpora
 from benchmarks.server_process import ServerProcess
-from nearshore.bundle import load_bundle
+from nearshore import assembly
 from nearshore.client import Query
 from nearshore.embedding import Embedder
 from nearshore.records import F32
-from nearshore.settings import EmbeddingSettings, IndexSettings, load_settings
+from nearshore.settings import IndexSettings, load_settings
 
 COLLECTION = "passages"
 LOOK_AHEAD = 8_192  # texts a call, so that equal lengths meet
 
 
 def open_embedder() -> Embedder:
-    """The engine as the server opens it."""
+    """The engine as the server opens it, but for a queue that refuses nothing."""
     settings = load_settings()
-    defaults = EmbeddingSettings()
-    return Embedder.open(
-        load_bundle(settings.model_dir / defaults.model),
-        workers=defaults.workers,
-        max_run_tokens=defaults.max_run_tokens,
-        max_queued_tokens=1 << 30,
-    )
+    queue = settings.embedding.model_copy(update={"max_queued_tokens": 1 << 30})
+    return assembly.open_embedder(settings.model_copy(update={"embedding": queue}))
 
 
 def embed_alone(source: Path) -> float:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from benchmarks import bare_grpc, embedding_direct, machine
 from benchmarks.server_process import ServerProcess
+from nearshore.bundle import Precision, load_bundle
 from nearshore.client import Client
 from nearshore.settings import load_settings
 
@@ -147,10 +148,11 @@ def _serve_round(address: str, texts: list[str]) -> float:
 def measure(*, latency_pairs: int = 500, throughput_pairs: int = 7) -> tuple[Latency, Throughput]:
     """Start a server on an empty folder and measure both."""
     settings = load_settings()
-    bundle = settings.model_dir / settings.embedding.model
-    model = embedding_direct.DirectModel(bundle)
+    bundle = load_bundle(settings.model_dir / settings.embedding.model)
+    graph = bundle.at(Precision(settings.embedding.precision)).model_path
+    model = embedding_direct.DirectModel(graph)
     with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "data") as server:
-        with server.client() as client, bare_grpc.bare_call(bundle) as bare:
+        with server.client() as client, bare_grpc.bare_call(graph) as bare:
             latency = measure_latency(model, client, bare, pairs=latency_pairs)
         return latency, measure_throughput(model, server.address, pairs=throughput_pairs)
 
