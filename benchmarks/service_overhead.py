@@ -148,8 +148,9 @@ def _serve_round(address: str, texts: list[str]) -> float:
 def measure(*, latency_pairs: int = 500, throughput_pairs: int = 7) -> tuple[Latency, Throughput]:
     """Start a server on an empty folder and measure both."""
     settings = load_settings()
-    bundle = load_bundle(settings.model_dir / settings.embedding.model)
-    graph = bundle.at(Precision(settings.embedding.precision)).model_path
+    graph = load_bundle(
+        settings.model_dir / settings.embedding.model, Precision(settings.embedding.precision)
+    ).model_path
     model = embedding_direct.DirectModel(graph)
     with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "data") as server:
         with server.client() as client, bare_grpc.bare_call(graph) as bare:

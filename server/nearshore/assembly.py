@@ -25,7 +25,6 @@ from nearshore.search.searcher import Searcher
 from nearshore.service.server import Parts
 from nearshore.settings import Settings
 from nearshore.store.base import Store
-from nearshore.store.postgres.store import PostgresStore
 from nearshore.store.schema import FILE_NAME
 from nearshore.store.sqlite import SqliteStore
 from nearshore.store.writer import Limits as WriteLimits
@@ -68,6 +67,8 @@ def open_store(settings: Settings, on_death: Callable[[BaseException], None]) ->
             max_queued_bytes=chosen.max_queued_bytes,
             on_death=on_death,
         )
+    from nearshore.store.postgres.store import PostgresStore  # noqa: PLC0415 -- 0.15 s that one machine does not need
+
     return PostgresStore.open(
         chosen.url,
         max_connections=chosen.max_connections,
@@ -96,7 +97,7 @@ def open_embedder(settings: Settings, observer: Observer | None = None) -> Embed
     """
     engine = settings.embedding
     return Embedder.open(
-        load_bundle(settings.model_dir / engine.model).at(Precision(engine.precision)),
+        load_bundle(settings.model_dir / engine.model, Precision(engine.precision)),
         workers=engine.workers,
         max_run_tokens=engine.max_run_tokens,
         max_queued_tokens=engine.max_queued_tokens,

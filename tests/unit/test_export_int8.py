@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from nearshore.bundle import INT8_FILE, Bundle, CorruptBundleError, Precision, PrecisionMissingError, load_bundle
+from nearshore.bundle import Bundle, CorruptBundleError, Precision, PrecisionMissingError, load_bundle
 from nearshore.embedding import Embedder
 from nearshore.embedding.processor import overflows
 from nearshore.embedding.session import Session
@@ -171,15 +171,18 @@ def test_a_precision_that_is_not_there_is_named(tmp_path: Path) -> None:
         make_bundle(tmp_path).at(Precision.INT8)
 
 
-def test_a_changed_graph_is_refused(tmp_path: Path) -> None:
-    """A bundle whose 8-bit graph has changed is not used, in whichever precision."""
+@pytest.mark.parametrize(("changed", "other"), [(Precision.FP32, Precision.INT8), (Precision.INT8, Precision.FP32)])
+def test_a_changed_graph_is_refused(tmp_path: Path, changed: Precision, other: Precision) -> None:
+    """A graph that has changed is not used; a start in the other precision does not spend time on reading it."""
     bundle = make_bundle(tmp_path, int8=True)
-    file = bundle.path / INT8_FILE
+    file = bundle.at(changed).model_path
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CorruptBundleError, match=r"model\.int8\.onnx has changed"):
-        load_bundle(bundle.path)
+    for precision in (None, changed):
+        with pytest.raises(CorruptBundleError, match=rf"{file.name} has changed"):
+            load_bundle(bundle.path, precision)
+    assert load_bundle(bundle.path, other) == bundle.at(other)
 
 
 def test_the_first_recipe_within_the_loss_is_kept() -> None:
