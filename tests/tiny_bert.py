@@ -13,13 +13,14 @@ import onnxruntime as ort
 import tokenizers
 from safetensors.numpy import save_file
 
-from nearshore.bundle import Bundle, Pooling, SpecialTokens
+from nearshore.bundle import Bundle, SpecialTokens
 from nearshore.export.exporter import export_bundle
 from nearshore.export.families import BERT
 from nearshore.export.layout import encoder_shapes, pooler_shapes
 from nearshore.export.options import ExportOptions
 from nearshore.network import Network
 from nearshore.records import F32
+from tests.numpy_sentences import POOLINGS
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (
@@ -110,8 +111,9 @@ def embed_golden(bundle: Bundle, texts: Sequence[str]) -> F32:
     for text in texts:
         ids = np.array([tokenizer.encode(text).ids])
         every = feed(ids, np.ones_like(ids))
-        hidden = session.run(["sequence_output"], {name: every[name] for name in manifest.inputs})[0][0]
-        row = hidden[0] if manifest.pooling is Pooling.CLS else hidden.mean(axis=0)
+        hidden = session.run(["sequence_output"], {name: every[name] for name in manifest.inputs})[0]
+        pooled = [POOLINGS[kind](hidden.astype(np.float64), np.ones(ids.shape)) for kind in manifest.pooling]
+        row = np.concatenate(pooled, axis=1)[0]
         rows.append(row / np.linalg.norm(row) if manifest.normalize else row)
     return np.array(rows, dtype=np.float32)
 

@@ -42,12 +42,33 @@ function rows({ data, dims: [, count, width] }) {
   return Array.from({ length: count }, (_, row) => Array.from(data.subarray(row * width, (row + 1) * width)));
 }
 
+// Every kind of pooling that a bundle may name.
+const poolings = {
+  cls: (tokens) => tokens[0],
+  max: (tokens) => columns(tokens, (values) => Math.max(...values)),
+  mean: (tokens) => columns(tokens, (values) => sum(values) / values.length),
+  mean_sqrt_len: (tokens) => columns(tokens, (values) => sum(values) / Math.sqrt(values.length)),
+  weighted_mean: (tokens) => {
+    const weights = tokens.map((_, position) => position + 1);
+    return columns(tokens, (values) => sum(values.map((value, position) => value * weights[position])) / sum(weights));
+  },
+  last_token: (tokens) => tokens.at(-1),
+};
+
+// "mean", or several side by side: "cls+max".
 function pool(tokens, { pooling, normalize }) {
-  const vector =
-    pooling === "cls" ? tokens[0] : tokens[0].map((_, column) => tokens.reduce((sum, row) => sum + row[column], 0) / tokens.length);
+  const vector = pooling.split("+").flatMap((kind) => poolings[kind](tokens));
   if (!normalize) return vector;
   const length = Math.hypot(...vector);
   return vector.map((component) => component / length);
+}
+
+function columns(tokens, make) {
+  return tokens[0].map((_, column) => make(tokens.map((row) => row[column])));
+}
+
+function sum(values) {
+  return values.reduce((total, value) => total + value, 0);
 }
 
 if (process.argv.length !== 3) {

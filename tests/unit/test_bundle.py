@@ -44,7 +44,7 @@ MANIFEST = Manifest(
     dimensions=32,
     max_tokens=64,
     truncation_side="right",
-    pooling=Pooling.MEAN,
+    pooling=(Pooling.MEAN,),
     normalize=True,
     prompts={},
     special_tokens=SpecialTokens.TEXT,
@@ -161,6 +161,8 @@ def test_a_strange_manifest_is_refused(copy: Path, content: bytes, complaint: st
         ({"max_tokens": 32}, "its fingerprint"),
         ({"pooling": "cls"}, "its fingerprint"),
         ({"pooling": "median"}, "not a bundle manifest"),
+        ({"pooling": "mean+median"}, "not a bundle manifest"),
+        ({"pooling": []}, "not a bundle manifest"),
         ({"name": "../escape"}, "not a bundle manifest"),
         ({"surprise": 1}, "not a bundle manifest"),
         ({"files": {}}, "does not list model.onnx"),
@@ -198,6 +200,8 @@ def test_lists_bundles_by_name(tmp_path: Path, original: Bundle) -> None:
 def test_fingerprint_never_drifts() -> None:
     """The fingerprint of fixed facts is this string: stored collections depend on it."""
     assert MANIFEST.fingerprint == "nsf1-75ae23a06766c401ba7a9332efc0a1cc"
+    other = MANIFEST.model_copy(update={"pooling": (Pooling.CLS,)})
+    assert other.fingerprint == "nsf1-30ecec4f06591cdd3353850dcff01ae2"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,8 @@ def test_fingerprint_never_drifts() -> None:
         {"source": MANIFEST.source.model_copy(update={"sha256": "2" * 64})},
         {"network": MANIFEST.network.model_copy(update={"heads": 2})},
         {"tokenizer_sha256": "2" * 64},
-        {"pooling": Pooling.CLS},
+        *({"pooling": (kind,)} for kind in Pooling if kind is not Pooling.MEAN),
+        {"pooling": (Pooling.MEAN, Pooling.CLS)},
         {"prompts": {"query": "query: "}},
         {"max_tokens": 32},
         {"normalize": False},

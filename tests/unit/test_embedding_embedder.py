@@ -188,7 +188,7 @@ def test_a_graph_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
 def test_a_bundle_may_pool_and_normalize_otherwise(tmp_path: Path) -> None:
     """Pooling and normalization are the bundle's: the first token's vector, unnormalized, is served as it is."""
     bundle = make_bundle(tmp_path)
-    manifest = bundle.manifest.model_copy(update={"pooling": Pooling.CLS, "normalize": False})
+    manifest = bundle.manifest.model_copy(update={"pooling": (Pooling.CLS,), "normalize": False})
     other = Bundle(bundle.path, manifest)
     write_golden(bundle.path, ["cat"], {Precision.FP32: embed_golden(other, ["cat"])})
     with Embedder.open(other, workers=1, max_run_tokens=128, max_queued_tokens=1000) as embedder:

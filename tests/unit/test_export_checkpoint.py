@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nearshore.bundle import Bundle, Pooling
+from nearshore.embedding.embedder import Embedder
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from tests.tiny_bert import embed_golden, write_json
@@ -140,8 +141,18 @@ REFUSED = {
     "a dense layer after pooling": (write("modules.json", [module("Transformer"), module("Dense")]), "asks for Dense"),
     "transformer in a subfolder": (write("modules.json", [module("Transformer", "0_BERT")]), "lies in '0_BERT'"),
     "pooling of no kind": (edit("1_Pooling/config.json", pooling_mode_mean_tokens=False), r"asks for \[\]"),
-    "two poolings": (edit("1_Pooling/config.json", pooling_mode_cls_token=True), "'cls_token', 'mean_tokens'"),
-    "unknown pooling": (edit("1_Pooling/config.json", pooling_mode="lasttoken"), "'lasttoken'"),
+    "unknown pooling": (edit("1_Pooling/config.json", pooling_mode="median"), r"asks for \['median'\], supported are"),
+    "unknown pooling beside a known one": (edit("1_Pooling/config.json", pooling_mode=["cls", ["max"]]), "asks for"),
+    "an unknown switch": (edit("1_Pooling/config.json", pooling_mode_median=True), "'pooling_mode_median'"),
+    "pooling that is no name": (edit("1_Pooling/config.json", pooling_mode=7), "asks for 7"),
+    "pooling without the prompt": (edit("1_Pooling/config.json", include_prompt=False), r"\(include_prompt\)"),
+    "no pooling": (write("modules.json", [module("Transformer"), module("Normalize")]), "has Transformer, Normalize;"),
+    "no modules": (write("modules.json", []), "modules.json has nothing; supported is Transformer, Pooling"),
+    "modules that are none": (write("modules.json", ["Pooling", 7]), "asks for 7"),
+    "normalization before pooling": (
+        write("modules.json", [module("Transformer"), module("Normalize"), module("Pooling", "1_Pooling")]),
+        "has Transformer, Normalize, Pooling; supported is",
+    ),
 }  # fmt: skip
 
 
@@ -156,18 +167,36 @@ def test_refuses_what_it_cannot_export(checkpoint: Path, name: str) -> None:
     assert not (checkpoint.parent / "bundle").exists()
 
 
+def switches(*names: str) -> dict[str, object]:
+    """A pooling configuration with these switches on, and all others off, in the order of sentence-transformers."""
+    every = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    return {"word_embedding_dimension": 32, **{f"pooling_mode_{name}": name in names for name in every}}
+
+
 @pytest.mark.parametrize(
-    ("change", "pooling"),
+    ("config", "pooling"),
     [
-        (edit("1_Pooling/config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False), Pooling.CLS),
-        (write("1_Pooling/config.json", {"pooling_mode": "cls", "include_prompt": True}), Pooling.CLS),
-        (write("1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "include_prompt": True}), Pooling.MEAN),
+        (switches("cls_token"), ["cls"]),
+        (switches("max_tokens"), ["max"]),
+        (switches("mean_tokens") | {"include_prompt": True}, ["mean"]),
+        (switches("mean_sqrt_len_tokens"), ["mean_sqrt_len"]),
+        (switches("weightedmean_tokens"), ["weighted_mean"]),
+        (switches("lasttoken"), ["last_token"]),
+        (switches("mean_tokens", "max_tokens", "cls_token"), ["cls", "max", "mean"]),
+        (switches("lasttoken", "weightedmean_tokens"), ["weighted_mean", "last_token"]),
+        (switches("mean_tokens") | {"pooling_mode": "cls"}, ["cls"]),
+        ({"embedding_dimension": 32, "pooling_mode": "mean_sqrt_len_tokens"}, ["mean_sqrt_len"]),
+        ({"embedding_dimension": 32, "pooling_mode": ["mean", "cls"], "include_prompt": True}, ["mean", "cls"]),
     ],
 )
-def test_reads_every_spelling_of_pooling(checkpoint: Path, change: Callable[[Path], None], pooling: Pooling) -> None:
-    """Old and new pooling configurations of sentence-transformers mean the same."""
-    change(checkpoint)
-    assert export(checkpoint).manifest.pooling is pooling
+def test_reads_every_spelling_of_pooling(checkpoint: Path, config: dict[str, object], pooling: list[str]) -> None:
+    """Old and new pooling configurations of sentence-transformers mean the same; several kinds make longer vectors."""
+    write_json(checkpoint / "1_Pooling" / "config.json", config)
+    bundle = export(checkpoint)
+    assert (list(bundle.manifest.pooling), bundle.manifest.dimensions) == (pooling, 32 * len(pooling))
+    with Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1000) as embedder:
+        vectors = embedder.embed(["how do fish swim"]).vectors
+    np.testing.assert_allclose(vectors, embed_golden(bundle, ["how do fish swim"]), atol=1e-5)
 
 
 def test_a_plain_encoder_is_pooled_by_mean(checkpoint: Path) -> None:
@@ -175,7 +204,7 @@ def test_a_plain_encoder_is_pooled_by_mean(checkpoint: Path) -> None:
     for file in ("modules.json", "sentence_bert_config.json", "README.md"):
         (checkpoint / file).unlink()
     manifest = export(checkpoint).manifest
-    assert (manifest.pooling, manifest.normalize, manifest.max_tokens) == (Pooling.MEAN, False, 128)
+    assert (manifest.pooling, manifest.normalize, manifest.max_tokens) == ((Pooling.MEAN,), False, 128)
     assert manifest.license == "unknown"
 
 

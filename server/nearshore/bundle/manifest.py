@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from nearshore.network import Architecture, Network
 
@@ -33,10 +33,24 @@ class SpecialTokens(enum.StrEnum):
 
 
 class Pooling(enum.StrEnum):
-    """How the vectors of a text's tokens become one."""
+    """How the vectors of a text's T tokens, special ones included, become one, as in sentence-transformers."""
 
-    MEAN = "mean"  # average of all tokens, special ones included
     CLS = "cls"  # the first token's
+    MAX = "max"  # of each component the largest
+    MEAN = "mean"  # average
+    MEAN_SQRT_LEN = "mean_sqrt_len"  # sum, divided by the square root of T
+    WEIGHTED_MEAN = "weighted_mean"  # average with the weights 1 to T
+    LAST = "last_token"  # the last token's, that is the closing special one's
+
+
+def _split_poolings(value: object) -> object:
+    return tuple(value.split("+")) if isinstance(value, str) else value
+
+
+Poolings = Annotated[
+    tuple[Pooling, ...], Field(min_length=1), BeforeValidator(_split_poolings), PlainSerializer("+".join)
+]
+"""One vector, or several side by side in this order; "mean" or "cls+max" in bundle.json."""
 
 
 class _Frozen(BaseModel):
@@ -77,7 +91,7 @@ class Manifest(_Frozen):
     dimensions: int = Field(ge=1)
     max_tokens: int = Field(ge=2)  # special tokens included
     truncation_side: Literal["right"]
-    pooling: Pooling
+    pooling: Poolings
     normalize: bool
     prompts: dict[str, str]
     special_tokens: SpecialTokens
@@ -111,7 +125,7 @@ def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens, precision:
         "checkpoint": manifest.source.sha256,
         "tokenizer": manifest.tokenizer_sha256,
         "special_tokens": special_tokens.value,
-        "pooling": manifest.pooling.value,
+        "pooling": "+".join(manifest.pooling),
         "prompts": manifest.prompts,
         "max_tokens": manifest.max_tokens,
         "truncation_side": manifest.truncation_side,

@@ -101,7 +101,7 @@ def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL)
     network, source = manifest.network, manifest.source
     size_bytes = sum(file.stat().st_size for file in bundle.path.iterdir() if file.is_file())
     shape = f"{network.layers} layers, {network.heads} heads, {network.hidden_size} wide"
-    vectors = f"{manifest.dimensions} dimensions, {manifest.pooling.value} pooling"
+    vectors = f"{manifest.dimensions} dimensions, {'+'.join(manifest.pooling)} pooling"
     pairs: list[tuple[str, object]] = [
         ("model", manifest.name),
         ("folder", bundle.path),

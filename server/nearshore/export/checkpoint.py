@@ -2,9 +2,8 @@
 
 The layout is that of Hugging Face or sentence-transformers. Files: config.json and model.safetensors (the network, see
 `config` and `weights`), tokenizer.json and tokenizer_config.json; from sentence-transformers, where present,
-modules.json, 1_Pooling/config.json, sentence_bert_config.json (or an older name) and config_sentence_transformers.json;
-README.md for the licence. Without modules.json the default of sentence-transformers for plain encoders holds: mean
-pooling, not normalized.
+modules.json (see `modules`), sentence_bert_config.json (or an older name) and config_sentence_transformers.json;
+README.md for the licence.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nearshore.bundle import Pooling
 from nearshore.export.catalogue import SENTENCE_FILES
 from nearshore.export.config import Configuration, read_configuration, read_json
 from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.modules import Modules, read_modules
 from nearshore.export.sources import CheckpointFiles, find_files
 from nearshore.network import Network
-
-_POOLINGS = {"mean_tokens": Pooling.MEAN, "cls_token": Pooling.CLS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +29,7 @@ class Checkpoint:
     files: CheckpointFiles
     configuration: Configuration
     max_tokens: int
-    pooling: Pooling
-    normalize: bool
+    modules: Modules
     license: str
 
 
@@ -44,40 +40,10 @@ def read_checkpoint(folder: Path, *, for_tfhub: bool = False) -> Checkpoint:
     """
     files = find_files(folder, for_tfhub=for_tfhub)
     configuration = read_configuration(files.config)
-    pooling, normalize = _read_modules(folder)
+    modules = read_modules(folder)
     _refuse_text_changes(folder)
     max_tokens = _read_max_tokens(folder, configuration.network)
-    return Checkpoint(folder, files, configuration, max_tokens, pooling, normalize, _read_license(folder))
-
-
-def _read_modules(folder: Path) -> tuple[Pooling, bool]:
-    if not (folder / "modules.json").exists():
-        return Pooling.MEAN, False
-    pooling, normalize = Pooling.MEAN, False
-    for module in read_json(folder, "modules.json", kind=list):
-        kind = str(module.get("type")).rpartition(".")[2]
-        match kind:
-            case "Transformer":
-                if module.get("path"):
-                    raise UnusableCheckpointError(folder, f"its transformer lies in {module['path']!r}, export that")
-            case "Pooling":
-                pooling = _read_pooling(folder, f"{module.get('path')}/config.json")
-            case "Normalize":
-                normalize = True
-            case _:
-                raise UnusableCheckpointError(folder, f"modules.json asks for {kind}, which is not supported")
-    return pooling, normalize
-
-
-def _read_pooling(folder: Path, file: str) -> Pooling:
-    config = read_json(folder, file)
-    modes = [key.removeprefix("pooling_mode_") for key, value in config.items() if value is True]
-    modes = [mode for mode in modes if mode != "include_prompt"]
-    if isinstance(config.get("pooling_mode"), str):  # how newer versions of sentence-transformers write it
-        modes = [{"mean": "mean_tokens", "cls": "cls_token"}.get(config["pooling_mode"], config["pooling_mode"])]
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
-        raise UnusableCheckpointError(folder, f"{file} asks for {modes}, supported is one of {sorted(_POOLINGS)}")
-    return _POOLINGS[modes[0]]
+    return Checkpoint(folder, files, configuration, max_tokens, modules, _read_license(folder))
 
 
 def _refuse_text_changes(folder: Path) -> None:

@@ -1,0 +1,96 @@
+"""What sentence-transformers does with the vectors of the tokens: modules.json and the folders that it names.
+
+The order is fixed: Transformer, Pooling and, if it is there, Normalize. Without modules.json the default of
+sentence-transformers for plain encoders holds: mean pooling, not normalized.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nearshore.bundle import Pooling
+from nearshore.export.config import read_json
+from nearshore.export.errors import UnusableCheckpointError
+
+_FILE = "modules.json"
+_ORDER = ("Transformer", "Pooling", "Normalize")
+_NAMES = {
+    "cls": Pooling.CLS,
+    "max": Pooling.MAX,
+    "mean": Pooling.MEAN,
+    "mean_sqrt_len_tokens": Pooling.MEAN_SQRT_LEN,
+    "weightedmean": Pooling.WEIGHTED_MEAN,
+    "lasttoken": Pooling.LAST,
+}
+# One switch a kind, as sentence-transformers wrote until version 5; in the order of their vectors.
+_SWITCHES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """What makes one vector of a text's tokens."""
+
+    pooling: tuple[Pooling, ...] = (Pooling.MEAN,)  # side by side
+    normalize: bool = False
+
+    def dimensions(self, width: int) -> int:
+        """Components of a text's vector where those of tokens have `width`."""
+        return len(self.pooling) * width
+
+
+def read_modules(folder: Path) -> Modules:
+    """Read what follows the network. Raises UnusableCheckpointError for what is not supported."""
+    if not (folder / _FILE).exists():
+        return Modules()
+    modules = read_json(folder, _FILE, kind=list)
+    kinds = [_kind(folder, module) for module in modules]
+    if kinds[:1] == ["Transformer"] and modules[0].get("path"):
+        raise UnusableCheckpointError(folder, f"its transformer lies in {modules[0]['path']!r}, export that")
+    if kinds not in (list(_ORDER), list(_ORDER[:-1])):
+        raise UnusableCheckpointError(
+            folder,
+            f"{_FILE} has {', '.join(kinds) or 'nothing'}; supported is {', '.join(_ORDER)} in this order, the last of "
+            "which may be absent",
+        )
+    return Modules(_read_pooling(folder, f"{modules[1].get('path')}/config.json"), "Normalize" in kinds)
+
+
+def _kind(folder: Path, module: Any) -> str:
+    """The last part of a module's type: releases have moved the classes about."""
+    kind = str(module.get("type") if isinstance(module, dict) else module).rpartition(".")[2]
+    if kind not in _ORDER:
+        raise UnusableCheckpointError(folder, f"{_FILE} asks for {kind}, which is not supported")
+    return kind
+
+
+def _read_pooling(folder: Path, file: str) -> tuple[Pooling, ...]:
+    config = read_json(folder, file)
+    if config.get("include_prompt", True) is not True:
+        raise UnusableCheckpointError(
+            folder,
+            f"{file} leaves prompts out of pooling (include_prompt), which is not supported",
+            "Use a checkpoint whose pooling includes them.",
+        )
+    modes = config.get("pooling_mode")  # newer versions write this, and it has precedence
+    if modes is None:
+        modes = [_SWITCHES.get(key, key) for key in _switched_on(config)]
+    modes = [modes] if isinstance(modes, str) else modes
+    known = [_NAMES[str(mode)] for mode in modes if str(mode) in _NAMES] if isinstance(modes, list) else []
+    if not known or len(known) != len(modes):
+        raise UnusableCheckpointError(folder, f"{file} asks for {modes}, supported are {', '.join(_NAMES)}")
+    return tuple(known)
+
+
+def _switched_on(config: dict[str, Any]) -> list[str]:
+    """The switches that are on; last those that nobody knows."""
+    unknown = [key for key in config if key not in _SWITCHES and key != "include_prompt"]
+    return [key for key in (*_SWITCHES, *unknown) if config.get(key) is True]
