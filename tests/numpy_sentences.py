@@ -43,6 +43,18 @@ def _last_token(tokens: F64, mask: F64) -> F64:
     return pooled
 
 
+ACTIVATIONS: Mapping[str, Callable[[F64], F64]] = {
+    "identity": lambda x: x,
+    "tanh": lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
+    "relu": lambda x: np.where(x > 0, x, 0.0),
+}
+
+
+def dense(vectors: F64, weight: F64, bias: F64, activation: str) -> F64:
+    """The module Dense: (B, inputs) to (B, outputs); weight (outputs, inputs)."""
+    return ACTIVATIONS[activation](np.einsum("bi,oi->bo", vectors, weight) + bias)
+
+
 POOLINGS: Mapping[str, Callable[[F64, F64], F64]] = {
     "cls": _cls,
     "max": _max,

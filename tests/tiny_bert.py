@@ -20,7 +20,7 @@ from nearshore.export.layout import encoder_shapes, pooler_shapes
 from nearshore.export.options import ExportOptions
 from nearshore.network import Network
 from nearshore.records import F32
-from tests.numpy_sentences import POOLINGS
+from tests.numpy_sentences import POOLINGS, dense
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (
@@ -113,7 +113,12 @@ def embed_golden(bundle: Bundle, texts: Sequence[str]) -> F32:
         every = feed(ids, np.ones_like(ids))
         hidden = session.run(["sequence_output"], {name: every[name] for name in manifest.inputs})[0]
         pooled = [POOLINGS[kind](hidden.astype(np.float64), np.ones(ids.shape)) for kind in manifest.pooling]
-        row = np.concatenate(pooled, axis=1)[0]
+        vectors = np.concatenate(pooled, axis=1)
+        for number, layer in enumerate(manifest.dense):
+            with np.load(bundle.path / "dense.npz") as arrays:
+                weight, bias = (arrays[f"{name}{number}"].astype(np.float64) for name in ("weight", "bias"))
+            vectors = dense(vectors, weight, bias, layer.activation)
+        row = vectors[0]
         rows.append(row / np.linalg.norm(row) if manifest.normalize else row)
     return np.array(rows, dtype=np.float32)
 

@@ -12,6 +12,7 @@ import ort from "onnxruntime-node";
 
 async function main(folder) {
   const manifest = JSON.parse(readFileSync(join(folder, "bundle.json"), "utf8"));
+  if (manifest.dense) throw new Error("the bundle has dense layers behind its pooling, which this example does not do");
   const session = await ort.InferenceSession.create(join(folder, "model.onnx"));
   const request = JSON.parse(readFileSync(0, "utf8"));
   const texts = request.texts ?? [request.ids];

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nearshore.bundle import (
     Bundle,
     CorruptBundleError,
+    Dense,
     Manifest,
     ModelNotFoundError,
     Pooling,
@@ -58,6 +59,9 @@ MANIFEST = Manifest(
     exporter="nearshore 1",
     files={},
 )
+
+
+DENSE = Dense(outputs=16, activation="tanh", sha256="3" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +217,7 @@ def test_fingerprint_never_drifts() -> None:
         *({"pooling": (kind,)} for kind in Pooling if kind is not Pooling.MEAN),
         {"pooling": (Pooling.MEAN, Pooling.CLS)},
         {"prompts": {"query": "query: "}},
+        {"dense": (DENSE,)},
         {"max_tokens": 32},
         {"normalize": False},
         {"special_tokens": SpecialTokens.PARSE},
@@ -222,6 +227,21 @@ def test_fingerprint_never_drifts() -> None:
 def test_fingerprint_tells_meanings_apart(changes: dict[str, object]) -> None:
     """Whatever moves a vector moves the fingerprint."""
     assert MANIFEST.model_copy(update=changes).fingerprint != MANIFEST.fingerprint
+
+
+@pytest.mark.parametrize(
+    "dense",
+    [
+        (),
+        (DENSE, DENSE),
+        (DENSE.model_copy(update={"sha256": "4" * 64}),),
+        (DENSE.model_copy(update={"activation": "relu"}),),
+    ],
+)
+def test_fingerprint_tells_dense_layers_apart(dense: tuple[Dense, ...]) -> None:
+    """Their number, activations and weights all move a vector."""
+    one = MANIFEST.model_copy(update={"dense": (DENSE,)})
+    assert MANIFEST.model_copy(update={"dense": dense}).fingerprint != one.fingerprint
 
 
 @pytest.mark.parametrize(

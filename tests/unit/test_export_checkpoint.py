@@ -138,7 +138,11 @@ REFUSED = {
     ),
     "a default prompt":
         (write("config_sentence_transformers.json", {"default_prompt_name": "query"}), "prompt 'query'"),
-    "a dense layer after pooling": (write("modules.json", [module("Transformer"), module("Dense")]), "asks for Dense"),
+    "a module that is not known": (write("modules.json", [module("Transformer"), module("LSTM")]), "asks for LSTM"),
+    "a dense layer before pooling": (
+        write("modules.json", [module("Transformer"), module("Dense", "1_Dense"), module("Pooling", "2_Pooling")]),
+        "has Transformer, Dense, Pooling; supported is",
+    ),
     "transformer in a subfolder": (write("modules.json", [module("Transformer", "0_BERT")]), "lies in '0_BERT'"),
     "pooling of no kind": (edit("1_Pooling/config.json", pooling_mode_mean_tokens=False), r"asks for \[\]"),
     "unknown pooling": (edit("1_Pooling/config.json", pooling_mode="median"), r"asks for \['median'\], supported are"),
@@ -149,6 +153,11 @@ REFUSED = {
     "no pooling": (write("modules.json", [module("Transformer"), module("Normalize")]), "has Transformer, Normalize;"),
     "no modules": (write("modules.json", []), "modules.json has nothing; supported is Transformer, Pooling"),
     "modules that are none": (write("modules.json", ["Pooling", 7]), "asks for 7"),
+    "a dense layer after normalization": (
+        write("modules.json", [module("Transformer"), module("Pooling", "1_Pooling"), module("Normalize"),
+                               module("Dense", "3_Dense")]),
+        "has Transformer, Pooling, Normalize, Dense; supported is",
+    ),
     "normalization before pooling": (
         write("modules.json", [module("Transformer"), module("Normalize"), module("Pooling", "1_Pooling")]),
         "has Transformer, Normalize, Pooling; supported is",

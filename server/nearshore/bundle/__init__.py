@@ -2,11 +2,15 @@
 
 NAME/model.onnx      the network, float32
 NAME/model.int8.onnx where one was asked for: the same with products in 8 bits
+NAME/dense.npz       where there are any: the layers behind pooling
 NAME/tokenizer.json  Hugging Face tokenizer, with neither truncation nor padding: both come from bundle.json
 NAME/golden.npz      awkward texts and the vectors that the exporting machine gave for them
 NAME/bundle.json     the manifest: what a vector means, and a digest of every file; written last
 """
 
+from nearshore.bundle.dense import DENSE_FILE as DENSE_FILE
+from nearshore.bundle.dense import DenseLayer as DenseLayer
+from nearshore.bundle.dense import write_dense as write_dense
 from nearshore.bundle.errors import CorruptBundleError as CorruptBundleError
 from nearshore.bundle.errors import ModelNotFoundError as ModelNotFoundError
 from nearshore.bundle.errors import PrecisionMissingError as PrecisionMissingError
@@ -25,6 +29,8 @@ from nearshore.bundle.golden import GOLDEN_FILE as GOLDEN_FILE
 from nearshore.bundle.golden import Golden as Golden
 from nearshore.bundle.golden import cosines as cosines
 from nearshore.bundle.golden import write_golden as write_golden
+from nearshore.bundle.manifest import Dense as Dense
+from nearshore.bundle.manifest import DenseActivation as DenseActivation
 from nearshore.bundle.manifest import Int8 as Int8
 from nearshore.bundle.manifest import Manifest as Manifest
 from nearshore.bundle.manifest import Pooling as Pooling

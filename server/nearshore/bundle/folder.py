@@ -10,6 +10,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from nearshore.bundle.dense import DENSE_FILE, DenseLayer, read_dense
 from nearshore.bundle.errors import CorruptBundleError, ModelNotFoundError, PrecisionMissingError
 from nearshore.bundle.golden import GOLDEN_FILE, Golden, read_golden
 from nearshore.bundle.manifest import Manifest, Precision, SpecialTokens, content_digest, fingerprint
@@ -52,6 +53,13 @@ class Bundle:
             raise PrecisionMissingError(self.path, precision)
         return replace(self, precision=precision)
 
+    def dense(self) -> tuple[DenseLayer, ...]:
+        """Read the layers behind pooling; none where there are none. Raises CorruptBundleError."""
+        manifest = self.manifest
+        if not manifest.dense:
+            return ()
+        return read_dense(self.path, manifest.dense, len(manifest.pooling) * manifest.network.hidden_size)
+
     def golden(self) -> Golden:
         """Read the golden texts and the vectors of this precision. Raises CorruptBundleError."""
         return read_golden(self.path, self.precision, self.manifest.dimensions)
@@ -70,8 +78,9 @@ def file_digest(path: Path) -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write bundle.json, readable, with the fingerprint and a digest of all it says."""
     content = manifest.model_dump(mode="json")
-    if manifest.int8 is None:
-        del content["int8"]  # as in bundles from before there was such a thing
+    for name in ("int8", "dense"):
+        if not content[name]:
+            del content[name]  # as in bundles from before there was such a thing
     content["fingerprint"] = manifest.fingerprint
     content["digest"] = content_digest(content)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -89,7 +98,7 @@ def load_bundle(path: Path, precision: Precision | None = None) -> Bundle:
         raise ModelNotFoundError(path)
     manifest = _read_manifest(path)
     bundle = Bundle(path, manifest).at(precision or Precision.FP32)
-    wanted = [*_FILES, *([INT8_FILE] if manifest.int8 else [])]
+    wanted = [*_FILES, *([INT8_FILE] if manifest.int8 else []), *([DENSE_FILE] if manifest.dense else [])]
     if precision is not None:
         wanted = [name for name in wanted if name not in _GRAPHS or name == bundle.model_path.name]
     missing = [name for name in wanted if name not in manifest.files]

@@ -57,6 +57,17 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+DenseActivation = Literal["identity", "tanh", "relu"]
+
+
+class Dense(_Frozen):
+    """A layer behind pooling: activation(weights @ vector + bias)."""
+
+    outputs: int = Field(ge=1)
+    activation: DenseActivation
+    sha256: str  # of weights and bias, as little-endian float32
+
+
 class Source(_Frozen):
     """Where the checkpoint came from."""
 
@@ -92,7 +103,8 @@ class Manifest(_Frozen):
     max_tokens: int = Field(ge=2)  # special tokens included
     truncation_side: Literal["right"]
     pooling: Poolings
-    normalize: bool
+    dense: tuple[Dense, ...] = ()  # behind pooling, one after the other
+    normalize: bool  # last
     prompts: dict[str, str]
     special_tokens: SpecialTokens
     precision: Literal["fp32"]
@@ -115,11 +127,11 @@ class Manifest(_Frozen):
 def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens, precision: Precision = Precision.FP32) -> str:
     """What a vector means, as "nsf1-" and 32 hexadecimal digits.
 
-    Covers all that moves a vector (the checkpoint and how it is run, the tokenizer, pooling, prompts, truncation,
-    normalization, precision), and nothing that does not (name, origin, exporter, file bytes).
+    Covers all that moves a vector (the checkpoint and how it is run, the tokenizer, pooling, dense layers, prompts,
+    truncation, normalization, precision), and nothing that does not (name, origin, exporter, file bytes).
     """
     recipe = manifest.recipe if precision is Precision.FP32 or manifest.int8 is None else manifest.int8.recipe
-    meaning = {
+    meaning: dict[str, object] = {
         "architecture": manifest.architecture,
         "network": manifest.network.model_dump(mode="json"),
         "checkpoint": manifest.source.sha256,
@@ -133,6 +145,8 @@ def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens, precision:
         "precision": precision.value,
         "recipe": recipe,
     }
+    if manifest.dense:  # what has none keeps the fingerprint from before there was such a thing
+        meaning["dense"] = [layer.model_dump(mode="json") for layer in manifest.dense]
     return f"{_FINGERPRINT_SCHEME}-{content_digest(meaning)[:32]}"
 
 

@@ -102,6 +102,7 @@ def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL)
     size_bytes = sum(file.stat().st_size for file in bundle.path.iterdir() if file.is_file())
     shape = f"{network.layers} layers, {network.heads} heads, {network.hidden_size} wide"
     vectors = f"{manifest.dimensions} dimensions, {'+'.join(manifest.pooling)} pooling"
+    vectors += "".join(f", dense {layer.outputs} ({layer.activation})" for layer in manifest.dense)
     pairs: list[tuple[str, object]] = [
         ("model", manifest.name),
         ("folder", bundle.path),

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 
 from nearshore.bundle import Bundle, CorruptBundleError
+from nearshore.embedding.dense import apply_dense
 from nearshore.embedding.pooling import normalize, pool
 from nearshore.embedding.processor import overflows
 from nearshore.records import F32
@@ -25,7 +26,7 @@ class Session:
     """One ONNX Runtime session for any number of threads: each run computes in the thread that calls it."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Load the graph. Raises CorruptBundleError when ONNX Runtime refuses it."""
+        """Load the graph and the layers behind it. Raises CorruptBundleError when ONNX Runtime refuses it."""
         try:
             self._session = onnxruntime.InferenceSession(
                 bundle.model_path, _options(), providers=["CPUExecutionProvider"]
@@ -33,6 +34,7 @@ class Session:
         except Exception as error:  # the library's exceptions have no common base
             raise CorruptBundleError(bundle.path, f"ONNX Runtime cannot load the graph ({error})") from error
         self._manifest = bundle.manifest
+        self._dense = bundle.dense()
         inputs = self._session.get_inputs()
         if any(one.name not in _ROLES or one.type not in _INTEGERS for one in inputs):
             takes = ", ".join(f"{one.name} {one.type}" for one in inputs)
@@ -44,7 +46,7 @@ class Session:
 
         texts: B lists of T ids. Returns (B, dimensions) float32, normalized if the bundle says so.
         """
-        vectors = pool(self.run_tokens(texts), self._manifest.pooling)
+        vectors = apply_dense(pool(self.run_tokens(texts), self._manifest.pooling), self._dense)
         return normalize(vectors) if self._manifest.normalize else vectors
 
     def run_tokens(self, texts: Sequence[Sequence[int]]) -> F32:

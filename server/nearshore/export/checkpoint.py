@@ -40,7 +40,7 @@ def read_checkpoint(folder: Path, *, for_tfhub: bool = False) -> Checkpoint:
     """
     files = find_files(folder, for_tfhub=for_tfhub)
     configuration = read_configuration(files.config)
-    modules = read_modules(folder)
+    modules = read_modules(folder, configuration.network.hidden_size)
     _refuse_text_changes(folder)
     max_tokens = _read_max_tokens(folder, configuration.network)
     return Checkpoint(folder, files, configuration, max_tokens, modules, _read_license(folder))

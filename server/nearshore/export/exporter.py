@@ -19,6 +19,7 @@ from nearshore.bundle import (
     Precision,
     file_digest,
     load_bundle,
+    write_dense,
     write_golden,
     write_manifest,
 )
@@ -56,14 +57,17 @@ def export_bundle(
         inputs, outputs, build = _write_model(source, folder / MODEL_FILE, options)
         tokenizer = read_tokenizer(source, lower_case=options.lower_case)
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
+        if source.modules.dense:
+            write_dense(folder, source.modules.dense)
         manifest = Manifest(
             name=name,
             architecture=family.architecture,
             network=network,
-            dimensions=source.modules.dimensions(network.hidden_size),
+            dimensions=source.modules.dimensions,
             max_tokens=source.max_tokens,
             truncation_side="right",
             pooling=source.modules.pooling,
+            dense=tuple(layer.describe() for layer in source.modules.dense),
             normalize=source.modules.normalize,
             prompts={},
             special_tokens=options.special_tokens,
@@ -75,7 +79,7 @@ def export_bundle(
             inputs=inputs,
             outputs=outputs,
             exporter=f"nearshore {__version__}",
-            files={name: file_digest(folder / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
+            files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
         )
         bundle = Bundle(folder, manifest)
         if options.int8:
@@ -99,7 +103,7 @@ def _write_model(
         path.write_bytes(adopted.content)
         return adopted.inputs, adopted.outputs, None
     assert files.open_store is not None
-    weights = Weights(folder, configuration.family, files.open_store(configuration.family))
+    weights = Weights(folder, files.open_store(configuration.family))
     outputs = choose_outputs(checkpoint, weights, options)
     path.write_bytes(build_encoder(configuration, weights.read, outputs))
     names = outputs.input_names(configuration.network), tuple(outputs.shapes(configuration.network))

@@ -1,21 +1,24 @@
 """What sentence-transformers does with the vectors of the tokens: modules.json and the folders that it names.
 
-The order is fixed: Transformer, Pooling and, if it is there, Normalize. Without modules.json the default of
-sentence-transformers for plain encoders holds: mean pooling, not normalized.
+The order is fixed: Transformer, Pooling, any number of Dense and, if it is there, Normalize. Without modules.json the
+default of sentence-transformers for plain encoders holds: mean pooling, not normalized.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nearshore.bundle import Pooling
+from nearshore.bundle import DenseLayer, Pooling
 from nearshore.export.config import read_json
+from nearshore.export.dense import read_dense
 from nearshore.export.errors import UnusableCheckpointError
 
 _FILE = "modules.json"
-_ORDER = ("Transformer", "Pooling", "Normalize")
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+_ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)?")
 _NAMES = {
     "cls": Pooling.CLS,
     "max": Pooling.MAX,
@@ -39,35 +42,39 @@ _SWITCHES = {
 class Modules:
     """What makes one vector of a text's tokens."""
 
-    pooling: tuple[Pooling, ...] = (Pooling.MEAN,)  # side by side
-    normalize: bool = False
-
-    def dimensions(self, width: int) -> int:
-        """Components of a text's vector where those of tokens have `width`."""
-        return len(self.pooling) * width
+    pooling: tuple[Pooling, ...]  # side by side
+    dense: tuple[DenseLayer, ...]  # one after the other
+    normalize: bool
+    dimensions: int  # of the vector
 
 
-def read_modules(folder: Path) -> Modules:
-    """Read what follows the network. Raises UnusableCheckpointError for what is not supported."""
+def read_modules(folder: Path, width: int) -> Modules:
+    """Read what follows a network of this width. Raises UnusableCheckpointError for what is not supported."""
     if not (folder / _FILE).exists():
-        return Modules()
+        return Modules((Pooling.MEAN,), (), normalize=False, dimensions=width)
     modules = read_json(folder, _FILE, kind=list)
     kinds = [_kind(folder, module) for module in modules]
     if kinds[:1] == ["Transformer"] and modules[0].get("path"):
         raise UnusableCheckpointError(folder, f"its transformer lies in {modules[0]['path']!r}, export that")
-    if kinds not in (list(_ORDER), list(_ORDER[:-1])):
+    if not _ORDER.fullmatch(" ".join(kinds)):
         raise UnusableCheckpointError(
             folder,
-            f"{_FILE} has {', '.join(kinds) or 'nothing'}; supported is {', '.join(_ORDER)} in this order, the last of "
-            "which may be absent",
+            f"{_FILE} has {', '.join(kinds) or 'nothing'}; supported is Transformer, Pooling, any number of Dense, and "
+            "Normalize or none, in this order",
         )
-    return Modules(_read_pooling(folder, f"{modules[1].get('path')}/config.json"), "Normalize" in kinds)
+    pooling = _read_pooling(folder, f"{modules[1].get('path')}/config.json")
+    dense: list[DenseLayer] = []
+    dimensions = len(pooling) * width
+    for module in modules[2 : 2 + kinds.count("Dense")]:
+        dense.append(read_dense(folder, str(module.get("path")), dimensions))
+        dimensions = len(dense[-1].bias)
+    return Modules(pooling, tuple(dense), normalize="Normalize" in kinds, dimensions=dimensions)
 
 
 def _kind(folder: Path, module: Any) -> str:
     """The last part of a module's type: releases have moved the classes about."""
     kind = str(module.get("type") if isinstance(module, dict) else module).rpartition(".")[2]
-    if kind not in _ORDER:
+    if kind not in _KINDS:
         raise UnusableCheckpointError(folder, f"{_FILE} asks for {kind}, which is not supported")
     return kind
 

@@ -79,7 +79,7 @@ def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOpti
     if configuration.classifies:
         used |= classifier_shapes(family, network)
     weights.check(used)
-    weights.refuse_others(used)
+    weights.refuse_others(used, owner=f"{family.architecture} network", heads=family.heads)
     if size_bytes(used) > _LARGEST_BYTES:
         raise UnusableCheckpointError(
             checkpoint.folder,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol
 
 from nearshore.export.errors import UnusableCheckpointError
-from nearshore.export.family import Family
 from nearshore.export.layout import Shape
 from nearshore.records import F32
 
@@ -44,10 +43,9 @@ class TensorStore(Protocol):
 class Weights:
     """The tensors of a checkpoint, checked before they are read one at a time."""
 
-    def __init__(self, folder: Path, family: Family, store: TensorStore) -> None:
+    def __init__(self, folder: Path, store: TensorStore) -> None:
         """folder: of the checkpoint, for messages."""
         self._folder = folder
-        self._family = family
         self._store = store
         self._places = store.places()
         self.read = store.read
@@ -70,14 +68,17 @@ class Weights:
             if kind not in _TYPES:
                 raise self._refusal(f"{file}: {name} has type {kind}, supported are {', '.join(sorted(_TYPES))}")
 
-    def refuse_others(self, known: Iterable[str]) -> None:
-        """Raise UnusableCheckpointError if there is a tensor that is neither known nor a head's nor a buffer."""
+    def refuse_others(self, known: Iterable[str], *, owner: str, heads: tuple[str, ...] = ()) -> None:
+        """Raise UnusableCheckpointError if there is a tensor that is neither known nor a head's nor a buffer.
+
+        owner: whose tensors they are, for messages; heads: how names of heads begin.
+        """
         used = set(known)
         for name, file in self._places.items():
-            if name not in used and not name.startswith(self._family.heads) and not _BUFFERS.match(name):
+            if name not in used and not name.startswith(heads) and not _BUFFERS.match(name):
                 raise self._refusal(
-                    f"{file} has a tensor {name} of shape {self.shape(name)}, which no {self._family.architecture} "
-                    "network of this configuration has"
+                    f"{file} has a tensor {name} of shape {self.shape(name)}, which no {owner} of this configuration "
+                    "has"
                 )
 
     def _refusal(self, detail: str) -> UnusableCheckpointError:
