@@ -86,9 +86,15 @@ def make_bundle(
     seed: int = 0,
     special_tokens: SpecialTokens = SpecialTokens.TEXT,
     int8: bool = False,
+    sentences: Mapping[str, object] | None = None,
 ) -> Bundle:
-    """Make a checkpoint beside the bundle and export it to model_dir/name."""
+    """Make a checkpoint beside the bundle and export it to model_dir/name.
+
+    sentences: what config_sentence_transformers.json says.
+    """
     checkpoint = make_checkpoint(model_dir / f".{name}.checkpoint", hidden=hidden, max_tokens=max_tokens, seed=seed)
+    if sentences is not None:
+        write_json(checkpoint / "config_sentence_transformers.json", sentences)
     options = ExportOptions(special_tokens=special_tokens, int8=int8)
     return export_bundle(checkpoint, model_dir / name, name=name, embed_golden=embed_golden, options=options)
 

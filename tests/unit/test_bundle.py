@@ -168,6 +168,7 @@ def test_a_strange_manifest_is_refused(copy: Path, content: bytes, complaint: st
         ({"pooling": "mean+median"}, "not a bundle manifest"),
         ({"pooling": []}, "not a bundle manifest"),
         ({"name": "../escape"}, "not a bundle manifest"),
+        ({"default_prompt": "query"}, "not a bundle manifest"),
         ({"surprise": 1}, "not a bundle manifest"),
         ({"files": {}}, "does not list model.onnx"),
         ({"dimensions": 16}, "golden.npz has vectors of shape"),

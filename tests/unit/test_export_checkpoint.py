@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,17 @@ REFUSED = {
                         write("sentence_xlm-roberta_config.json", {"do_lower_case": True})(folder)),
         "sentence_xlm-roberta_config.json asks for do_lower_case",
     ),
-    "a default prompt":
-        (write("config_sentence_transformers.json", {"default_prompt_name": "query"}), "prompt 'query'"),
+    "a default prompt that there is not": (
+        write("config_sentence_transformers.json", {"prompts": {"a": "b"}, "default_prompt_name": "query"}),
+        "default_prompt_name 'query' is none of its prompts",
+    ),
+    "prompts that are no texts":
+        (write("config_sentence_transformers.json", {"prompts": {"query": 7}}), "prompts are not texts by name"),
+    "prompts without names":
+        (write("config_sentence_transformers.json", {"prompts": ["query: "]}), "prompts are not texts by name"),
+    "a prompt without room for text":
+        (write("config_sentence_transformers.json", {"prompts": {"query": "a " * 62}}),
+         "'query' has 64 tokens, and the model takes 64 in all"),
     "a module that is not known": (write("modules.json", [module("Transformer"), module("LSTM")]), "asks for LSTM"),
     "a dense layer before pooling": (
         write("modules.json", [module("Transformer"), module("Dense", "1_Dense"), module("Pooling", "2_Pooling")]),
@@ -206,6 +216,24 @@ def test_reads_every_spelling_of_pooling(checkpoint: Path, config: dict[str, obj
     with Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1000) as embedder:
         vectors = embedder.embed(["how do fish swim"]).vectors
     np.testing.assert_allclose(vectors, embed_golden(bundle, ["how do fish swim"]), atol=1e-5)
+
+
+def test_reads_prompts(checkpoint: Path) -> None:
+    """Prompts and the default are taken; empty ones, which newer releases write, are none and move no fingerprint."""
+    plain = export(checkpoint).manifest
+    assert (plain.prompts, plain.default_prompt) == ({}, None)
+    say = partial(write_json, checkpoint / "config_sentence_transformers.json")
+    say({"prompts": {"query": "", "document": ""}, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+    assert export(checkpoint).manifest == plain
+    say({"prompts": {"query": "", "document": ""}, "default_prompt_name": "query"})
+    assert export(checkpoint).manifest == plain
+    say({"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": None})
+    queries = export(checkpoint).manifest
+    assert (queries.prompts, queries.default_prompt) == ({"query": "query: "}, None)
+    say({"prompts": {"query": "query: "}, "default_prompt_name": "query"})
+    default = export(checkpoint).manifest
+    assert default.default_prompt == "query"
+    assert len({each.fingerprint for each in (plain, queries, default)}) == 3
 
 
 def test_a_plain_encoder_is_pooled_by_mean(checkpoint: Path) -> None:

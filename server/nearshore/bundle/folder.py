@@ -78,7 +78,7 @@ def file_digest(path: Path) -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write bundle.json, readable, with the fingerprint and a digest of all it says."""
     content = manifest.model_dump(mode="json")
-    for name in ("int8", "dense"):
+    for name in ("int8", "dense", "default_prompt"):
         if not content[name]:
             del content[name]  # as in bundles from before there was such a thing
     content["fingerprint"] = manifest.fingerprint

@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from nearshore.network import Architecture, Network
 
@@ -105,7 +105,8 @@ class Manifest(_Frozen):
     pooling: Poolings
     dense: tuple[Dense, ...] = ()  # behind pooling, one after the other
     normalize: bool  # last
-    prompts: dict[str, str]
+    prompts: dict[str, str]  # what may be put before a text, by name; none is empty
+    default_prompt: str | None = None  # name of that which is put there when none is asked for
     special_tokens: SpecialTokens
     precision: Literal["fp32"]
     recipe: str  # how the numbers were changed on the way from the checkpoint; "none" for fp32
@@ -117,6 +118,12 @@ class Manifest(_Frozen):
     exporter: str
     files: dict[str, str]  # name: sha256
     int8: Int8 | None = None
+
+    @model_validator(mode="after")
+    def _default_is_a_prompt(self) -> Self:
+        if self.default_prompt is not None and self.default_prompt not in self.prompts:
+            raise ValueError(f"default_prompt {self.default_prompt!r} is none of its prompts")
+        return self
 
     @property
     def fingerprint(self) -> str:
@@ -145,8 +152,11 @@ def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens, precision:
         "precision": precision.value,
         "recipe": recipe,
     }
-    if manifest.dense:  # what has none keeps the fingerprint from before there was such a thing
+    # What has none of these keeps the fingerprint from before there was such a thing.
+    if manifest.dense:
         meaning["dense"] = [layer.model_dump(mode="json") for layer in manifest.dense]
+    if manifest.default_prompt is not None:
+        meaning["default_prompt"] = manifest.default_prompt
     return f"{_FINGERPRINT_SCHEME}-{content_digest(meaning)[:32]}"
 
 

@@ -32,6 +32,10 @@ def embed(
         typer.Option(help="Write a NumPy file (texts, dimensions) instead of JSON lines.", metavar="FILE"),
     ] = None,
     model: Annotated[str, typer.Option(help="Default: the server's.")] = "",
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Put this prompt of the model before each text: query, say. Default: the model's, if any."),
+    ] = None,
     refuse_long: Annotated[bool, typer.Option("--refuse-long", help="Fail on text beyond the maximum.")] = False,
     parse_special: Annotated[
         bool, typer.Option("--parse-special", help="Text that spells [SEP] becomes that token.")
@@ -49,6 +53,7 @@ def embed(
             answer = client.embed(
                 chunk,
                 model=model,
+                prompt=prompt,
                 truncation="refuse" if refuse_long else "cut_end",
                 special_tokens="parse" if parse_special else "bundle",
             )

@@ -67,9 +67,9 @@ class Job:
     passage_tokens: int
     overlap_tokens: int
 
-    def input(self, max_tokens: int, count_tokens: TokenCounter) -> Input:
-        """What is to be read; max_tokens: what the model takes, special tokens included."""
-        passage_tokens = min(self.passage_tokens, max_tokens - SPECIAL_TOKENS)
+    def input(self, max_document_tokens: int, count_tokens: TokenCounter) -> Input:
+        """What is to be read; max_document_tokens: what the model takes of a document."""
+        passage_tokens = min(self.passage_tokens, max_document_tokens)
         sizes = session().settings.limits.model_dump(include=LIMITS)
         reading = Reading(
             limits=Limits(**sizes),
@@ -87,7 +87,7 @@ def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
     output.note(f"Indexing through the server at {address}.")
     with Client(address) as client:
         prepare_collection(client, job.collection)
-        given = job.input(client.tokenize([""]).max_tokens, partial(count_through, client))
+        given = job.input(client.tokenize([""]).max_document_tokens, partial(count_through, client))
         run = Run(given.reader, rejects)
         outcome = _interruptible(run, lambda: index_through_server(run, address, job.collection, given.passage_counts))
     _warn_ignored(given)
@@ -100,7 +100,7 @@ def into_store(job: Job, rejects: Rejects) -> Outcome:
         collection, made = direct.collection(job.collection)
         if made:
             _note_made(job.collection, collection.spec.model)
-        given = job.input(direct.embedder.max_tokens, partial(_count, direct.embedder))
+        given = job.input(direct.embedder.max_document_tokens, partial(_count, direct.embedder))
         run = Run(given.reader, rejects)
         sink = StoreSink(direct.store, collection, direct.models, check=direct.check)
         outcome = _interruptible(run, lambda: asyncio.run(run.into(sink, given.passage_counts)))
@@ -114,7 +114,7 @@ def into_folder(job: Job, rejects: Rejects) -> Outcome:
     output.note(f"No server has {settings.data_dir} open; indexing in this process.")
     with Engine(settings) as engine:
         _wait_loaded(engine)
-        given = job.input(engine.embedder.max_tokens, partial(_count, engine.embedder))
+        given = job.input(engine.embedder.max_document_tokens, partial(_count, engine.embedder))
         run = Run(given.reader, rejects)
 
         async def go() -> Outcome:

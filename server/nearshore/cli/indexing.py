@@ -197,9 +197,9 @@ def index_through_server(
 def count_through(client: Client, texts: Sequence[str]) -> list[int]:
     """Tokens of each text as the server's model counts them, without the special tokens around it."""
     counts: list[int] = []
-    (around,) = (len(each.ids) for each in client.tokenize([""]).texts)
+    (around,) = (len(each.ids) for each in client.tokenize([""], prompt="").texts)
     while len(counts) < len(texts):
         waiting = texts[len(counts) : len(counts) + BATCH_DOCUMENTS]
         fitting = sum(characters <= _CALL_CHARACTERS for characters in itertools.accumulate(map(len, waiting)))
-        counts += [len(each.ids) - around for each in client.tokenize(waiting[: fitting or 1]).texts]
+        counts += [len(each.ids) - around for each in client.tokenize(waiting[: fitting or 1], prompt="").texts]
     return counts

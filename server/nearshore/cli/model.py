@@ -111,6 +111,13 @@ def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL)
         ("maximum", f"{manifest.max_tokens} tokens, special ones included; longer text is cut at the end"),
         ("inputs", ", ".join(manifest.inputs)),
         ("outputs", ", ".join(manifest.outputs)),
+        *(
+            (
+                f"prompt {prompt}",
+                f"{text!r}{', put before texts by default' if prompt == manifest.default_prompt else ''}",
+            )
+            for prompt, text in manifest.prompts.items()
+        ),
         ("special tokens", f"[SEP] in a text is read as {_reading(manifest.special_tokens)}"),
         ("fingerprint", manifest.fingerprint),
         ("  parsing them", bundle.fingerprint_for(SpecialTokens.PARSE)),

@@ -193,14 +193,20 @@ class AsyncClient:
         texts: Sequence[str],
         *,
         model: str = "",
+        prompt: str | None = None,
         truncation: Truncation = "cut_end",
         special_tokens: SpecialTokens = "bundle",
     ) -> Embedded:
-        """Turn texts into vectors."""
-        return await self._run(codec.embed(texts, model, truncation, special_tokens))
+        """Turn texts into vectors; prompt: name of one of the model's, "" for none, None for the model's default."""
+        return await self._run(codec.embed(texts, model, prompt, truncation, special_tokens))
 
     async def tokenize(
-        self, texts: Sequence[str], *, model: str = "", special_tokens: SpecialTokens = "bundle"
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        prompt: str | None = None,
+        special_tokens: SpecialTokens = "bundle",
     ) -> Tokenized:
-        """Show how texts are cut into tokens."""
-        return await self._run(codec.tokenize(texts, model, special_tokens))
+        """Show how texts are cut into tokens, with a prompt as for embed."""
+        return await self._run(codec.tokenize(texts, model, prompt, special_tokens))

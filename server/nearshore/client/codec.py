@@ -48,6 +48,8 @@ TRUNCATIONS: dict[Truncation, values_pb2.Truncation.ValueType] = {
     "cut_end": values_pb2.TRUNCATION_CUT_END,
     "refuse": values_pb2.TRUNCATION_REFUSE,
 }
+_SPECIAL_TOKENS = 2  # around a text, where a server from before prompts does not tell what is left
+
 SPECIAL_TOKENS: dict[SpecialTokens, embedding_pb.SpecialTokens.ValueType] = {
     "bundle": embedding_pb.SPECIAL_TOKENS_UNSPECIFIED,
     "text": embedding_pb.SPECIAL_TOKENS_AS_TEXT,
@@ -196,7 +198,9 @@ def batch_search(collection: str, queries: Sequence[Query | str]) -> Call[list[S
     return Call("SearchService.BatchSearch", request, read, collection, reads=True)
 
 
-def embed(texts: Sequence[str], model: str, truncation: Truncation, special_tokens: SpecialTokens) -> Call[Embedded]:
+def embed(
+    texts: Sequence[str], model: str, prompt: str | None, truncation: Truncation, special_tokens: SpecialTokens
+) -> Call[Embedded]:
     """EmbeddingService.Embed."""
 
     def read(answer: embedding_pb.EmbedResponse) -> Embedded:
@@ -213,19 +217,24 @@ def embed(texts: Sequence[str], model: str, truncation: Truncation, special_toke
         texts=texts,
         truncation=TRUNCATIONS[truncation],
         special_tokens=SPECIAL_TOKENS[special_tokens],
+        prompt=prompt,
     )
     return Call("EmbeddingService.Embed", request, read)
 
 
-def tokenize(texts: Sequence[str], model: str, special_tokens: SpecialTokens) -> Call[Tokenized]:
+def tokenize(texts: Sequence[str], model: str, prompt: str | None, special_tokens: SpecialTokens) -> Call[Tokenized]:
     """EmbeddingService.Tokenize."""
 
     def read(answer: embedding_pb.TokenizeResponse) -> Tokenized:
         cut = [TokenizedText(tuple(each.ids), tuple(each.tokens)) for each in answer.texts]
-        return Tokenized(cut, answer.model.removeprefix("models/"), answer.max_tokens)
+        document_tokens = answer.max_document_tokens or answer.max_tokens - _SPECIAL_TOKENS
+        return Tokenized(cut, answer.model.removeprefix("models/"), answer.max_tokens, document_tokens)
 
     request = embedding_pb.TokenizeRequest(
-        model=f"models/{model}" if model else "", texts=texts, special_tokens=SPECIAL_TOKENS[special_tokens]
+        model=f"models/{model}" if model else "",
+        texts=texts,
+        special_tokens=SPECIAL_TOKENS[special_tokens],
+        prompt=prompt,
     )
     return Call("EmbeddingService.Tokenize", request, read)
 

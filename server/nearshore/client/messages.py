@@ -159,3 +159,4 @@ class Tokenized:
     texts: Sequence[TokenizedText]
     model: str
     max_tokens: int
+    max_document_tokens: int  # of a document's title and text, without special tokens and prompt

@@ -17,7 +17,7 @@ class Models:
         """Embedders by bare model name; default: the one that a request without a model means."""
         self._embedders = dict(embedders)
         self._default = default
-        self._wordless: dict[str, int] = {}  # tokens of an empty text, by fingerprint
+        self._wordless: dict[tuple[str, str], int] = {}  # tokens of an empty text, by fingerprint and prompt
 
     def get(self, name: str) -> tuple[str, Embedder]:
         """The bare name and embedder of "models/{model}", or of the default when empty.
@@ -58,18 +58,34 @@ class Models:
             fingerprint=spec.fingerprint,
         )
 
-    def check_words(self, spec: CollectionSpec, token_counts: Sequence[int], fields: Sequence[str]) -> None:
+    def check_words(
+        self,
+        spec: CollectionSpec,
+        texts: Sequence[str],
+        token_counts: Sequence[int],
+        fields: Sequence[str],
+        prompt: str,
+    ) -> None:
         """Refuse texts of which the tokenizer keeps nothing, such as zero-width characters alone.
 
-        token_counts: of each text, special tokens included; fields: where each stands. Raises EmptyTextError.
+        token_counts: of each text behind this prompt, special tokens included; fields: where each stands. Raises
+        EmptyTextError.
         """
-        wordless = self._wordless.get(spec.fingerprint)
-        if wordless is None:
-            (empty,) = self.of_collection(spec).tokenize([""])
-            wordless = len(empty.ids)
-            self._wordless[spec.fingerprint] = wordless
-        for tokens, field in zip(token_counts, fields, strict=True):
-            if tokens <= wordless:
+        wordless = self._tokens_of_nothing(spec, prompt)
+        for text, tokens, field in zip(texts, token_counts, fields, strict=True):
+            if tokens <= wordless and (not prompt or self._has_no_words(spec, text)):
                 raise EmptyTextError(
                     f"{field} has no characters that the model reads.", "Send text that has words in it.", field=field
                 )
+
+    def _has_no_words(self, spec: CollectionSpec, text: str) -> bool:
+        """By itself: a word may become one token with the end of a prompt."""
+        (alone,) = self.of_collection(spec).tokenize([text])
+        return len(alone.ids) <= self._tokens_of_nothing(spec, "")
+
+    def _tokens_of_nothing(self, spec: CollectionSpec, prompt: str) -> int:
+        wordless = self._wordless.get((spec.fingerprint, prompt))
+        if wordless is None:
+            (empty,) = self.of_collection(spec).tokenize([""], prompt=prompt)
+            wordless = self._wordless[spec.fingerprint, prompt] = len(empty.ids)
+        return wordless

@@ -34,6 +34,7 @@ class TokenizeAnswer:
 
     model: str  # "models/{model}"
     max_tokens: int
+    max_document_tokens: int
     ids: Sequence[Sequence[int]]  # of each text, special tokens included, before truncation
     tokens: Sequence[Sequence[str]]  # the same, as the vocabulary spells them
 
@@ -53,29 +54,37 @@ class Texts:
         texts: Sequence[str],
         *,
         model: str,
+        prompt: str | None,
         truncation: Truncation,
         special: SpecialTokens | None,
         deadline: float | None,
     ) -> EmbedAnswer:
-        """Embed texts with "models/{model}", or the default where empty; deadline: time.monotonic() seconds.
+        """Embed texts with "models/{model}", or the default where empty.
 
-        Raises BatchSizeError, TextTooLargeError, TextTooLongError, ModelNotServedError, OverloadedError, DeadlineError.
+        prompt: as for Prompts.named; deadline: time.monotonic() seconds. Raises BatchSizeError, TextTooLargeError,
+        TextTooLongError, UnknownPromptError, ModelNotServedError, OverloadedError, DeadlineError.
         """
         bare, embedder = self._models.get(model)
+        before = embedder.prompts.named(prompt)
         self._check(texts)
-        submit = partial(embedder.submit, texts, special=special, truncation=truncation, deadline=deadline)
+        submit = partial(
+            embedder.submit, texts, prompt=before, special=special, truncation=truncation, deadline=deadline
+        )
         if sum(map(len, texts)) <= _SHORT_CHARACTERS:
             pending = submit()
         else:
             pending = await begun_in_thread(self._executor, submit, Future.cancel)
         return EmbedAnswer(model_name(bare), await result_of(pending, deadline, "embedding"))
 
-    async def tokenize(self, texts: Sequence[str], *, model: str, special: SpecialTokens | None) -> TokenizeAnswer:
+    async def tokenize(
+        self, texts: Sequence[str], *, model: str, prompt: str | None, special: SpecialTokens | None
+    ) -> TokenizeAnswer:
         """Cut texts into tokens as embed would. Together they may be as long as one alone: every token is answered.
 
-        Raises BatchSizeError, TextTooLargeError, ModelNotServedError.
+        Raises BatchSizeError, TextTooLargeError, UnknownPromptError, ModelNotServedError.
         """
         bare, embedder = self._models.get(model)
+        before = embedder.prompts.named(prompt)
         self._check(texts)
         together_bytes = sum(map(size_bytes, texts))
         if together_bytes > self._max_text_bytes:
@@ -84,8 +93,8 @@ class Texts:
                 f"One Tokenize call takes at most {self._max_text_bytes:,}: send fewer texts a call.",
                 field="texts",
             )
-        ids, spelled = await in_thread(self._executor, partial(_tokenize, embedder, texts, special))
-        return TokenizeAnswer(model_name(bare), embedder.max_tokens, ids, spelled)
+        ids, spelled = await in_thread(self._executor, partial(_tokenize, embedder, texts, before, special))
+        return TokenizeAnswer(model_name(bare), embedder.max_tokens, embedder.max_document_tokens, ids, spelled)
 
     def _check(self, texts: Sequence[str]) -> None:
         check_batch_size(len(texts), self._max_texts, "texts")
@@ -99,7 +108,7 @@ class Texts:
 
 
 def _tokenize(
-    embedder: Embedder, texts: Sequence[str], special: SpecialTokens | None
+    embedder: Embedder, texts: Sequence[str], prompt: str, special: SpecialTokens | None
 ) -> tuple[list[list[int]], list[list[str]]]:
-    ids = [list(tokens.ids) for tokens in embedder.tokenize(texts, special)]
+    ids = [list(tokens.ids) for tokens in embedder.tokenize(texts, special, prompt=prompt)]
     return ids, [embedder.spell(each) for each in ids]

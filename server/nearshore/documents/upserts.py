@@ -42,7 +42,9 @@ class UpsertPlan:
     def complete(self, embeddings: Embeddings, models: Models) -> None:
         """Put the embedded vectors in their places. Raises EmptyTextError, and VectorNotFiniteError of a bad model."""
         fields = [f"documents[{index}].text" for index in self.pending]
-        models.check_words(self.collection.spec, embeddings.tokens, fields)
+        texts = [self.documents[index].embedded_text for index in self.pending]
+        prompt = models.of_collection(self.collection.spec).prompts.document
+        models.check_words(self.collection.spec, texts, embeddings.tokens, fields, prompt)
         vectors = for_metric(embeddings.vectors, self.collection.spec.metric, "embeddings")
         for index, vector in zip(self.pending, vectors, strict=True):
             self.vectors[index] = vector
@@ -130,6 +132,7 @@ def plan_embedding(
     try:
         embedding = embedder.submit(
             [documents[index].embedded_text for index in pending],
+            prompt=embedder.prompts.document,
             truncation=truncation,
             bulk=len(pending) > MAX_INTERACTIVE_TEXTS,
             deadline=deadline,
@@ -173,14 +176,15 @@ def _unchanged(collection: Collection, documents: Sequence[Document], store: Sto
 def _forget_over_long(vectors: list[F32 | None], documents: Sequence[Document], embedder: Embedder) -> None:
     """Drop kept vectors of texts that were cut, so that embedding them again refuses them.
 
-    A text of fewer bytes than the model takes tokens cannot be one.
+    A text of fewer bytes than the model takes tokens cannot be one. The prompt of documents counts.
     """
+    prompt = embedder.prompts.document
     kept = [
         index
         for index, vector in enumerate(vectors)
-        if vector is not None and 4 * len(documents[index].embedded_text) > embedder.max_tokens
+        if vector is not None and 4 * len(prompt + documents[index].embedded_text) > embedder.max_tokens
     ]
-    tokens = embedder.tokenize([documents[index].embedded_text for index in kept])
+    tokens = embedder.tokenize([documents[index].embedded_text for index in kept], prompt=prompt)
     for index, each in zip(kept, tokens, strict=True):
         if each.tokens_used < len(each.ids):
             vectors[index] = None

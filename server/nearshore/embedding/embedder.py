@@ -16,6 +16,7 @@ from nearshore.embedding.cores import usable_cores
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.embedding.golden import check_golden
 from nearshore.embedding.observer import Observer
+from nearshore.embedding.prompts import Prompts
 from nearshore.embedding.scheduler import Scheduler
 from nearshore.embedding.session import Session
 from nearshore.embedding.tokenizer import Tokenizer, Tokens
@@ -52,6 +53,7 @@ class Embedder:
     def __init__(self, bundle: Bundle, tokenizers: dict[SpecialTokens, Tokenizer], scheduler: Scheduler) -> None:
         """Use open()."""
         self.bundle = bundle
+        self.prompts = Prompts(bundle.manifest)
         self._tokenizers = tokenizers
         self._scheduler = scheduler
         self._fingerprints = {special: bundle.fingerprint_for(special) for special in SpecialTokens}
@@ -99,6 +101,12 @@ class Embedder:
         return self.bundle.manifest.max_tokens
 
     @property
+    def max_document_tokens(self) -> int:
+        """The most tokens of a document that are embedded: without special tokens and the prompt of documents."""
+        (around,) = self.tokenize([""], prompt=self.prompts.document)
+        return self.max_tokens - len(around.ids)
+
+    @property
     def queued_tokens(self) -> int:
         """Tokens that wait for a worker."""
         return self._scheduler.queued_tokens
@@ -107,9 +115,14 @@ class Embedder:
         """What a vector made in this special-token mode means; None: the bundle's mode."""
         return self._fingerprints[self._mode(special)]
 
-    def tokenize(self, texts: Iterable[str], special: SpecialTokens | None = None) -> Iterator[Tokens]:
-        """Cut texts into tokens as the caller takes them, in this thread: a third of a second for 1 MiB."""
-        return self._tokenizers[self._mode(special)].encode(texts)
+    def tokenize(
+        self, texts: Iterable[str], special: SpecialTokens | None = None, *, prompt: str = ""
+    ) -> Iterator[Tokens]:
+        """Cut texts into tokens as the caller takes them, in this thread: a third of a second for 1 MiB.
+
+        prompt: put before each text as it is (see Prompts); its tokens are the text's.
+        """
+        return self._tokenizers[self._mode(special)].encode(prompt + text for text in texts)
 
     def spell(self, ids: Sequence[int]) -> list[str]:
         """Token ids as the vocabulary spells them."""
@@ -119,12 +132,13 @@ class Embedder:
         self,
         texts: Sequence[str],
         *,
+        prompt: str = "",
         special: SpecialTokens | None = None,
         truncation: Truncation = Truncation.CUT_END,
         bulk: bool = False,
         deadline: float | None = None,
     ) -> Future[Embeddings]:
-        """Tokenize in this thread (see tokenize), queue, and return without waiting for the model.
+        """Tokenize in this thread (see tokenize, also for prompt), queue, and return without waiting for the model.
 
         bulk: let interactive calls go first; deadline: time.monotonic() seconds after which no new run takes the
         texts. Cancelling the future drops them as well. Callbacks of the future run in a worker and must be short.
@@ -136,27 +150,30 @@ class Embedder:
             vectors = np.empty((0, self.dimensions), np.float32)
             nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(special)))
             return nothing
-        return self._submit(texts, _as_it_is, special=special, truncation=truncation, bulk=bulk, deadline=deadline)
+        used = self._used_ids(texts, prompt, special, truncation)
+        return self._queue(used, _as_it_is, special=special, bulk=bulk, deadline=deadline)
 
     def submit_query(self, text: str, then: Callable[[Embeddings], T], *, deadline: float | None = None) -> Future[T]:
-        """Like submit for one text; the future's result is then(embeddings), called in the worker that embedded it.
+        """Like submit for one text, behind the prompt of queries; the future's result is then(embeddings).
 
-        For short work that would otherwise wait for a change of threads. What `then` raises, the future fails with.
+        It is called in the worker that embedded the text: for short work that would otherwise wait for a change of
+        threads. What it raises, the future fails with.
         """
-        return self._submit([text], then, special=None, truncation=Truncation.CUT_END, bulk=False, deadline=deadline)
+        used = self._used_ids([text], self.prompts.query, None, Truncation.CUT_END)
+        return self._queue(used, then, special=None, bulk=False, deadline=deadline)
 
-    def _submit(
+    def _queue(
         self,
-        texts: Sequence[str],
+        used: tuple[list[list[int]], list[int]],
         then: Callable[[Embeddings], T],
         *,
         special: SpecialTokens | None,
-        truncation: Truncation,
         bulk: bool,
         deadline: float | None,
     ) -> Future[T]:
+        """used: as _used_ids gives it."""
         fingerprint = self.fingerprint(special)
-        ids, tokens = self._used_ids(texts, special, truncation)
+        ids, tokens = used
         tokens_used = [len(each) for each in ids]
         return self._scheduler.submit(
             ids,
@@ -169,13 +186,16 @@ class Embedder:
         self,
         texts: Sequence[str],
         *,
+        prompt: str = "",
         special: SpecialTokens | None = None,
         truncation: Truncation = Truncation.CUT_END,
         bulk: bool = False,
         deadline: float | None = None,
     ) -> Embeddings:
         """Like submit, and wait. Raises what submit raises and what its future fails with."""
-        return self.submit(texts, special=special, truncation=truncation, bulk=bulk, deadline=deadline).result()
+        return self.submit(
+            texts, prompt=prompt, special=special, truncation=truncation, bulk=bulk, deadline=deadline
+        ).result()
 
     def close(self) -> None:
         """Fail what waits, let the runs in progress end, and stop the workers."""
@@ -195,7 +215,7 @@ class Embedder:
         return self.bundle.manifest.special_tokens if special is None else special
 
     def _used_ids(
-        self, texts: Sequence[str], special: SpecialTokens | None, truncation: Truncation
+        self, texts: Sequence[str], prompt: str, special: SpecialTokens | None, truncation: Truncation
     ) -> tuple[list[list[int]], list[int]]:
         """Of each text the ids that are embedded, and how many there are before truncation.
 
@@ -205,7 +225,7 @@ class Embedder:
         counts: list[int] = []
         least = _LEAST_TOKENS * len(texts)  # of the whole call, as far as it is known
         self._scheduler.check_room(least)
-        for index, tokens in enumerate(self.tokenize(texts, special)):
+        for index, tokens in enumerate(self.tokenize(texts, special, prompt=prompt)):
             count = len(tokens.ids)
             if truncation is Truncation.REFUSE and count > self.max_tokens:
                 raise TextTooLongError(index, count, self.max_tokens)

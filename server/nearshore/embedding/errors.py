@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nearshore.errors import InvalidArgumentError, ServiceError, UnavailableError
 
 
@@ -18,6 +20,23 @@ class TextTooLongError(InvalidArgumentError):
             index=index,
             tokens=tokens,
             max_tokens=max_tokens,
+        )
+
+
+class UnknownPromptError(InvalidArgumentError):
+    """A prompt that the model does not have."""
+
+    reason = "PROMPT_UNKNOWN"
+
+    def __init__(self, model: str, prompt: str, known: Sequence[str]) -> None:
+        """known: the names that there are."""
+        remedy = f"It has {', '.join(known)}; or leave prompt out." if known else "It has none: leave prompt out."
+        super().__init__(
+            f"The model {model} has no prompt {prompt[:80]!r}.",
+            remedy,
+            field="prompt",
+            model=model,
+            known=",".join(known),
         )
 
 

@@ -2,7 +2,8 @@
 
 The layout is that of Hugging Face or sentence-transformers. Files: config.json and model.safetensors (the network, see
 `config` and `weights`), tokenizer.json and tokenizer_config.json; from sentence-transformers, where present,
-modules.json (see `modules`), sentence_bert_config.json (or an older name) and config_sentence_transformers.json;
+modules.json (see `modules`), sentence_bert_config.json (or an older name) and config_sentence_transformers.json
+(see `prompts`);
 README.md for the licence.
 """
 
@@ -17,6 +18,7 @@ from nearshore.export.catalogue import SENTENCE_FILES
 from nearshore.export.config import Configuration, read_configuration, read_json
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.modules import Modules, read_modules
+from nearshore.export.prompts import CheckpointPrompts, read_prompts
 from nearshore.export.sources import CheckpointFiles, find_files
 from nearshore.network import Network
 
@@ -30,6 +32,7 @@ class Checkpoint:
     configuration: Configuration
     max_tokens: int
     modules: Modules
+    prompts: CheckpointPrompts
     license: str
 
 
@@ -43,14 +46,11 @@ def read_checkpoint(folder: Path, *, for_tfhub: bool = False) -> Checkpoint:
     modules = read_modules(folder, configuration.network.hidden_size)
     _refuse_text_changes(folder)
     max_tokens = _read_max_tokens(folder, configuration.network)
-    return Checkpoint(folder, files, configuration, max_tokens, modules, _read_license(folder))
+    return Checkpoint(folder, files, configuration, max_tokens, modules, read_prompts(folder), _read_license(folder))
 
 
 def _refuse_text_changes(folder: Path) -> None:
-    """Refuse what would change a text before the tokenizer sees it."""
-    name = read_json(folder, "config_sentence_transformers.json", optional=True).get("default_prompt_name")
-    if name is not None:
-        raise UnusableCheckpointError(folder, f"it puts the prompt {name!r} before each text, which is not supported")
+    """Refuse what would change a text in another way than prompts before the tokenizer sees it."""
     file, settings = _read_sentence_settings(folder)
     if settings.get("do_lower_case"):
         raise UnusableCheckpointError(folder, f"{file} asks for do_lower_case, not supported")

@@ -56,6 +56,7 @@ def export_bundle(
     with written_aside(destination) as folder:
         inputs, outputs, build = _write_model(source, folder / MODEL_FILE, options)
         tokenizer = read_tokenizer(source, lower_case=options.lower_case)
+        source.prompts.check_room(checkpoint, tokenizer.text, source.max_tokens)
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
         if source.modules.dense:
             write_dense(folder, source.modules.dense)
@@ -69,7 +70,8 @@ def export_bundle(
             pooling=source.modules.pooling,
             dense=tuple(layer.describe() for layer in source.modules.dense),
             normalize=source.modules.normalize,
-            prompts={},
+            prompts=dict(source.prompts.texts),
+            default_prompt=source.prompts.default,
             special_tokens=options.special_tokens,
             precision="fp32",
             recipe="none",

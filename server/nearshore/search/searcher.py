@@ -104,7 +104,8 @@ class Searcher:
         started = time.perf_counter()
         embedder = self._models.of_collection(replica.collection.spec)
         bulk = len(texts) > _MAX_INTERACTIVE_QUERIES
-        future = await self._begun(texts, partial(embedder.submit, texts, bulk=bulk, deadline=deadline))
+        submit = partial(embedder.submit, texts, prompt=embedder.prompts.query, bulk=bulk, deadline=deadline)
+        future = await self._begun(texts, submit)
         embeddings = await result_of(future, deadline, "embedding the query")
         return self._made(replica, queries, embeddings, time.perf_counter() - started)
 
@@ -119,8 +120,10 @@ class Searcher:
     ) -> Sequence[QueryVector | None]:
         """What became of the text queries; one entry a query. Raises EmptyTextError, TextTooLongError."""
         spec = replica.collection.spec
+        texts = [query.text for query in queries if query.text is not None]
         fields = [f"{query.field}text" for query in queries if query.text is not None]
-        self._models.check_words(spec, embeddings.tokens, fields)
+        prompt = self._models.of_collection(spec).prompts.query
+        self._models.check_words(spec, texts, embeddings.tokens, fields, prompt)
         vectors = for_metric(embeddings.vectors, spec.metric, "query")
         made = iter(zip(vectors, embeddings.tokens, embeddings.tokens_used, strict=True))
         return [

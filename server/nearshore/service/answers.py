@@ -58,6 +58,7 @@ def tokenize_message(answer: TokenizeAnswer) -> embedding_service_pb2.TokenizeRe
         ],
         model=answer.model,
         max_tokens=answer.max_tokens,
+        max_document_tokens=answer.max_document_tokens,
     )
 
 

@@ -55,6 +55,7 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
         answer = await self._texts.embed(
             texts,
             model=request.model,
+            prompt=translate.prompt(request),
             truncation=translate.truncation(request.truncation),
             special=translate.special_tokens(request.special_tokens),
             deadline=deadline_of(context),
@@ -68,7 +69,8 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
         del context
         texts = await self._translator.read(translate.texts, request)
         special = translate.special_tokens(request.special_tokens)
-        answer = await self._texts.tokenize(texts, model=request.model, special=special)
+        prompt = translate.prompt(request)
+        answer = await self._texts.tokenize(texts, model=request.model, prompt=prompt, special=special)
         return await self._translator.build(answers.tokenize_message, answer, items=sum(map(len, answer.ids)))
 
 

@@ -56,6 +56,11 @@ def special_tokens(number: embedding_service_pb2.SpecialTokens.ValueType) -> Spe
     return _known("special_tokens", SPECIAL_TOKENS, number, None)
 
 
+def prompt(request: embedding_service_pb2.EmbedRequest | embedding_service_pb2.TokenizeRequest) -> str | None:
+    """The name of a prompt; None: the model's default."""
+    return request.prompt if request.HasField("prompt") else None
+
+
 def _known(field: str, names: Mapping[Number, Known], number: Number, default: Known) -> Known:
     if number == 0:
         return default

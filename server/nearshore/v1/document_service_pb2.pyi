@@ -54,7 +54,9 @@ class Document(_message.Message):
     id: _builtins.str
     """1 to 512 bytes of UTF-8, no NUL."""
     text: _builtins.str
-    """No NUL, and in a collection with a model not empty; at most limits.max_text_bytes (default 1 MiB)."""
+    """No NUL, and in a collection with a model not empty; at most limits.max_text_bytes (default 1 MiB). The model's
+    prompt for documents, if it has one, is put before title and text when they are embedded.
+    """
     title: _builtins.str
     """No NUL; at most limits.max_text_bytes together with the text."""
     parent_id: _builtins.str

@@ -52,12 +52,18 @@ class EmbedRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
     SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{model}". Default: the server's default model."""
     truncation: _values_pb2.Truncation.ValueType
     """Default: TRUNCATION_CUT_END."""
     special_tokens: Global___SpecialTokens.ValueType
     """Default: the bundle's own mode."""
+    prompt: _builtins.str
+    """Name of a prompt of the model, which is put before each text as it is and counts among its tokens; `nearshore model
+    show` tells them. Search takes "query" and upserts "document" (or "passage" or "corpus") by themselves. Default:
+    what the model's checkpoint names as its default, mostly none. Empty: none. The fingerprint is the same for all.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to limits.max_texts (default 1,024) texts of at most limits.max_text_bytes (default 1 MiB). Empty text is
@@ -71,12 +77,15 @@ class EmbedRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         truncation: _values_pb2.Truncation.ValueType = ...,
         special_tokens: Global___SpecialTokens.ValueType = ...,
+        prompt: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "special_tokens", b"special_tokens", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "model", b"model", "prompt", b"prompt", "special_tokens", b"special_tokens", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
+    _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
@@ -114,7 +123,7 @@ Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
 
 @_typing.final
 class TextUsage(_message.Message):
-    """How many tokens a text had, special tokens included."""
+    """How many tokens a text had, special tokens and prompt included."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -145,10 +154,13 @@ class TokenizeRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{model}". Default: the server's default model."""
     special_tokens: Global___SpecialTokens.ValueType
     """Default: the bundle's own mode."""
+    prompt: _builtins.str
+    """As in EmbedRequest."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to limits.max_texts texts, limits.max_text_bytes (default 1 MiB) in all."""
@@ -159,12 +171,15 @@ class TokenizeRequest(_message.Message):
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         special_tokens: Global___SpecialTokens.ValueType = ...,
+        prompt: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "special_tokens", b"special_tokens", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "model", b"model", "prompt", b"prompt", "special_tokens", b"special_tokens", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
+    _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
 
 Global___TokenizeRequest: _TypeAlias = TokenizeRequest  # noqa: Y015
 
@@ -175,10 +190,15 @@ class TokenizeResponse(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_DOCUMENT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{model}" that answered."""
     max_tokens: _builtins.int
     """The most tokens, special ones included, that the model embeds of one text."""
+    max_document_tokens: _builtins.int
+    """The most tokens that the model embeds of a document's title and text: max_tokens without special tokens and the
+    prompt that is put before documents.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenizedText]:
         """One entry a text, in request order."""
@@ -189,10 +209,11 @@ class TokenizeResponse(_message.Message):
         texts: _abc.Iterable[Global___TokenizedText] | None = ...,
         model: _builtins.str = ...,
         max_tokens: _builtins.int = ...,
+        max_document_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_document_tokens", b"max_document_tokens", "max_tokens", b"max_tokens", "model", b"model", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,7 +73,7 @@ class SearchRequest(_message.Message):
     collection: _builtins.str
     """"collections/{collection}". May be empty inside a BatchSearchRequest, whose own holds."""
     text: _builtins.str
-    """Not empty; needs a collection with a model."""
+    """Not empty; needs a collection with a model, whose prompt for queries, if it has one, is put before the text."""
     document_id: _builtins.str
     """The id of a stored document, which is left out of the hits."""
     limit: _builtins.int
