@@ -83,3 +83,10 @@ def reference() -> Reference:
     rows = [json.loads(line) for line in (base / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
     vectors: F32 = np.load(base / "embeddings.npy")
     return Reference([row["text"] for row in rows], vectors)
+
+
+def similar_sentences() -> tuple[list[float], list[str], list[str]]:
+    """The STS benchmark's development set: judgements from 0 to 5, and the two sentences of each."""
+    lines = (require_folder() / "sts" / "stsb-dev.tsv").read_text(encoding="utf-8").splitlines()
+    scores, first, second = zip(*(line.split("\t") for line in lines), strict=True)
+    return [float(score) for score in scores], list(first), list(second)

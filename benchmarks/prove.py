@@ -13,8 +13,6 @@ import argparse
 import json
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,11 +23,13 @@ from benchmarks import (
     corpora,
     filtered_search,
     indexing_speed,
+    int8_quality,
     kill_rounds,
     machine,
     postgres_rounds,
     reference_vectors,
     replica_rounds,
+    retrieval,
     shard_rounds,
 )
 from benchmarks.server_process import ServerProcess
@@ -51,21 +51,12 @@ def prove_reference() -> Figures:
 
 def prove_retrieval() -> Figures:
     """nDCG@10, recall@100 and MRR@10 of `nearshore eval`."""
-    figures = {}
-    for name in ("cranfield", "med", "adi"):
-        folder = corpora.require_folder() / name
-        paths = [f"--{part}={folder / file}" for part, file in _EVAL_FILES.items()]
-        done = subprocess.run(
-            [sys.executable, "-m", "nearshore", "--json", "eval", "--exact", *paths],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        figures[name] = json.loads(done.stdout)
-    return figures
+    return {corpus: retrieval.evaluate(corpus) for corpus in retrieval.JUDGED}
 
 
-_EVAL_FILES = {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels.tsv"}
+def prove_int8() -> Figures:
+    """int8 beside fp32: closeness to the reference texts, STS benchmark, nDCG@10; makes the int8 graph if need be."""
+    return int8_quality.compare()
 
 
 def prove_indexing() -> Figures:
@@ -155,6 +146,7 @@ def _fresh(name: str) -> Path:
 STEPS: dict[str, Callable[[], Figures]] = {
     "reference": prove_reference,
     "retrieval": prove_retrieval,
+    "int8": prove_int8,
     "indexing": prove_indexing,
     "search": prove_search,
     "filters": prove_filters,
