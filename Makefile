@@ -28,7 +28,7 @@ COMPILE := pip-compile --quiet --no-header --generate-hashes --strip-extras --al
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo proto docs check test test-slow test-chart test-node test-cluster prove bench image chart helm lock format clean
+.PHONY: help setup model demo proto docs check test test-slow test-chart test-node test-cluster prove bench bench-embed image chart helm lock format clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ prove: $(STAMP) $(BUNDLE) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DA
 
 bench: $(STAMP) $(BUNDLE) ## What the service adds to the bare model, paired
 	$(BIN)/python -m benchmarks.service_overhead
+
+bench-embed: $(STAMP) $(BUNDLE) ## How fast the engine embeds, beside scripts of ONNX Runtime alone; under eight minutes
+	$(BIN)/python -m benchmarks.embedding_speed
 
 image: ## Build the image with docker, podman or buildah; IMAGE=, TAG=, BASE=, MODEL= (none: without a model)
 	@[ -n "$(BUILDER)" ] || { echo "make image needs docker (with its daemon running), podman or buildah"; exit 1; }

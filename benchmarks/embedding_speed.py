@@ -1,0 +1,144 @@
+"""How fast the engine embeds, beside what scripts of onnxruntime alone do with the same weights.
+
+    NEARSHORE_TEST_DATA=FOLDER make bench-embed        with texts of the corpora
+    make bench-embed                                   with texts made here
+
+Each side (see embedding_engine and embedding_baselines) runs in a process of its own; in every round each takes its
+turn. A speed is the median of the rounds, a ratio the median of the rounds' ratios. Baseline a is so slow that each
+round gives it another third of the texts; nearly each of its runs is as long as the longest text all the same.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bundles, corpora, embedding_baselines, embedding_latency, embedding_limit, machine, mixed_texts
+from nearshore.bundle import Bundle, Precision
+
+ROUNDS = 3
+ENGINE = tuple(precision.value for precision in Precision)
+THIRDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One thing that is timed."""
+
+    name: str  # a precision of the engine, or a baseline
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Of a side, by rounds: the same index is the same round."""
+
+    texts_per_s: list[float]
+    tokens_per_s: list[float]
+
+    def times(self, other: "Speed") -> float:
+        """How many times as fast as another side it is."""
+        return statistics.median(
+            ours / theirs for ours, theirs in zip(self.texts_per_s, other.texts_per_s, strict=True)
+        )
+
+
+class Sides:
+    """Everything that is timed, over the same texts."""
+
+    def __init__(self, bundle: Bundle, texts: Sequence[str], scratch: Path) -> None:
+        """scratch: a folder for the graph of baseline c, which is made here."""
+        self._bundle, self._texts = bundle, texts
+        self._tokens = embedding_limit.token_counts(bundle, texts)
+        self._graphs = dict.fromkeys(embedding_baselines.NAMES, bundle.at(Precision.FP32).model_path)
+        self._graphs["c"] = scratch / "dynamic.onnx"
+        embedding_baselines.quantize(bundle.at(Precision.FP32).model_path, self._graphs["c"])
+
+    def measure(self, sides: Sequence[Side], rounds: int) -> dict[Side, Speed]:
+        """Rounds in which each side takes its turn."""
+        speeds = {side: Speed([], []) for side in sides}
+        for number in range(rounds):
+            for side, speed in speeds.items():
+                chosen = slice(number % THIRDS, None, THIRDS) if side.name == "a" else slice(None)
+                seconds = self._run(side, self._texts[chosen])
+                speed.texts_per_s.append(len(self._texts[chosen]) / seconds)
+                speed.tokens_per_s.append(sum(self._tokens[chosen]) / seconds)
+                report = f"round {number + 1}: {side.name}, {side.cores} core(s): {speed.texts_per_s[-1]:.1f} texts/s"
+                print(report, file=sys.stderr, flush=True)
+        return speeds
+
+    def _run(self, side: Side, texts: Sequence[str]) -> float:
+        """Seconds, as the side's own process measures them."""
+        if side.name in ENGINE:
+            command = ["benchmarks.embedding_engine", side.name]
+        else:
+            files = [f"--graph={self._graphs[side.name]}", f"--tokenizer={self._bundle.tokenizer_path}"]
+            command = ["benchmarks.embedding_baselines", side.name, *files]
+        done = subprocess.run(
+            [sys.executable, "-m", *command, f"--cores={side.cores}"],
+            input=json.dumps(texts),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return float(done.stdout)
+
+
+def measure(rounds: int, count: int, singles: int) -> dict[str, Any]:
+    """Everything, as JSON has it."""
+    bundle = bundles.with_int8()
+    texts = mixed_texts.choose(count)
+    cores = len(os.sched_getaffinity(0))
+    whole = {name: Side(name, cores) for name in (*ENGINE, *embedding_baselines.NAMES)}
+    one = {name: Side(name, 1) for name in ENGINE}
+    with tempfile.TemporaryDirectory() as scratch:
+        sides = Sides(bundle, texts, Path(scratch))
+        speeds = sides.measure([*whole.values(), *one.values()], rounds)
+    int8 = speeds[whole["int8"]]
+    single = embedding_latency.measure_single(bundle, cores)
+    company_ms = 1e3 * embedding_baselines.RUN_TEXTS / statistics.median(speeds[whole["a"]].texts_per_s)
+    return {
+        "machine": machine.describe(),
+        "texts": len(texts),
+        "tokens": sum(embedding_limit.token_counts(bundle, texts)),
+        "texts_from": "made" if corpora.folder() is None else "corpora",
+        "rounds": rounds,
+        "speed": [
+            {
+                **asdict(side),
+                "texts_per_s": statistics.median(speed.texts_per_s),
+                "tokens_per_s": statistics.median(speed.tokens_per_s),
+            }
+            for side, speed in speeds.items()
+        ],
+        "int8_times_as_fast_as": {name: int8.times(speeds[side]) for name, side in whole.items() if name != "int8"},
+        "all_cores_times_one": {name: speeds[whole[name]].times(speeds[one[name]]) for name in ENGINE},
+        "single_text": {
+            **asdict(single),
+            "baseline_a_run_ms": company_ms,
+            "engine_over_baseline_a_run": single.engine_ms / company_ms,
+        },
+        "under_load": asdict(embedding_latency.measure_under_load(bundle, singles=singles)),
+        "integer_limit": asdict(embedding_limit.measure(bundle.at(Precision.INT8), texts)),
+    }
+
+
+def main() -> None:
+    """Print the figures and the machine as JSON; progress goes to standard error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the speeds")
+    parser.add_argument("--texts", type=int, default=mixed_texts.COUNT)
+    parser.add_argument("--singles", type=int, default=embedding_latency.SINGLES, help="calls a phase at the server")
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.rounds, arguments.texts, arguments.singles), indent=2))
+
+
+if __name__ == "__main__":
+    main()
