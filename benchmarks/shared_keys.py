@@ -255,8 +255,7 @@ def _named(url: str) -> str:
 
 def _insistently(attempt: Callable[[], _T]) -> tuple[_T, int]:
     """The result, and how often it took another attempt: connections are ended at any moment, at the start too."""
-    repeated = 0
-    give_up_at = time.monotonic() + _WAIT_S
+    repeated, give_up_at = 0, time.monotonic() + _WAIT_S
     while True:
         try:
             return attempt(), repeated
@@ -271,8 +270,7 @@ def write(url: str, collection_id: int, number: int, seconds: float) -> None:
     """One writer: a line of JSON on standard output for each acknowledged write."""
     dice = random.Random(number)
     store, _ = _insistently(partial(open_store, url))
-    stop_at = time.monotonic() + seconds
-    count = 0
+    count, stop_at = 0, time.monotonic() + seconds
     while time.monotonic() < stop_at:
         count += 1
         ids = [f"id {n}" for n in dice.sample(range(KEYS), dice.randint(1, 8))]
