@@ -46,34 +46,32 @@ class FolderNotServedYetError(UnavailableError):
 
 
 def serving_address() -> str:
-    """The server that must be used: --server, or whoever serves the data folder; empty if neither is there.
+    """The server that must be used: --server, or whoever serves the data folder; empty if nobody has that open.
 
-    Raises InvalidAddressError.
+    A process that has it open may be about to serve it: it is given PATIENCE_S. Raises InvalidAddressError, and
+    FolderNotServedYetError when it does not serve by then.
     """
     server = session().server
     if server is not None:
         return checked(server)
-    holder = read_holder(session().settings.data_dir)
+    folder, give_up = session().settings.data_dir, time.monotonic() + PATIENCE_S
+    while (holder := read_holder(folder)) is not None and not holder.address and time.monotonic() < give_up:
+        time.sleep(_PAUSE_S)
+    if holder is not None and not holder.address:
+        raise FolderNotServedYetError(str(folder), holder.pid)
     return holder.address if holder is not None else ""
 
 
 def target() -> str:
     """serving_address(). Raises FolderNotServedError where nobody has the data folder open.
 
-    A process that has it open may be about to serve it; FolderNotServedYetError says that it did not within PATIENCE_S.
     A server that happens to listen where the settings would have one listen serves another folder: what is meant for
     this one must not be written, or deleted, there.
     """
-    if session().server is not None:
-        return serving_address()
-    folder, give_up = session().settings.data_dir, time.monotonic() + PATIENCE_S
-    while (holder := read_holder(folder)) is not None and not holder.address and time.monotonic() < give_up:
-        time.sleep(_PAUSE_S)
-    if holder is None:
-        raise FolderNotServedError(str(folder))
-    if not holder.address:
-        raise FolderNotServedYetError(str(folder), holder.pid)
-    return holder.address
+    address = serving_address()
+    if not address:
+        raise FolderNotServedError(str(session().settings.data_dir))
+    return address
 
 
 def default_model(client: Client) -> str:
