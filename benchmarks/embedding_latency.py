@@ -6,6 +6,7 @@ which several always wait.
 
 import contextlib
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def _upsert_for_ever(address: str, caller: int) -> None:
     with Client(address, timeout_s=600.0) as client:
         for number in itertools.count():
             chosen = itertools.islice(texts, DOCUMENTS_A_CALL)
-            documents = [Document(f"{caller}-{number}-{each}", text) for each, text in enumerate(chosen)]
+            documents = [Document(f"{os.getpid()}-{caller}-{number}-{each}", text) for each, text in enumerate(chosen)]
             client.upsert(COLLECTION, documents)
             if number == 0:
                 print("loading", flush=True)
