@@ -22,7 +22,7 @@ from nearshore.export.exporter import export_bundle
 from nearshore.export.families import BERT
 from nearshore.export.graph.builder import GraphBuilder
 from nearshore.export.int8.products import IntegerProducts
-from nearshore.export.int8.ranges import Range
+from nearshore.export.int8.ranges import Range, trying_batches
 from nearshore.export.int8.recipe import Loss, Recipe
 from nearshore.export.int8.search import find_recipe
 from nearshore.export.options import ExportOptions
@@ -98,6 +98,37 @@ def test_a_product_is_as_exact_as_its_steps(
     bound = np.abs(values) @ np.broadcast_to(steps / 2, weight.shape) + step / 2 * np.abs(weight).sum(axis=0)
     bound += inputs * step * steps / 4
     assert (np.abs(got - exact) <= 1.01 * bound + 1e-4 * np.abs(exact) + 1e-5).all()
+
+
+@pytest.mark.parametrize("kind", ["layer.0", "layer.0.attention.context", "layer.0.feed_forward.active"])
+def test_a_channel_that_is_not_used_costs_nothing(kind: str) -> None:
+    """However large it is: pruned checkpoints have such channels, and the others keep their steps."""
+    dice = np.random.default_rng(1)
+    values, weight = dice.normal(0, 1, (9, 64)).astype(np.float32), dice.normal(0, 1, (64, 24)).astype(np.float32)
+    weight[7] = 0
+    worst = []
+    for size in (1, 1000):
+        values[:, 7] *= size
+        products = IntegerProducts({kind: Range(values.min(axis=0), values.max(axis=0))}, Recipe(0.5, 0), layers=1)
+        got = run_product(products, kind, values, weight, np.zeros(24, np.float32))
+        worst.append(np.abs(got - values.astype(np.float64) @ weight).max())
+    assert worst[1] == pytest.approx(worst[0], rel=0.01)
+
+
+def test_weights_that_are_all_zero_give_zero() -> None:
+    """There is no range to divide by."""
+    nothing = np.zeros((4, 4), np.float32)
+    products = IntegerProducts({"layer.0": Range(np.zeros(4, np.float32), np.ones(4, np.float32))}, Recipe(0.5, 0), 1)
+    assert not run_product(products, "layer.0", np.ones((2, 4), np.float32), nothing, nothing[0]).any()
+
+
+@pytest.mark.parametrize("longest", [2, 3, 64, 256, 285, 512, 8192])
+@pytest.mark.parametrize("vocabulary", [8, 300, 30_522])
+def test_ranges_are_sought_in_texts_that_the_model_takes(longest: int, vocabulary: int) -> None:
+    """No batch is empty, and none is longer than the model takes, but for one token between the special ones."""
+    batches = list(trying_batches([[1, 2]], vocabulary, longest))
+    assert all(batch.size for batch in batches)
+    assert max(batch.shape[1] for batch in batches) <= max(longest, 3)
 
 
 def run_product(products: IntegerProducts, kind: str, values: F32, weight: F32, bias: F32) -> F32:

@@ -44,7 +44,8 @@ class IntegerProducts:
         left_out = self._left_out(activation, seen)
         beside = weight[left_out]
         weight[left_out] = 0
-        low, high = (np.delete(values, left_out) for values in (seen.low, seen.high))
+        used = np.abs(weight).max(axis=1) > 0  # the others give nothing, however much of them is cut off
+        low, high = seen.low, seen.high
         prepared = activation
         if not activation.endswith((_CONTEXT, *_ACTIVE)):
             factor = _smoothing(seen, weight, self._recipe.alpha)
@@ -54,7 +55,8 @@ class IntegerProducts:
                 "Mul", [activation, graph.constant(f"{activation}.factor", factor)], f"{activation}.smooth"
             )
         whole = output if not len(left_out) else f"{output}.in_integers"
-        _multiply(graph, prepared, (float(low.min()), float(high.max())), weight, bias, whole)
+        bounds = float(low[used].min(initial=0)), float(high[used].max(initial=0))
+        _multiply(graph, prepared, bounds, weight, bias, whole)
         if len(left_out):
             _add_beside(graph, activation, left_out, beside, whole, output)
         return output
@@ -83,7 +85,7 @@ def _smoothing(seen: Range, weight: F32, alpha: float) -> F32:
 def _multiply(
     graph: GraphBuilder, prepared: str, bounds: tuple[float, float], weight: F32, bias: F32 | None, output: str
 ) -> None:
-    low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)
+    low, high = bounds
     scale = np.float32((high - low) / _LARGEST_ACTIVATION or 1.0)
     zero = np.uint8(np.clip(np.rint(-low / scale), 0, _LARGEST_ACTIVATION))
     scales = np.abs(weight).max(axis=0) / np.float32(_LARGEST_WEIGHT)

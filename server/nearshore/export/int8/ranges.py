@@ -68,20 +68,22 @@ def trying_batches(texts: Sequence[Sequence[int]], vocabulary: int, longest: int
     for text in texts:
         yield np.array([text], np.int64)
     start, end = texts[0][0], texts[0][-1]
-    length = min(longest, _WALK_TOKENS) - 2
+    length = max(1, min(longest, _WALK_TOKENS) - 2)
     step = max(1, vocabulary // _WALKED)
     every = np.arange(0, vocabulary, step, dtype=np.int64)
     walked: Batch = every[: len(every) - len(every) % length].reshape(-1, length)
     for rows in np.array_split(walked, max(1, len(walked) // _ROWS)) if len(walked) else ():
         yield _framed(rows, start, end)
-    for count in (1, length, longest - 2):
-        repeated = np.arange(0, vocabulary, max(1, vocabulary // _REPEATED), dtype=np.int64)
-        for rows in np.array_split(repeated, max(1, len(repeated) * (count + 2) // (_ROWS * _WALK_TOKENS))):
+    repeated = np.arange(0, vocabulary, max(1, vocabulary // _REPEATED), dtype=np.int64)
+    for count in (1, length, max(1, min(longest, _LONGEST) - 2)):
+        pieces = len(repeated) * (count + 2) // (_ROWS * _WALK_TOKENS)
+        for rows in np.array_split(repeated, min(len(repeated), max(1, pieces))):
             yield _framed(np.repeat(rows[:, None], count, axis=1), start, end)
 
 
 _WALKED = 8_192  # tokens of the vocabulary
 _WALK_TOKENS = 64
+_LONGEST = 512  # tokens of one text here: the values of all layers are held at once
 _ROWS = 4
 _REPEATED = 8
 
