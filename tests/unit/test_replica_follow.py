@@ -7,6 +7,7 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,6 +176,25 @@ def test_who_sees_a_write_sees_the_build_that_it_makes_due(world: World) -> None
     waiting.add_done_callback(lambda _: seen.append(world.replica.status().building))
     world.apply()
     assert seen == [True]
+
+
+def test_who_sees_a_build_end_sees_the_next_one_that_is_due(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written during a build may make another due at once: nobody must take the index for complete between."""
+    world.write([upsert(key, 0) for key in range(20)])
+    world.apply()
+    world.write([upsert(key, 0) for key in range(20, 60)])
+    world.apply()
+    seen: list[tuple[int, bool]] = []
+    publish = world.replica.publish
+
+    def noting(mirror: Any, *arguments: Any) -> None:
+        seen.append((mirror.sealed_rows, mirror.building is not None))
+        publish(mirror, *arguments)
+
+    world.builder.run_one()
+    monkeypatch.setattr(world.replica, "publish", noting)
+    world.follower.step()
+    assert seen[0] == (20, True)
 
 
 def test_a_view_follows_while_its_build_waits_for_others(world: World) -> None:

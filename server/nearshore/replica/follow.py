@@ -245,6 +245,7 @@ class Follower:
         if task.error is not None:
             self._give_up(mirror, task)
             return
+        self._plan_build(mirror)  # of what was written meanwhile; before the view, as in _take
         self._publish(mirror, rows)
         if first or rows is not None:
             self._saver.hurry()
