@@ -16,6 +16,7 @@ import tokenizers
 
 import nearshore
 from nearshore.bundle import Bundle, Pooling, SpecialTokens, load_bundle
+from nearshore.export.aside import written_aside
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.records import F32
@@ -135,6 +136,15 @@ def test_a_killed_export_leaves_no_half_bundle(pristine_checkpoint: Path, tmp_pa
     export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["tiny"]
     load_bundle(tmp_path / "tiny")
+
+
+def test_what_was_there_survives_a_kill_between_renames(pristine_checkpoint: Path, tmp_path: Path) -> None:
+    """The old bundle lies hidden then; a next export that fails leaves it where it was, not nothing."""
+    bundle = export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+    bundle.path.rename(tmp_path / ".tiny.old")
+    with pytest.raises(KeyError), written_aside(bundle.path):
+        raise KeyError
+    assert load_bundle(bundle.path) == bundle
 
 
 def test_exports_to_one_place_take_turns(pristine_checkpoint: Path, tmp_path: Path) -> None:

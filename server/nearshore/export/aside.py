@@ -14,13 +14,16 @@ from pathlib import Path
 def written_aside(final: Path) -> Iterator[Path]:
     """Give an empty folder to fill; at the end of the block it becomes `final`, replacing what was there.
 
-    When the block raises, or the process dies in it, `final` is as it was; at no moment is it half of one. One writer
-    at a time: another waits. What a killed writer left (a hidden folder beside `final`) is removed by the next one.
+    When the block raises, or the process dies in it, `final` is as it was; at no moment is it half of one. Between two
+    renames it is not there; a writer that is killed at that moment leaves the old one hidden, and the next writer puts
+    it back first. One writer at a time: another waits. What else a killed one left is removed by the next.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     with (final.parent / f".{final.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         staging, replaced = final.parent / f".{final.name}.new", final.parent / f".{final.name}.old"
+        if replaced.exists() and not final.exists():
+            replaced.rename(final)
         for leftover in (staging, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         staging.mkdir()
