@@ -337,5 +337,9 @@ def test_a_model_is_exported_again_for_more_outputs(run: Run, tmp_path: Path) ->
     (tmp_path / "checkpoint" / "tokenizer.json").unlink()
     (tmp_path / "checkpoint" / "vocab.txt").write_text("\n".join(vocabulary()))
     assert get("--cased")[0] is True
+    assert get("--int8")[0] is True
+    assert get("--int8", "--force")[0] is True
+    assert get("--pooled") == (True, ["sequence_output", "pooled_output"])
+    assert get("--int8", "--pooled")[0] is False, "a graph in 8 bits stays, asked for or not"
     assert get("--contract", "tfhub")[1][1:3] == ["pooled_output", "default"]
     assert run("model", "get", "mine", "--from", checkpoint, "--model-dir", folder, "--mlm")[0] == ExitCode.FAILED

@@ -16,7 +16,8 @@ class CorruptBundleError(CorruptionError):
         """folder: of the bundle; detail: a clause that names the file and what is wrong with it."""
         super().__init__(
             f"The model bundle {folder} cannot be used: {detail}.",
-            f"Delete the folder and make it again: nearshore model get {folder.name}",
+            f"Delete the folder and make it again, with the options it was made with (--from FOLDER, --int8): "
+            f"nearshore model get {folder.name}",
             bundle=folder,
         )
 
@@ -44,6 +45,7 @@ class PrecisionMissingError(NotFoundError):
         """folder: of the bundle."""
         super().__init__(
             f"The model bundle {folder} has no {precision} graph.",
-            f"Make it with: nearshore model get {folder.name} --{precision}; or set embedding.precision to fp32.",
+            f"Make it with: nearshore model get {folder.name} --{precision} (and --from FOLDER if it was made of one); "
+            "or set embedding.precision to fp32.",
             model=folder.name,
         )

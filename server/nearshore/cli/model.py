@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -187,12 +187,15 @@ def ensure(
     """The bundle of this name, and whether it had to be exported.
 
     source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
-    again, and so is any where options say how its vocabulary is used. Raises what obtain and export_bundle do.
+    again, and so is any where options say how its vocabulary is used. A graph in 8 bits is made anew where there was
+    one, asked for or not. Raises what obtain and export_bundle do.
     """
     folder = session().settings.model_dir / name
-    bundle = None if force else _present(folder)
-    if bundle is not None and options.met_by(bundle.manifest):
+    bundle = _present(folder)
+    if bundle is not None and not force and options.met_by(bundle.manifest):
         return bundle, False
+    if bundle is not None and bundle.manifest.int8 is not None:
+        options = replace(options, int8=True)  # somebody may serve it
     checkpoint = obtain(name, _origin(source), folder.parent / CHECKPOINTS, report=output.note)
     output.note(f"Exporting {name} to {folder}")
     return export_bundle(checkpoint, folder, name=name, embed_golden=_embed_golden, options=options), True

@@ -64,7 +64,8 @@ class ModelMismatchError(ServiceError):
             f"Model {model} does not give its golden vectors here: {text[:80]!r} has cosine {cosine:.7f} to its "
             f"vector, at least {least_cosine} is required ({software}).",
             "Nothing made here could be compared with what is stored. Install the library versions of the lock file "
-            f"and get the bundle again (nearshore model get {model}); if it still differs, use another type of CPU.",
+            f"and get the bundle again (nearshore model get {model} --force); if it still differs, use another type of "
+            "CPU.",
             model=model,
             cosine=f"{cosine:.7f}",
         )
