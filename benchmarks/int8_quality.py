@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from benchmarks import bundles, corpora, retrieval
 from nearshore.bundle import Bundle, Precision, SpecialTokens
+from nearshore.embedding import Form
 from nearshore.records import F32
 
 F64 = npt.NDArray[np.float64]
@@ -49,7 +50,7 @@ def sts_spearman(bundle: Bundle) -> float:
 
 def _embed(bundle: Bundle, texts: list[str], special: SpecialTokens | None = None) -> F32:
     with bundles.open_engine(bundle) as engine:
-        return engine.embed(texts, special=special, bulk=True).vectors
+        return engine.embed(texts, form=Form(special), bulk=True).vectors
 
 
 def _cosines(one: F32, other: F32) -> F64:

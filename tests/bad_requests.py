@@ -300,5 +300,7 @@ TABLE = [
     Bad("text to embed of 9 kB", embed("x" * 9_000), "TEXT_TOO_LARGE", "split it"),
     Bad("model not served", embed("a", model="models/other"), "MODEL_NOT_SERVED", "models/tiny", MISSING),
     Bad("model without models/", embed("a", model="tiny"), "INVALID_NAME", 'Write "models/"'),
+    Bad("more dimensions than there are", embed("a", dimensions=33), "DIMENSIONS_OUT_OF_RANGE", "Ask for 1 to 32"),
+    Bad("negative dimensions", embed("a", dimensions=-1), "DIMENSIONS_OUT_OF_RANGE", "dimensions is -1"),
     Bad("unknown special tokens", embed("a", special_tokens=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
 ]  # fmt: skip

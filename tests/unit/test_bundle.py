@@ -261,6 +261,13 @@ def test_fingerprint_ignores_the_rest(changes: dict[str, object]) -> None:
     assert MANIFEST.model_copy(update=changes).fingerprint == MANIFEST.fingerprint
 
 
+def test_fewer_dimensions_have_their_own_fingerprints(original: Bundle) -> None:
+    """Each number of components kept is another meaning; all of them are the bundle's."""
+    mode, width = original.manifest.special_tokens, original.manifest.dimensions
+    assert original.fingerprint_for(mode, width) == original.manifest.fingerprint
+    assert len({original.fingerprint_for(mode, kept) for kept in (1, 8, 16, width)}) == 4
+
+
 def test_special_token_modes_have_their_own_fingerprints(original: Bundle) -> None:
     """A request that parses special tokens gets another fingerprint than one that does not."""
     assert original.fingerprint_for(SpecialTokens.TEXT) == original.manifest.fingerprint

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearshore.bundle import Bundle, CorruptBundleError, Pooling, Precision, SpecialTokens, write_golden
-from nearshore.embedding import Embedder, Truncation
+from nearshore.embedding import Embedder, Form, Truncation
 from nearshore.embedding.errors import ModelMismatchError, TextTooLongError
 from nearshore.errors import OverloadedError, UnavailableError
 from tests.tiny_bert import WORDS, corpus, embed_golden, make_bundle
@@ -55,8 +55,8 @@ def test_company_does_not_move_a_vector(
     """A text has the same bits alone and anywhere in any batch."""
     place = min(place, len(company))
     batch = [*company[:place], text, *company[place:]]
-    alone = embedder.embed([text], special=special).vectors[0]
-    assert embedder.embed(batch, special=special).vectors[place].tobytes() == alone.tobytes()
+    alone = embedder.embed([text], form=Form(special)).vectors[0]
+    assert embedder.embed(batch, form=Form(special)).vectors[place].tobytes() == alone.tobytes()
 
 
 def test_64_callers_do_not_move_a_vector(embedder: Embedder) -> None:
@@ -80,8 +80,10 @@ def test_64_callers_do_not_move_a_vector(embedder: Embedder) -> None:
 def test_modes_have_their_own_fingerprints_and_vectors(embedder: Embedder) -> None:
     """Special tokens as text or parsed: one process serves both, and says which it was."""
     text = ["cat [SEP] dog"]
-    answers = [embedder.embed(text, special=special) for special in SpecialTokens]
-    assert [answer.fingerprint for answer in answers] == [embedder.fingerprint(special) for special in SpecialTokens]
+    answers = [embedder.embed(text, form=Form(special)) for special in SpecialTokens]
+    assert [answer.fingerprint for answer in answers] == [
+        embedder.fingerprint(Form(special)) for special in SpecialTokens
+    ]
     assert answers[0].fingerprint != answers[1].fingerprint
     assert not np.array_equal(answers[0].vectors, answers[1].vectors)
 

@@ -131,11 +131,18 @@ class Manifest(_Frozen):
         return fingerprint(self, special_tokens=self.special_tokens)
 
 
-def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens, precision: Precision = Precision.FP32) -> str:
+def fingerprint(
+    manifest: Manifest,
+    *,
+    special_tokens: SpecialTokens,
+    precision: Precision = Precision.FP32,
+    dimensions: int | None = None,
+) -> str:
     """What a vector means, as "nsf1-" and 32 hexadecimal digits.
 
     Covers all that moves a vector (the checkpoint and how it is run, the tokenizer, pooling, dense layers, prompts,
-    truncation, normalization, precision), and nothing that does not (name, origin, exporter, file bytes).
+    truncation, normalization, precision), and nothing that does not (name, origin, exporter, file bytes). dimensions:
+    the first so many components are kept; None: all.
     """
     recipe = manifest.recipe if precision is Precision.FP32 or manifest.int8 is None else manifest.int8.recipe
     meaning: dict[str, object] = {
@@ -157,6 +164,8 @@ def fingerprint(manifest: Manifest, *, special_tokens: SpecialTokens, precision:
         meaning["dense"] = [layer.model_dump(mode="json") for layer in manifest.dense]
     if manifest.default_prompt is not None:
         meaning["default_prompt"] = manifest.default_prompt
+    if dimensions is not None and dimensions != manifest.dimensions:
+        meaning["dimensions"] = dimensions
     return f"{_FINGERPRINT_SCHEME}-{content_digest(meaning)[:32]}"
 
 

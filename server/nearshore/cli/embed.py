@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ import typer
 from nearshore.cli import output
 from nearshore.cli.connection import connect
 from nearshore.cli.progress import Progress
-from nearshore.client import Client, Embedded
+from nearshore.client import Embedded
 from nearshore.errors import InvalidArgumentError
 from nearshore.records import F32
 
@@ -24,7 +25,7 @@ TEXTS_AT_ONCE = 256
 
 
 @app.command()
-def embed(
+def embed(  # noqa: PLR0913 -- each is an option
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, the lines of standard input.")] = None,
     *,
     npy: Annotated[
@@ -36,6 +37,10 @@ def embed(
         str | None,
         typer.Option(help="Put this prompt of the model before each text: query, say. Default: the model's, if any."),
     ] = None,
+    dimensions: Annotated[
+        int,
+        typer.Option(help="Keep the first N components of each vector, as Matryoshka models allow. Default: all."),
+    ] = 0,
     refuse_long: Annotated[bool, typer.Option("--refuse-long", help="Fail on text beyond the maximum.")] = False,
     parse_special: Annotated[
         bool, typer.Option("--parse-special", help="Text that spells [SEP] becomes that token.")
@@ -48,15 +53,17 @@ def embed(
     cut = 0
     kept: list[F32] = []
     with connect() as client, Progress("embedding", "texts") as progress:
+        ask = partial(
+            client.embed,
+            model=model,
+            prompt=prompt,
+            truncation="refuse" if refuse_long else "cut_end",
+            special_tokens="parse" if parse_special else "bundle",
+            dimensions=dimensions,
+        )
         done = 0
         while chunk := list(islice(source, TEXTS_AT_ONCE)):
-            answer = client.embed(
-                chunk,
-                model=model,
-                prompt=prompt,
-                truncation="refuse" if refuse_long else "cut_end",
-                special_tokens="parse" if parse_special else "bundle",
-            )
+            answer = ask(chunk)
             cut += sum(used < tokens for used, tokens in zip(answer.tokens_used, answer.tokens, strict=True))
             if npy is None:
                 _emit(chunk, answer)
@@ -65,7 +72,7 @@ def embed(
             done += len(chunk)
             progress.update(done)
         if npy is not None:
-            _save(npy, kept, client)
+            _save(npy, np.concatenate(kept) if kept else ask([""]).vectors[:0])
     if cut:
         output.warn(f"{cut:,} texts were cut at the model's maximum.")
 
@@ -98,8 +105,7 @@ def _emit(texts: list[str], answer: Embedded) -> None:
         )
 
 
-def _save(path: Path, matrices: list[F32], client: Client) -> None:
-    matrix = np.concatenate(matrices) if matrices else client.embed([""]).vectors[:0]
+def _save(path: Path, matrix: F32) -> None:
     with path.open("wb") as file:
         np.save(file, matrix)
     if output.as_json():

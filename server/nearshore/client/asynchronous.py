@@ -196,9 +196,14 @@ class AsyncClient:
         prompt: str | None = None,
         truncation: Truncation = "cut_end",
         special_tokens: SpecialTokens = "bundle",
+        dimensions: int = 0,
     ) -> Embedded:
-        """Turn texts into vectors; prompt: name of one of the model's, "" for none, None for the model's default."""
-        return await self._run(codec.embed(texts, model, prompt, truncation, special_tokens))
+        """Turn texts into vectors.
+
+        prompt: name of one of the model's, "" for none, None for the model's default; dimensions: keep the first so
+        many components, 0 for all.
+        """
+        return await self._run(codec.embed(texts, model, prompt, truncation, special_tokens, dimensions))
 
     async def tokenize(
         self,

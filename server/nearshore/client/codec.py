@@ -199,7 +199,12 @@ def batch_search(collection: str, queries: Sequence[Query | str]) -> Call[list[S
 
 
 def embed(
-    texts: Sequence[str], model: str, prompt: str | None, truncation: Truncation, special_tokens: SpecialTokens
+    texts: Sequence[str],
+    model: str,
+    prompt: str | None,
+    truncation: Truncation,
+    special_tokens: SpecialTokens,
+    dimensions: int,
 ) -> Call[Embedded]:
     """EmbeddingService.Embed."""
 
@@ -218,6 +223,7 @@ def embed(
         truncation=TRUNCATIONS[truncation],
         special_tokens=SPECIAL_TOKENS[special_tokens],
         prompt=prompt,
+        dimensions=dimensions,
     )
     return Call("EmbeddingService.Embed", request, read)
 

@@ -177,7 +177,7 @@ class FieldNotAllowedError(InvalidArgumentError):
 
 
 class DimensionsError(InvalidArgumentError):
-    """A new collection has neither a model nor a usable width."""
+    """A new collection has neither a model nor a usable width, or a vector is to have more than its model gives."""
 
     reason = "DIMENSIONS_OUT_OF_RANGE"
 

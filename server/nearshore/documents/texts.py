@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from nearshore.bundle import SpecialTokens
-from nearshore.documents.errors import TextTooLargeError
+from nearshore.documents.errors import DimensionsError, TextTooLargeError
 from nearshore.documents.models import Models
 from nearshore.documents.names import model_name
 from nearshore.documents.sizes import size_bytes
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
-from nearshore.embedding import Embedder, Embeddings, Truncation
+from nearshore.embedding import Embedder, Embeddings, Form, Truncation
 
 # Below this many characters in all, tokenizing takes less time than handing it to a thread and back would.
 _SHORT_CHARACTERS = 512
@@ -56,20 +56,19 @@ class Texts:
         model: str,
         prompt: str | None,
         truncation: Truncation,
-        special: SpecialTokens | None,
+        form: Form,
         deadline: float | None,
     ) -> EmbedAnswer:
         """Embed texts with "models/{model}", or the default where empty.
 
         prompt: as for Prompts.named; deadline: time.monotonic() seconds. Raises BatchSizeError, TextTooLargeError,
-        TextTooLongError, UnknownPromptError, ModelNotServedError, OverloadedError, DeadlineError.
+        TextTooLongError, UnknownPromptError, DimensionsError, ModelNotServedError, OverloadedError, DeadlineError.
         """
         bare, embedder = self._models.get(model)
         before = embedder.prompts.named(prompt)
+        _check_dimensions(form, bare, embedder)
         self._check(texts)
-        submit = partial(
-            embedder.submit, texts, prompt=before, special=special, truncation=truncation, deadline=deadline
-        )
+        submit = partial(embedder.submit, texts, prompt=before, form=form, truncation=truncation, deadline=deadline)
         if sum(map(len, texts)) <= _SHORT_CHARACTERS:
             pending = submit()
         else:
@@ -105,6 +104,17 @@ class Texts:
                     f"At most {self._max_text_bytes:,} are allowed: split it.",
                     field=f"texts[{index}]",
                 )
+
+
+def _check_dimensions(form: Form, model: str, embedder: Embedder) -> None:
+    if form.dimensions is not None and not 1 <= form.dimensions <= embedder.dimensions:
+        raise DimensionsError(
+            f"dimensions is {form.dimensions:,}; the vectors of the model {model!r} have {embedder.dimensions:,}.",
+            f"Ask for 1 to {embedder.dimensions:,}, or leave dimensions out for all.",
+            field="dimensions",
+            value=form.dimensions,
+            limit=embedder.dimensions,
+        )
 
 
 def _tokenize(

@@ -14,6 +14,7 @@ import numpy as np
 from nearshore.bundle import Bundle, SpecialTokens
 from nearshore.embedding.cores import usable_cores
 from nearshore.embedding.errors import TextTooLongError
+from nearshore.embedding.form import AS_BUNDLED, Form
 from nearshore.embedding.golden import check_golden
 from nearshore.embedding.observer import Observer
 from nearshore.embedding.prompts import Prompts
@@ -38,7 +39,7 @@ class Truncation(enum.StrEnum):
 class Embeddings:
     """Vectors and what they were made of, in the order of the texts."""
 
-    vectors: F32  # (texts, dimensions), normalized if the bundle says so
+    vectors: F32  # (texts, dimensions), in the form that was asked for
     tokens: list[int]  # of each text before truncation, special tokens included
     tokens_used: list[int]  # of those, how many were embedded
     fingerprint: str  # what the vectors mean
@@ -56,7 +57,7 @@ class Embedder:
         self.prompts = Prompts(bundle.manifest)
         self._tokenizers = tokenizers
         self._scheduler = scheduler
-        self._fingerprints = {special: bundle.fingerprint_for(special) for special in SpecialTokens}
+        self._fingerprints: dict[Form, str] = {}  # of those that were asked for
 
     @classmethod
     def open(
@@ -111,9 +112,13 @@ class Embedder:
         """Tokens that wait for a worker."""
         return self._scheduler.queued_tokens
 
-    def fingerprint(self, special: SpecialTokens | None = None) -> str:
-        """What a vector made in this special-token mode means; None: the bundle's mode."""
-        return self._fingerprints[self._mode(special)]
+    def fingerprint(self, form: Form = AS_BUNDLED) -> str:
+        """What a vector in this form means."""
+        known = self._fingerprints.get(form)
+        if known is None:
+            known = self.bundle.fingerprint_for(self._mode(form.special), form.dimensions)
+            self._fingerprints[form] = known
+        return known
 
     def tokenize(
         self, texts: Iterable[str], special: SpecialTokens | None = None, *, prompt: str = ""
@@ -133,7 +138,7 @@ class Embedder:
         texts: Sequence[str],
         *,
         prompt: str = "",
-        special: SpecialTokens | None = None,
+        form: Form = AS_BUNDLED,
         truncation: Truncation = Truncation.CUT_END,
         bulk: bool = False,
         deadline: float | None = None,
@@ -147,11 +152,11 @@ class Embedder:
         """
         if not texts:
             nothing: Future[Embeddings] = Future()
-            vectors = np.empty((0, self.dimensions), np.float32)
-            nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(special)))
+            vectors = np.empty((0, form.dimensions or self.dimensions), np.float32)
+            nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(form)))
             return nothing
-        used = self._used_ids(texts, prompt, special, truncation)
-        return self._queue(used, _as_it_is, special=special, bulk=bulk, deadline=deadline)
+        used = self._used_ids(texts, prompt, form.special, truncation)
+        return self._queue(used, _as_it_is, form=form, bulk=bulk, deadline=deadline)
 
     def submit_query(self, text: str, then: Callable[[Embeddings], T], *, deadline: float | None = None) -> Future[T]:
         """Like submit for one text, behind the prompt of queries; the future's result is then(embeddings).
@@ -160,24 +165,24 @@ class Embedder:
         threads. What it raises, the future fails with.
         """
         used = self._used_ids([text], self.prompts.query, None, Truncation.CUT_END)
-        return self._queue(used, then, special=None, bulk=False, deadline=deadline)
+        return self._queue(used, then, form=AS_BUNDLED, bulk=False, deadline=deadline)
 
     def _queue(
         self,
         used: tuple[list[list[int]], list[int]],
         then: Callable[[Embeddings], T],
         *,
-        special: SpecialTokens | None,
+        form: Form,
         bulk: bool,
         deadline: float | None,
     ) -> Future[T]:
         """used: as _used_ids gives it."""
-        fingerprint = self.fingerprint(special)
+        fingerprint, manifest = self.fingerprint(form), self.bundle.manifest
         ids, tokens = used
         tokens_used = [len(each) for each in ids]
         return self._scheduler.submit(
             ids,
-            answer=lambda vectors: then(Embeddings(vectors, tokens, tokens_used, fingerprint)),
+            answer=lambda vectors: then(Embeddings(form.of(vectors, manifest), tokens, tokens_used, fingerprint)),
             bulk=bulk,
             deadline=deadline,
         )
@@ -187,14 +192,14 @@ class Embedder:
         texts: Sequence[str],
         *,
         prompt: str = "",
-        special: SpecialTokens | None = None,
+        form: Form = AS_BUNDLED,
         truncation: Truncation = Truncation.CUT_END,
         bulk: bool = False,
         deadline: float | None = None,
     ) -> Embeddings:
         """Like submit, and wait. Raises what submit raises and what its future fails with."""
         return self.submit(
-            texts, prompt=prompt, special=special, truncation=truncation, bulk=bulk, deadline=deadline
+            texts, prompt=prompt, form=form, truncation=truncation, bulk=bulk, deadline=deadline
         ).result()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import onnxruntime
 
 from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.embedding.dense import apply_dense
-from nearshore.embedding.pooling import normalize, pool
+from nearshore.embedding.pooling import pool
 from nearshore.embedding.processor import overflows
 from nearshore.records import F32
 
@@ -44,10 +44,9 @@ class Session:
     def run(self, texts: Sequence[Sequence[int]]) -> F32:
         """Embed texts of one token count.
 
-        texts: B lists of T ids. Returns (B, dimensions) float32, normalized if the bundle says so.
+        texts: B lists of T ids. Returns (B, dimensions) float32, not normalized.
         """
-        vectors = apply_dense(pool(self.run_tokens(texts), self._manifest.pooling), self._dense)
-        return normalize(vectors) if self._manifest.normalize else vectors
+        return apply_dense(pool(self.run_tokens(texts), self._manifest.pooling), self._dense)
 
     def run_tokens(self, texts: Sequence[Sequence[int]]) -> F32:
         """The vectors of all tokens, (B, T, H), of B lists of T ids."""

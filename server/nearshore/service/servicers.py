@@ -57,7 +57,7 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
             model=request.model,
             prompt=translate.prompt(request),
             truncation=translate.truncation(request.truncation),
-            special=translate.special_tokens(request.special_tokens),
+            form=translate.form(request),
             deadline=deadline_of(context),
         )
         return await self._translator.build(answers.embed_message, answer, items=len(texts))

@@ -20,7 +20,7 @@ from nearshore.documents.requests import (
     UpsertRequest,
     Vectors,
 )
-from nearshore.embedding import Truncation
+from nearshore.embedding import Form, Truncation
 from nearshore.errors import UnknownEnumError
 from nearshore.records import IndexKind, Metric
 from nearshore.search.requests import BatchSearchRequest, SearchRequest
@@ -54,6 +54,11 @@ def truncation(number: values_pb2.Truncation.ValueType) -> Truncation:
 def special_tokens(number: embedding_service_pb2.SpecialTokens.ValueType) -> SpecialTokens | None:
     """How special tokens are read; None: as the bundle says. Raises UnknownEnumError."""
     return _known("special_tokens", SPECIAL_TOKENS, number, None)
+
+
+def form(request: embedding_service_pb2.EmbedRequest) -> Form:
+    """What is asked of the vectors. Raises UnknownEnumError."""
+    return Form(special=special_tokens(request.special_tokens), dimensions=request.dimensions or None)
 
 
 def prompt(request: embedding_service_pb2.EmbedRequest | embedding_service_pb2.TokenizeRequest) -> str | None:

@@ -53,6 +53,7 @@ class EmbedRequest(_message.Message):
     TRUNCATION_FIELD_NUMBER: _builtins.int
     SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{model}". Default: the server's default model."""
     truncation: _values_pb2.Truncation.ValueType
@@ -63,6 +64,12 @@ class EmbedRequest(_message.Message):
     """Name of a prompt of the model, which is put before each text as it is and counts among its tokens; `nearshore model
     show` tells them. Search takes "query" and upserts "document" (or "passage" or "corpus") by themselves. Default:
     what the model's checkpoint names as its default, mostly none. Empty: none. The fingerprint is the same for all.
+    """
+    dimensions: _builtins.int
+    """Keep the first so many components of each vector, 1 to the model's, and then normalize it if the model's vectors
+    are: for models trained so that their first components suffice (Matryoshka; others lose much). Default, or 0: all.
+    Fewer have a fingerprint of their own: no collection with a model takes them, but one of this width without a model
+    does, sent without fingerprint.
     """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -78,10 +85,11 @@ class EmbedRequest(_message.Message):
         truncation: _values_pb2.Truncation.ValueType = ...,
         special_tokens: Global___SpecialTokens.ValueType = ...,
         prompt: _builtins.str | None = ...,
+        dimensions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "model", b"model", "prompt", b"prompt", "special_tokens", b"special_tokens", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "dimensions", b"dimensions", "model", b"model", "prompt", b"prompt", "special_tokens", b"special_tokens", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015

@@ -1,0 +1,86 @@
+"""What Embed may be asked of vectors, through a real server, by both clients and the command."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nearshore.cli import main
+from nearshore.client import AsyncClient, Client, Document, Query
+from nearshore.documents.errors import DimensionsError, FingerprintMismatchError
+from nearshore.exit_codes import ExitCode
+from tests.servers import InProcessServer
+
+TEXTS = ["red bird", "a cat in the city", ""]
+
+
+def test_vectors_have_the_dimensions_asked_for(client: Client, server: InProcessServer) -> None:
+    """Both clients get the first components, of unit length; none asked for are all."""
+    whole, cut = client.embed(TEXTS), client.embed(TEXTS, dimensions=8)
+    assert cut.vectors.shape == (3, 8)
+    np.testing.assert_allclose(np.linalg.norm(cut.vectors, axis=1), 1, atol=1e-6)
+    first = whole.vectors[:, :8]
+    np.testing.assert_allclose(cut.vectors, first / np.linalg.norm(first, axis=1, keepdims=True), atol=1e-6)
+    assert client.embed(TEXTS, dimensions=0).vectors.tobytes() == whole.vectors.tobytes()
+
+    async def ask() -> bytes:
+        async with AsyncClient(server.address) as asking:
+            return (await asking.embed(TEXTS, dimensions=8)).vectors.tobytes()
+
+    assert asyncio.run(ask()) == cut.vectors.tobytes()
+
+
+def test_impossible_dimensions_are_refused(client: Client) -> None:
+    """The refusal names the field, the value and the limit, for people and for programs."""
+    for value in (33, -1):
+        with pytest.raises(
+            DimensionsError, match=rf"dimensions is {value}; .*'tiny' have 32\. Ask for 1 to 32"
+        ) as told:
+            client.embed(TEXTS, dimensions=value)
+        assert told.value.reason == "DIMENSIONS_OUT_OF_RANGE"
+        expected = {"field": "dimensions", "value": str(value), "limit": "32"}
+        assert expected.items() <= told.value.metadata.items()
+
+
+def test_a_collection_never_mixes_cut_vectors_with_whole_ones(client: Client, collection_id: str) -> None:
+    """One of the whole vectors refuses them, written and searched with; one without a model takes them."""
+    cut = client.embed(TEXTS[:2], dimensions=8)
+    documents = [Document("1", TEXTS[0]), Document("2", TEXTS[1])]
+    client.create_collection(collection_id, model="tiny")
+    with pytest.raises(FingerprintMismatchError):
+        client.upsert(collection_id, documents, vectors=np.tile(cut.vectors, 4), fingerprint=cut.fingerprint)
+    with pytest.raises(FingerprintMismatchError):
+        client.search(collection_id, Query(vector=np.tile(cut.vectors[0], 4), fingerprint=cut.fingerprint))
+    client.create_collection(f"{collection_id}-cut", dimensions=8)
+    client.upsert(f"{collection_id}-cut", documents, vectors=cut.vectors)
+    (hit, _) = client.search(f"{collection_id}-cut", Query(vector=cut.vectors[1])).hits
+    assert hit.document.id == "2"
+
+
+def test_the_command_asks_for_the_same(
+    client: Client,
+    server: InProcessServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`embed` gives the client's bits, and an empty file of the right width where there are no texts."""
+
+    def run(*arguments: str) -> list[dict[str, Any]]:
+        options = ["--json", "--server", server.address, "--data-dir", str(tmp_path / "none")]
+        assert main.run([*options, "embed", *arguments]) == ExitCode.OK
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    (answer,) = run(TEXTS[0], "--dimensions", "8")
+    expected = client.embed(TEXTS[:1], dimensions=8)
+    np.testing.assert_array_equal(np.array([answer["vector"]], np.float32), expected.vectors)
+    assert answer["fingerprint"] == expected.fingerprint
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    (told,) = run("--dimensions", "8", "--npy", str(tmp_path / "e.npy"))
+    assert (told["rows"], told["dimensions"]) == (0, 8)
