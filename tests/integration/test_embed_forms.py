@@ -36,6 +36,23 @@ def test_vectors_have_the_dimensions_asked_for(client: Client, server: InProcess
     assert asyncio.run(ask()) == cut.vectors.tobytes()
 
 
+def test_vectors_have_the_length_asked_for(client: Client, server: InProcessServer) -> None:
+    """Both clients get vectors as the model made them, or of unit length, which is what this bundle says."""
+    unit, raw = client.embed(TEXTS), client.embed(TEXTS, normalize=False)
+    lengths = np.linalg.norm(raw.vectors, axis=1, keepdims=True)
+    assert (abs(lengths - 1) > 0.1).all()
+    np.testing.assert_allclose(raw.vectors / lengths, unit.vectors, atol=1e-6)
+    same = client.embed(TEXTS, normalize=True)
+    assert (same.vectors.tobytes(), same.fingerprint) == (unit.vectors.tobytes(), unit.fingerprint)
+
+    async def ask() -> tuple[bytes, str]:
+        async with AsyncClient(server.address) as asking:
+            answer = await asking.embed(TEXTS, normalize=False)
+            return answer.vectors.tobytes(), answer.fingerprint
+
+    assert asyncio.run(ask()) == (raw.vectors.tobytes(), raw.fingerprint)
+
+
 def test_impossible_dimensions_are_refused(client: Client) -> None:
     """The refusal names the field, the value and the limit, for people and for programs."""
     for value in (33, -1):
@@ -48,15 +65,17 @@ def test_impossible_dimensions_are_refused(client: Client) -> None:
         assert expected.items() <= told.value.metadata.items()
 
 
-def test_a_collection_never_mixes_cut_vectors_with_whole_ones(client: Client, collection_id: str) -> None:
-    """One of the whole vectors refuses them, written and searched with; one without a model takes them."""
-    cut = client.embed(TEXTS[:2], dimensions=8)
+def test_a_collection_never_mixes_forms(client: Client, collection_id: str) -> None:
+    """One of the bundle's vectors refuses others, written and searched with; one without a model takes them."""
+    cut, raw = client.embed(TEXTS[:2], dimensions=8), client.embed(TEXTS[:2], normalize=False)
     documents = [Document("1", TEXTS[0]), Document("2", TEXTS[1])]
     client.create_collection(collection_id, model="tiny")
     with pytest.raises(FingerprintMismatchError):
         client.upsert(collection_id, documents, vectors=np.tile(cut.vectors, 4), fingerprint=cut.fingerprint)
     with pytest.raises(FingerprintMismatchError):
         client.search(collection_id, Query(vector=np.tile(cut.vectors[0], 4), fingerprint=cut.fingerprint))
+    with pytest.raises(FingerprintMismatchError):
+        client.upsert(collection_id, documents, vectors=raw.vectors, fingerprint=raw.fingerprint)
     client.create_collection(f"{collection_id}-cut", dimensions=8)
     client.upsert(f"{collection_id}-cut", documents, vectors=cut.vectors)
     (hit, _) = client.search(f"{collection_id}-cut", Query(vector=cut.vectors[1])).hits
@@ -81,6 +100,10 @@ def test_the_command_asks_for_the_same(
     expected = client.embed(TEXTS[:1], dimensions=8)
     np.testing.assert_array_equal(np.array([answer["vector"]], np.float32), expected.vectors)
     assert answer["fingerprint"] == expected.fingerprint
+    (answer,) = run(TEXTS[0], "--no-normalize")
+    expected = client.embed(TEXTS[:1], normalize=False)
+    np.testing.assert_array_equal(np.array([answer["vector"]], np.float32), expected.vectors)
+    assert run(TEXTS[0], "--normalize") == run(TEXTS[0])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     (told,) = run("--dimensions", "8", "--npy", str(tmp_path / "e.npy"))
     assert (told["rows"], told["dimensions"]) == (0, 8)

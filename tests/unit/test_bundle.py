@@ -264,8 +264,16 @@ def test_fingerprint_ignores_the_rest(changes: dict[str, object]) -> None:
 def test_fewer_dimensions_have_their_own_fingerprints(original: Bundle) -> None:
     """Each number of components kept is another meaning; all of them are the bundle's."""
     mode, width = original.manifest.special_tokens, original.manifest.dimensions
-    assert original.fingerprint_for(mode, width) == original.manifest.fingerprint
-    assert len({original.fingerprint_for(mode, kept) for kept in (1, 8, 16, width)}) == 4
+    assert original.fingerprint_for(mode, dimensions=width) == original.manifest.fingerprint
+    assert len({original.fingerprint_for(mode, dimensions=kept) for kept in (1, 8, 16, width)}) == 4
+
+
+def test_normalizing_otherwise_has_the_fingerprint_of_such_a_bundle(original: Bundle) -> None:
+    """As the bundle says is the bundle's; the other way is that of a bundle which says so."""
+    manifest, mode = original.manifest, original.manifest.special_tokens
+    other = manifest.model_copy(update={"normalize": not manifest.normalize})
+    assert original.fingerprint_for(mode, normalize=manifest.normalize) == manifest.fingerprint
+    assert original.fingerprint_for(mode, normalize=other.normalize) == other.fingerprint != manifest.fingerprint
 
 
 def test_special_token_modes_have_their_own_fingerprints(original: Bundle) -> None:

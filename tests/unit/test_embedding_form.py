@@ -1,4 +1,4 @@
-"""What a caller asks of vectors: how many components."""
+"""What a caller asks of vectors: how many components, and of which length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from tests.tiny_bert import corpus, embed_golden, make_bundle, make_checkpoint, 
 TEXTS = corpus(12)
 DIMENSIONS = 32
 FORMS = st.builds(
-    Form, special=st.sampled_from([None, *SpecialTokens]), dimensions=st.none() | st.integers(1, DIMENSIONS)
+    Form,
+    special=st.sampled_from([None, *SpecialTokens]),
+    dimensions=st.none() | st.integers(1, DIMENSIONS),
+    normalize=st.sampled_from([None, True, False]),
 )
 
 
@@ -73,13 +76,29 @@ def test_company_does_not_move_a_vector(
     assert beside.result().fingerprint == embedder.fingerprint(other)
 
 
+def test_vectors_keep_their_length_if_asked(embedder: Embedder) -> None:
+    """They point where those of unit length do, at another length and with another fingerprint."""
+    unit, raw = embedder.embed(TEXTS), embedder.embed(TEXTS, form=Form(normalize=False))
+    lengths = np.linalg.norm(raw.vectors.astype(np.float64), axis=1, keepdims=True)
+    assert (abs(lengths - 1) > 0.1).all()
+    np.testing.assert_allclose(raw.vectors / lengths, unit.vectors, atol=1e-6)
+    assert raw.fingerprint == embedder.fingerprint(Form(normalize=False)) != unit.fingerprint
+    same = embedder.embed(TEXTS, form=Form(normalize=True))
+    assert (same.vectors.tobytes(), same.fingerprint) == (unit.vectors.tobytes(), unit.fingerprint)
+    cut = embedder.embed(TEXTS, form=Form(dimensions=9, normalize=False))
+    np.testing.assert_array_equal(cut.vectors, raw.vectors[:, :9])
+    assert len({unit.fingerprint, raw.fingerprint, cut.fingerprint, embedder.fingerprint(Form(dimensions=9))}) == 4
+
+
 def test_a_bundle_that_does_not_normalize_is_only_cut(tmp_path: Path) -> None:
-    """The first components of its vectors come as they are, bit for bit."""
+    """The first components of its vectors come as they are, bit for bit; a request may still have them normalized."""
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     pooling = {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}
     write_json(checkpoint / "modules.json", [{"type": "sentence_transformers.models.Transformer", "path": ""}, pooling])
     bundle = export_bundle(checkpoint, tmp_path / "plain", name="plain", embed_golden=embed_golden)
     with Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=100_000) as plain:
         whole, cut = plain.embed(TEXTS), plain.embed(TEXTS, form=Form(dimensions=9))
+        unit = plain.embed(TEXTS, form=Form(dimensions=9, normalize=True))
     np.testing.assert_array_equal(cut.vectors, whole.vectors[:, :9])
-    assert cut.fingerprint != whole.fingerprint
+    np.testing.assert_allclose(np.linalg.norm(unit.vectors, axis=1), 1, atol=1e-6)
+    assert len({each.fingerprint for each in (whole, cut, unit)}) == 3

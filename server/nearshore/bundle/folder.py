@@ -64,10 +64,16 @@ class Bundle:
         """Read the golden texts and the vectors of this precision. Raises CorruptBundleError."""
         return read_golden(self.path, self.precision, self.manifest.dimensions)
 
-    def fingerprint_for(self, special_tokens: SpecialTokens, dimensions: int | None = None) -> str:
-        """The fingerprint of vectors made with this special-token mode, of which so many components are kept."""
+    def fingerprint_for(
+        self, special_tokens: SpecialTokens, *, dimensions: int | None = None, normalize: bool | None = None
+    ) -> str:
+        """The fingerprint of vectors made with this special-token mode; the rest is as for fingerprint()."""
         return fingerprint(
-            self.manifest, special_tokens=special_tokens, precision=self.precision, dimensions=dimensions
+            self.manifest,
+            special_tokens=special_tokens,
+            precision=self.precision,
+            dimensions=dimensions,
+            normalize=normalize,
         )
 
 

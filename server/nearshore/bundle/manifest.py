@@ -137,12 +137,13 @@ def fingerprint(
     special_tokens: SpecialTokens,
     precision: Precision = Precision.FP32,
     dimensions: int | None = None,
+    normalize: bool | None = None,
 ) -> str:
     """What a vector means, as "nsf1-" and 32 hexadecimal digits.
 
     Covers all that moves a vector (the checkpoint and how it is run, the tokenizer, pooling, dense layers, prompts,
     truncation, normalization, precision), and nothing that does not (name, origin, exporter, file bytes). dimensions:
-    the first so many components are kept; None: all.
+    the first so many components are kept; None: all. normalize: whether vectors are; None: as the bundle says.
     """
     recipe = manifest.recipe if precision is Precision.FP32 or manifest.int8 is None else manifest.int8.recipe
     meaning: dict[str, object] = {
@@ -155,7 +156,7 @@ def fingerprint(
         "prompts": manifest.prompts,
         "max_tokens": manifest.max_tokens,
         "truncation_side": manifest.truncation_side,
-        "normalize": manifest.normalize,
+        "normalize": manifest.normalize if normalize is None else normalize,
         "precision": precision.value,
         "recipe": recipe,
     }

@@ -41,6 +41,9 @@ def embed(  # noqa: PLR0913 -- each is an option
         int,
         typer.Option(help="Keep the first N components of each vector, as Matryoshka models allow. Default: all."),
     ] = 0,
+    normalize: Annotated[
+        bool | None, typer.Option(help="Scale each vector to unit length, or leave it. Default: as the bundle says.")
+    ] = None,
     refuse_long: Annotated[bool, typer.Option("--refuse-long", help="Fail on text beyond the maximum.")] = False,
     parse_special: Annotated[
         bool, typer.Option("--parse-special", help="Text that spells [SEP] becomes that token.")
@@ -60,6 +63,7 @@ def embed(  # noqa: PLR0913 -- each is an option
             truncation="refuse" if refuse_long else "cut_end",
             special_tokens="parse" if parse_special else "bundle",
             dimensions=dimensions,
+            normalize=normalize,
         )
         done = 0
         while chunk := list(islice(source, TEXTS_AT_ONCE)):

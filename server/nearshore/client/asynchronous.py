@@ -188,7 +188,7 @@ class AsyncClient:
         """Answer several queries over one state of the collection."""
         return await self._run(codec.batch_search(collection, queries))
 
-    async def embed(
+    async def embed(  # noqa: PLR0913 -- each is a field of the request
         self,
         texts: Sequence[str],
         *,
@@ -197,13 +197,23 @@ class AsyncClient:
         truncation: Truncation = "cut_end",
         special_tokens: SpecialTokens = "bundle",
         dimensions: int = 0,
+        normalize: bool | None = None,
     ) -> Embedded:
         """Turn texts into vectors.
 
         prompt: name of one of the model's, "" for none, None for the model's default; dimensions: keep the first so
-        many components, 0 for all.
+        many components, 0 for all; normalize: to unit length or not, None for as the bundle says.
         """
-        return await self._run(codec.embed(texts, model, prompt, truncation, special_tokens, dimensions))
+        call = codec.embed(
+            texts,
+            model=model,
+            prompt=prompt,
+            truncation=truncation,
+            special_tokens=special_tokens,
+            dimensions=dimensions,
+            normalize=normalize,
+        )
+        return await self._run(call)
 
     async def tokenize(
         self,

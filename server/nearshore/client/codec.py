@@ -198,13 +198,15 @@ def batch_search(collection: str, queries: Sequence[Query | str]) -> Call[list[S
     return Call("SearchService.BatchSearch", request, read, collection, reads=True)
 
 
-def embed(
+def embed(  # noqa: PLR0913 -- each is a field of the request
     texts: Sequence[str],
+    *,
     model: str,
     prompt: str | None,
     truncation: Truncation,
     special_tokens: SpecialTokens,
     dimensions: int,
+    normalize: bool | None,
 ) -> Call[Embedded]:
     """EmbeddingService.Embed."""
 
@@ -224,6 +226,7 @@ def embed(
         special_tokens=SPECIAL_TOKENS[special_tokens],
         prompt=prompt,
         dimensions=dimensions,
+        normalize=normalize,
     )
     return Call("EmbeddingService.Embed", request, read)
 

@@ -195,7 +195,7 @@ class Client:
         """Answer several queries over one state of the collection."""
         return self._run(codec.batch_search(collection, queries))
 
-    def embed(
+    def embed(  # noqa: PLR0913 -- each is a field of the request
         self,
         texts: Sequence[str],
         *,
@@ -204,13 +204,23 @@ class Client:
         truncation: Truncation = "cut_end",
         special_tokens: SpecialTokens = "bundle",
         dimensions: int = 0,
+        normalize: bool | None = None,
     ) -> Embedded:
         """Turn texts into vectors.
 
         prompt: name of one of the model's, "" for none, None for the model's default; dimensions: keep the first so
-        many components, 0 for all.
+        many components, 0 for all; normalize: to unit length or not, None for as the bundle says.
         """
-        return self._run(codec.embed(texts, model, prompt, truncation, special_tokens, dimensions))
+        call = codec.embed(
+            texts,
+            model=model,
+            prompt=prompt,
+            truncation=truncation,
+            special_tokens=special_tokens,
+            dimensions=dimensions,
+            normalize=normalize,
+        )
+        return self._run(call)
 
     def tokenize(
         self,

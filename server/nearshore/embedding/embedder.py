@@ -116,7 +116,9 @@ class Embedder:
         """What a vector in this form means."""
         known = self._fingerprints.get(form)
         if known is None:
-            known = self.bundle.fingerprint_for(self._mode(form.special), form.dimensions)
+            known = self.bundle.fingerprint_for(
+                self._mode(form.special), dimensions=form.dimensions, normalize=form.normalize
+            )
             self._fingerprints[form] = known
         return known
 

@@ -17,6 +17,7 @@ class Form:
 
     special: SpecialTokens | None = None  # how text that spells a special token is read
     dimensions: int | None = None  # the first so many components, 1 to the model's; None: all
+    normalize: bool | None = None  # to unit length
 
     def of(self, vectors: F32, manifest: Manifest) -> F32:
         """Bring what a session gives, (texts, dimensions) float32, into this form.
@@ -25,7 +26,8 @@ class Form:
         depends on its company.
         """
         kept = np.ascontiguousarray(vectors[:, : self.dimensions])
-        return normalize(kept) if manifest.normalize else kept
+        normalizing = manifest.normalize if self.normalize is None else self.normalize
+        return normalize(kept) if normalizing else kept
 
 
 AS_BUNDLED = Form()

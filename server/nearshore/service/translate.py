@@ -58,7 +58,11 @@ def special_tokens(number: embedding_service_pb2.SpecialTokens.ValueType) -> Spe
 
 def form(request: embedding_service_pb2.EmbedRequest) -> Form:
     """What is asked of the vectors. Raises UnknownEnumError."""
-    return Form(special=special_tokens(request.special_tokens), dimensions=request.dimensions or None)
+    return Form(
+        special=special_tokens(request.special_tokens),
+        dimensions=request.dimensions or None,
+        normalize=request.normalize if request.HasField("normalize") else None,
+    )
 
 
 def prompt(request: embedding_service_pb2.EmbedRequest | embedding_service_pb2.TokenizeRequest) -> str | None:

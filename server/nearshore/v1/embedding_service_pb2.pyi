@@ -54,6 +54,7 @@ class EmbedRequest(_message.Message):
     SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    NORMALIZE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{model}". Default: the server's default model."""
     truncation: _values_pb2.Truncation.ValueType
@@ -66,10 +67,14 @@ class EmbedRequest(_message.Message):
     what the model's checkpoint names as its default, mostly none. Empty: none. The fingerprint is the same for all.
     """
     dimensions: _builtins.int
-    """Keep the first so many components of each vector, 1 to the model's, and then normalize it if the model's vectors
-    are: for models trained so that their first components suffice (Matryoshka; others lose much). Default, or 0: all.
-    Fewer have a fingerprint of their own: no collection with a model takes them, but one of this width without a model
-    does, sent without fingerprint.
+    """Keep the first so many components of each vector, 1 to the model's, before it is normalized, if it is: for models
+    trained so that their first components suffice (Matryoshka; others lose much). Default, or 0: all. Fewer have a
+    fingerprint of their own: no collection with a model takes them, but one of this width without a model does, sent
+    without fingerprint.
+    """
+    normalize: _builtins.bool
+    """Whether to scale each vector to unit length. Default: as the model's bundle says. The other way has a fingerprint of
+    its own, as fewer dimensions have.
     """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -86,13 +91,19 @@ class EmbedRequest(_message.Message):
         special_tokens: Global___SpecialTokens.ValueType = ...,
         prompt: _builtins.str | None = ...,
         dimensions: _builtins.int = ...,
+        normalize: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "_prompt", b"_prompt", "normalize", b"normalize", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "dimensions", b"dimensions", "model", b"model", "prompt", b"prompt", "special_tokens", b"special_tokens", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "_prompt", b"_prompt", "dimensions", b"dimensions", "model", b"model", "normalize", b"normalize", "prompt", b"prompt", "special_tokens", b"special_tokens", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__normalize: _TypeAlias = _typing.Literal["normalize"]  # noqa: Y015
+    _WhichOneofArgType__normalize: _TypeAlias = _typing.Literal["_normalize", b"_normalize"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__normalize) -> _WhichOneofReturnType__normalize | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
