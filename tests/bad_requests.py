@@ -17,7 +17,7 @@ from nearshore.v1 import document_service_pb2 as documents
 from nearshore.v1 import embedding_service_pb2 as embedding
 from nearshore.v1 import search_service_pb2 as searching
 from nearshore.v1.document_service_pb2 import Document
-from nearshore.v1.values_pb2 import TRUNCATION_REFUSE, Value, ValueList, Vectors
+from nearshore.v1.values_pb2 import TRUNCATION_CUT_START, TRUNCATION_REFUSE, Value, ValueList, Vectors
 
 MISSING, EXISTS = StatusCode.NOT_FOUND, StatusCode.ALREADY_EXISTS
 STATE, ABORTED = StatusCode.FAILED_PRECONDITION, StatusCode.ABORTED
@@ -160,6 +160,7 @@ TABLE = [
     Bad("no documents", batch(), "BATCH_SIZE_OUT_OF_RANGE", "Send 1 to 8"),
     Bad("too many documents", batch(*"abcdefghi"), "BATCH_SIZE_OUT_OF_RANGE", "Send 1 to 8"),
     Bad("one bad document among good", batch("x", "", "z"), "INVALID_ID", "documents[1].id"),
+    Bad("start cut", batch("x", truncation=TRUNCATION_CUT_START), "FIELD_NOT_ALLOWED", "TRUNCATION_CUT_END"),
     Bad("unknown truncation", batch("x", truncation=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
     Bad("request_id with an umlaut", batch("x", request_id="ä"), "INVALID_REQUEST_ID", "a UUID"),
     Bad("request_id of 129 characters", batch("x", request_id="x" * 129), "INVALID_REQUEST_ID", "1 to 128"),
@@ -223,6 +224,9 @@ TABLE = [
     Bad("no query", searching.SearchRequest(collection="collections/texts"), "QUERY_REQUIRED", "exactly one"),
     Bad("empty query", search(text=""), "EMPTY_TEXT", "Send text that has words"),
     Bad("NUL in a query", search(text="a\0b"), "NUL_IN_TEXT", "Remove U+0000"),
+    Bad("query's start cut", search(truncation=TRUNCATION_CUT_START), "FIELD_NOT_ALLOWED", "only Embed"),
+    Bad("start cut in a batch", search_batch(search(truncation=TRUNCATION_CUT_START)), "FIELD_NOT_ALLOWED",
+        "searches[0].truncation"),
     Bad("query too long", search(text=LONG, truncation=TRUNCATION_REFUSE), "TEXT_TOO_LONG", "Split the text"),
     Bad("query of 9 kB", search(text="x" * 9_000), "TEXT_TOO_LARGE", "At most 8,192"),
     Bad("text without model", search(collection="collections/vectors"), "NO_MODEL", "vector", STATE),

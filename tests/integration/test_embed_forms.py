@@ -82,6 +82,21 @@ def test_a_collection_never_mixes_forms(client: Client, collection_id: str) -> N
     assert hit.document.id == "2"
 
 
+def test_starts_are_cut_if_asked(client: Client, server: InProcessServer) -> None:
+    """Both clients get the vector of what fits of a long text's end, and are told how much that was."""
+    texts = ["red bird", "fish " * 40 + "cat " * 62]
+    cut = client.embed(texts, truncation="cut_start")
+    assert cut.vectors.tobytes() == client.embed(["red bird", "cat " * 62], truncation="refuse").vectors.tobytes()
+    assert (list(cut.tokens), list(cut.tokens_used)) == ([4, 104], [4, 64])
+    assert cut.fingerprint == client.embed(texts).fingerprint
+
+    async def ask() -> bytes:
+        async with AsyncClient(server.address) as asking:
+            return (await asking.embed(texts, truncation="cut_start")).vectors.tobytes()
+
+    assert asyncio.run(ask()) == cut.vectors.tobytes()
+
+
 def test_the_command_asks_for_the_same(
     client: Client,
     server: InProcessServer,
@@ -104,6 +119,11 @@ def test_the_command_asks_for_the_same(
     expected = client.embed(TEXTS[:1], normalize=False)
     np.testing.assert_array_equal(np.array([answer["vector"]], np.float32), expected.vectors)
     assert run(TEXTS[0], "--normalize") == run(TEXTS[0])
+    long = "fish " * 40 + "cat " * 62
+    (answer,) = run(long, "--cut-start")
+    assert answer == {**run("cat " * 62)[0], "text": long, "tokens": 104}
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     (told,) = run("--dimensions", "8", "--npy", str(tmp_path / "e.npy"))
     assert (told["rows"], told["dimensions"]) == (0, 8)
+    assert main.run(["--server", server.address, "embed", long, "--dimensions", str(2**31)]) == ExitCode.USAGE
+    assert main.run(["--server", server.address, "embed", long, "--cut-start", "--refuse-long"]) == ExitCode.USAGE

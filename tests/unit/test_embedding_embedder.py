@@ -97,6 +97,28 @@ def test_over_long_text_can_be_refused(embedder: Embedder) -> None:
     assert caught.value.metadata == {"index": "1", "tokens": "49", "max_tokens": "48"}
 
 
+def test_over_long_text_can_lose_its_start(embedder: Embedder) -> None:
+    """With CUT_START it has, bit for bit, the vector and the fingerprint of its last words; what fits is as ever."""
+    words = (WORDS.split() * 2)[:100]
+    texts = ["a cat", " ".join(words), "", " ".join(words[::-1])]
+    cut = embedder.embed(texts, truncation=Truncation.CUT_START)
+    left = [" ".join(text.split()[-(MAX_TOKENS - 2) :]) for text in texts]
+    expected = embedder.embed(left, truncation=Truncation.REFUSE)
+    assert cut.vectors.tobytes() == expected.vectors.tobytes()
+    assert (cut.tokens, cut.tokens_used) == ([4, 102, 2, 102], [4, MAX_TOKENS, 2, MAX_TOKENS])
+    assert cut.fingerprint == embedder.fingerprint()
+    alone = [embedder.embed([text], truncation=Truncation.CUT_START).vectors[0].tobytes() for text in texts]
+    assert [vector.tobytes() for vector in cut.vectors] == alone
+
+
+def test_a_cut_start_may_leave_parsed_special_tokens(embedder: Embedder) -> None:
+    """Those that the text spells go with its start or stay with its end, as other tokens do."""
+    text, left = "[SEP] " * 3 + "cat " * 60 + "[SEP] dog", "cat " * (MAX_TOKENS - 4) + "[SEP] dog"
+    form = Form(SpecialTokens.PARSE)
+    cut = embedder.embed([text], form=form, truncation=Truncation.CUT_START)
+    assert cut.vectors.tobytes() == embedder.embed([left], form=form, truncation=Truncation.REFUSE).vectors.tobytes()
+
+
 def test_no_texts_are_no_vectors(embedder: Embedder) -> None:
     """An empty call is answered at once with an empty matrix of the right width."""
     assert embedder.embed([]).vectors.shape == (0, embedder.dimensions)

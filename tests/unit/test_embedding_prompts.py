@@ -88,6 +88,16 @@ def test_the_prompt_counts_against_the_maximum(embedder: Embedder) -> None:
         embedder.embed([text], prompt="query: ", truncation=Truncation.REFUSE)
 
 
+@pytest.mark.parametrize(("prompt", "room"), [("query: ", 60), ("on file: ", 59), ("", 62)])
+def test_a_start_is_cut_behind_the_prompt(embedder: Embedder, prompt: str, room: int) -> None:
+    """The prompt stays whole and the last words fill the rest."""
+    words = ["red", "green", "blue", "cat", "dog", "bird"] * 15
+    cut = embedder.embed([" ".join(words)], prompt=prompt, truncation=Truncation.CUT_START)
+    left = embedder.embed([" ".join(words[-room:])], prompt=prompt, truncation=Truncation.REFUSE)
+    assert cut.vectors.tobytes() == left.vectors.tobytes()
+    assert (cut.tokens, cut.tokens_used) == ([len(words) + 64 - room], [64])
+
+
 def test_documents_have_what_their_prompt_leaves(embedder: Embedder, tmp_path: Path) -> None:
     """The passages that an indexer cuts fit behind the prompt: of 64 tokens, 2 are special and 3 the prompt's."""
     assert embedder.max_document_tokens == 59

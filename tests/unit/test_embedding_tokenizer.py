@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from nearshore.bundle import Bundle, CorruptBundleError, SpecialTokens
 from nearshore.embedding.tokenizer import Tokenizer
@@ -44,6 +45,48 @@ def test_cutting_keeps_the_closing_token(bundle: Bundle) -> None:
     (tokens,) = tokenizer.encode(["cat dog bird fish tree"])
     assert tokenizer.spell(tokens.used_ids) == ["[CLS]", "cat", "dog", "bird", "[SEP]"]
     assert len(tokens.ids) == 7
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "left"),
+    [
+        ("", "cat dog bird fish tree river", ["[CLS]", "bird", "fish", "tree", "river", "[SEP]"]),
+        ("how: ", "cat dog bird fish tree river", ["[CLS]", "how", ":", "tree", "river", "[SEP]"]),
+        ("c", "at dog bird fish tree river", ["[CLS]", "cat", "fish", "tree", "river", "[SEP]"]),
+        ("how to use", " cat dog", ["[CLS]", "how", "to", "use", "dog", "[SEP]"]),
+        ("how to use a", " cat dog", ["[CLS]", "how", "to", "use", "a", "[SEP]"]),
+        ("how to use a date", " cat dog", ["[CLS]", "how", "to", "use", "a", "[SEP]"]),
+    ],
+)
+def test_cutting_the_start_keeps_special_tokens_and_prompt(
+    bundle: Bundle, prompt: str, text: str, left: list[str]
+) -> None:
+    """What goes is between prompt and end; a token in which both have a part is the prompt's."""
+    tokenizer = tokenizer_of(bundle, max_tokens=6)
+    (tokens,) = tokenizer.encode([prompt + text])
+    used = tokens.without_start(tokenizer.count_prompt(prompt, text))
+    assert tokenizer.spell(used) == left
+    assert len(used) == tokens.tokens_used
+
+
+PIECES = [("<s>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁query", -1.0), (":", -1.0), ("▁", -2.0), ("▁cat", -1.0)]
+
+
+@pytest.mark.parametrize("prompt", ["query:", "query: ", "query:  "])
+@pytest.mark.parametrize("kind", ["pieces", "bytes"])
+def test_white_space_behind_a_prompt_may_be_the_next_words(tmp_path: Path, kind: str, prompt: str) -> None:
+    """Tokenizers such as XLM-R's and RoBERTa's put it into the word's token, which belongs to the text."""
+    if kind == "pieces":
+        made = tokenizers.Tokenizer(tokenizers.models.Unigram(PIECES, unk_id=2))
+        made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    else:
+        letters = {letter: n for n, letter in enumerate(["Ġ", *"query:cat"])}
+        made = tokenizers.Tokenizer(tokenizers.models.BPE(letters, []))
+        made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json", max_tokens=64, special=SpecialTokens.TEXT)
+    text = "cat cat" if prompt[-1] == " " else " cat cat"
+    assert tokenizer.count_prompt(prompt, text) == {"pieces": 2, "bytes": 6}[kind]
 
 
 def test_a_text_that_just_fits_is_whole(bundle: Bundle) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from nearshore.cli import output
-from nearshore.cli.connection import connect
+from nearshore.cli.connection import INT32, connect
 from nearshore.cli.progress import Progress
 from nearshore.client import Embedded
 from nearshore.errors import InvalidArgumentError
@@ -39,11 +39,18 @@ def embed(  # noqa: PLR0913 -- each is an option
     ] = None,
     dimensions: Annotated[
         int,
-        typer.Option(help="Keep the first N components of each vector, as Matryoshka models allow. Default: all."),
+        typer.Option(
+            help="Keep the first N components of each vector, as Matryoshka models allow. Default: all.",
+            min=0,
+            max=INT32,
+        ),
     ] = 0,
     normalize: Annotated[
         bool | None, typer.Option(help="Scale each vector to unit length, or leave it. Default: as the bundle says.")
     ] = None,
+    cut_start: Annotated[
+        bool, typer.Option("--cut-start", help="Of text beyond the maximum embed the end, not the start.")
+    ] = False,
     refuse_long: Annotated[bool, typer.Option("--refuse-long", help="Fail on text beyond the maximum.")] = False,
     parse_special: Annotated[
         bool, typer.Option("--parse-special", help="Text that spells [SEP] becomes that token.")
@@ -52,33 +59,42 @@ def embed(  # noqa: PLR0913 -- each is an option
     """Turn texts into vectors: one JSON object a text, with its tokens, on standard output."""
     if not texts and sys.stdin.isatty():
         raise typer.BadParameter("give texts, or lines on standard input")
+    if cut_start and refuse_long:
+        raise typer.BadParameter("--cut-start and --refuse-long exclude each other")
     source = iter(texts) if texts else _lines()
-    cut = 0
-    kept: list[F32] = []
     with connect() as client, Progress("embedding", "texts") as progress:
         ask = partial(
             client.embed,
             model=model,
             prompt=prompt,
-            truncation="refuse" if refuse_long else "cut_end",
+            truncation="refuse" if refuse_long else "cut_start" if cut_start else "cut_end",
             special_tokens="parse" if parse_special else "bundle",
             dimensions=dimensions,
             normalize=normalize,
         )
-        done = 0
-        while chunk := list(islice(source, TEXTS_AT_ONCE)):
-            answer = ask(chunk)
-            cut += sum(used < tokens for used, tokens in zip(answer.tokens_used, answer.tokens, strict=True))
-            if npy is None:
-                _emit(chunk, answer)
-            else:
-                kept.append(answer.vectors)
-            done += len(chunk)
-            progress.update(done)
-        if npy is not None:
-            _save(npy, np.concatenate(kept) if kept else ask([""]).vectors[:0])
+        cut = _embed_all(source, ask, npy, progress)
     if cut:
         output.warn(f"{cut:,} texts were cut at the model's maximum.")
+
+
+def _embed_all(
+    source: Iterator[str], ask: Callable[[list[str]], Embedded], npy: Path | None, progress: Progress
+) -> int:
+    """Embed some texts a call; npy: where the vectors go, None for standard output. Returns how many were cut."""
+    cut = done = 0
+    kept: list[F32] = []
+    while chunk := list(islice(source, TEXTS_AT_ONCE)):
+        answer = ask(chunk)
+        cut += sum(used < tokens for used, tokens in zip(answer.tokens_used, answer.tokens, strict=True))
+        if npy is None:
+            _emit(chunk, answer)
+        else:
+            kept.append(answer.vectors)
+        done += len(chunk)
+        progress.update(done)
+    if npy is not None:
+        _save(npy, np.concatenate(kept) if kept else ask([""]).vectors[:0])
+    return cut
 
 
 def _lines() -> Iterator[str]:

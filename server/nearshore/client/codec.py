@@ -15,6 +15,7 @@ from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
     Embedded,
+    EmbedTruncation,
     Fetched,
     Page,
     Parts,
@@ -44,8 +45,9 @@ from nearshore.wire import (
 Answer = TypeVar("Answer")
 
 ALL_BUT_VECTORS = Parts()
-TRUNCATIONS: dict[Truncation, values_pb2.Truncation.ValueType] = {
+TRUNCATIONS: dict[EmbedTruncation, values_pb2.Truncation.ValueType] = {
     "cut_end": values_pb2.TRUNCATION_CUT_END,
+    "cut_start": values_pb2.TRUNCATION_CUT_START,
     "refuse": values_pb2.TRUNCATION_REFUSE,
 }
 _SPECIAL_TOKENS = 2  # around a text, where a server from before prompts does not tell what is left
@@ -203,7 +205,7 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
     *,
     model: str,
     prompt: str | None,
-    truncation: Truncation,
+    truncation: EmbedTruncation,
     special_tokens: SpecialTokens,
     dimensions: int,
     normalize: bool | None,

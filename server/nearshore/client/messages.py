@@ -11,6 +11,8 @@ from nearshore.records import F32, Document, FewerReason, IndexKind, Metric, Rea
 
 Truncation = Literal["cut_end", "refuse"]
 """What to do with a text longer than the model's maximum."""
+EmbedTruncation = Literal["cut_end", "cut_start", "refuse"]
+"""The same where a text belongs to no collection: its start may be cut too, behind the prompt."""
 SpecialTokens = Literal["bundle", "text", "parse"]
 """How text that spells a special token is read: as the bundle says, as text, or as that token."""
 

@@ -16,7 +16,7 @@ from nearshore.documents.errors import VectorsRequiredError
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.requests import UpsertRequest
-from nearshore.documents.validate import check_request_id, checked_documents
+from nearshore.documents.validate import check_request_id, check_truncation, checked_documents
 from nearshore.documents.vectors import for_metric, sent_vectors
 from nearshore.embedding import Embedder, Embeddings, Truncation
 from nearshore.embedding.errors import TextTooLongError
@@ -86,6 +86,7 @@ def plan_upsert(
     """
     spec = collection.spec
     check_request_id(request.request_id)
+    check_truncation(request.truncation, "truncation")
     documents = checked_documents(request.documents, limits, has_model=bool(spec.model))
     sent = request.vectors
     vectors = sent_vectors(sent, spec, "vectors", rows=len(documents)) if sent is not None else None

@@ -13,6 +13,7 @@ from nearshore.documents.errors import (
     BatchSizeError,
     DuplicateIdError,
     EmptyTextError,
+    FieldNotAllowedError,
     InvalidIdError,
     NulInTextError,
     TextTooLargeError,
@@ -21,6 +22,7 @@ from nearshore.documents.limits import MAX_ID_BYTES, MAX_REQUEST_ID_CHARACTERS, 
 from nearshore.documents.metadata import checked_metadata
 from nearshore.documents.requests import DocumentInput
 from nearshore.documents.sizes import size_bytes
+from nearshore.embedding import Truncation
 from nearshore.errors import InvalidRequestIdError
 from nearshore.index.filters import Filter, parse
 from nearshore.records import Document
@@ -74,6 +76,16 @@ def check_query_text(text: str, field: str, limits: Limits) -> None:
     """Refuse a query that holds no words. Raises EmptyTextError, TextTooLargeError and NulInTextError."""
     _check_text(text, size_bytes(text), field, limits)
     _check_not_blank(text, field)
+
+
+def check_truncation(truncation: Truncation, field: str) -> None:
+    """Refuse what would put vectors of the ends of texts among those of their starts. Raises FieldNotAllowedError."""
+    if truncation is Truncation.CUT_START:
+        raise FieldNotAllowedError(
+            f"{field} is TRUNCATION_CUT_START: what a collection holds and is asked is cut at its end.",
+            "Send TRUNCATION_CUT_END or TRUNCATION_REFUSE, or leave it out; only Embed cuts the start.",
+            field=field,
+        )
 
 
 def check_request_id(request_id: str) -> None:

@@ -32,6 +32,7 @@ class Truncation(enum.StrEnum):
     """What to do with a text that has more tokens than the model takes."""
 
     CUT_END = "cut_end"
+    CUT_START = "cut_start"  # behind the prompt
     REFUSE = "refuse"
 
 
@@ -236,7 +237,11 @@ class Embedder:
             count = len(tokens.ids)
             if truncation is Truncation.REFUSE and count > self.max_tokens:
                 raise TextTooLongError(index, count, self.max_tokens)
-            used_ids.append(tokens.used_ids)
+            if truncation is Truncation.CUT_START and count > self.max_tokens:
+                tokenizer = self._tokenizers[self._mode(special)]
+                used_ids.append(tokens.without_start(tokenizer.count_prompt(prompt, texts[index])))
+            else:
+                used_ids.append(tokens.used_ids)
             counts.append(count)
             least += tokens.tokens_used - _LEAST_TOKENS
             self._scheduler.check_room(least)

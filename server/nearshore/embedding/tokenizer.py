@@ -10,6 +10,7 @@ import tokenizers
 
 from nearshore.bundle import CorruptBundleError, SpecialTokens
 
+_GLANCE_CHARACTERS = 256  # of a text: its first word, no other shares a token with a prompt
 _SLICE_CHARACTERS = 1 << 18  # of text given to the library at once: what it makes of a character takes some 40 bytes
 
 
@@ -26,6 +27,11 @@ class Tokens:
         if self.tokens_used == len(self.ids):
             return self.ids
         return [*self.ids[: self.tokens_used - 1], self.ids[-1]]
+
+    def without_start(self, prompt_tokens: int) -> list[int]:
+        """What the model sees instead where content is cut at the start, behind the opening token and the prompt's."""
+        kept = min(1 + prompt_tokens, self.tokens_used - 1)  # the closing special token stays in any case
+        return [*self.ids[:kept], *self.ids[kept + len(self.ids) - self.tokens_used :]]
 
 
 class Tokenizer:
@@ -53,6 +59,16 @@ class Tokenizer:
             for encoding in self._tokenizer.encode_batch_fast(together):
                 ids: list[int] = encoding.ids
                 yield Tokens(ids, min(len(ids), self._max_tokens))
+
+    def count_prompt(self, prompt: str, text: str) -> int:
+        """How many tokens a prompt has in front of this text, without the special one before it.
+
+        A token in which both have a part is the prompt's; white space at its end is no part, for some tokenizers put it
+        into the next word's token.
+        """
+        end = len(prompt.rstrip())
+        glance = self._tokenizer.encode(prompt + text[:_GLANCE_CHARACTERS], add_special_tokens=False)
+        return sum(start < end for start, _ in glance.offsets)
 
     def spell(self, ids: Sequence[int]) -> list[str]:
         """The tokens as the vocabulary spells them; an id outside the vocabulary is empty."""

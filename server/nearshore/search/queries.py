@@ -14,7 +14,7 @@ from nearshore.documents.errors import (
 )
 from nearshore.documents.limits import DEFAULT_LIMIT, MAX_EF_SEARCH, Limits
 from nearshore.documents.requests import Parts
-from nearshore.documents.validate import check_id, check_query_text, parsed_filter
+from nearshore.documents.validate import check_id, check_query_text, check_truncation, parsed_filter
 from nearshore.documents.vectors import sent_vectors
 from nearshore.embedding import Truncation
 from nearshore.index.filters import Filter
@@ -55,6 +55,7 @@ def checked_query(request: SearchRequest, field: str, spec: CollectionSpec, limi
         check_query_text(request.text, f"{field}text", limits)
     if request.document_id is not None:
         check_id(request.document_id, f"{field}document_id")
+    check_truncation(request.truncation, f"{field}truncation")
     limit = _checked_limit(request, field, limits)
     threshold = request.score_threshold
     if threshold is not None and math.isnan(threshold):

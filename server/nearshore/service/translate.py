@@ -38,6 +38,7 @@ Number = TypeVar("Number", bound=int)
 
 TRUNCATIONS = {
     values_pb2.TRUNCATION_CUT_END: Truncation.CUT_END,
+    values_pb2.TRUNCATION_CUT_START: Truncation.CUT_START,
     values_pb2.TRUNCATION_REFUSE: Truncation.REFUSE,
 }
 SPECIAL_TOKENS: dict[embedding_service_pb2.SpecialTokens.ValueType, SpecialTokens | None] = {

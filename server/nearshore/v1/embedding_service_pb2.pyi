@@ -58,7 +58,7 @@ class EmbedRequest(_message.Message):
     model: _builtins.str
     """"models/{model}". Default: the server's default model."""
     truncation: _values_pb2.Truncation.ValueType
-    """Default: TRUNCATION_CUT_END."""
+    """Default: TRUNCATION_CUT_END. The fingerprint is the same for all: a text that is cut has the vector of what is left."""
     special_tokens: Global___SpecialTokens.ValueType
     """Default: the bundle's own mode."""
     prompt: _builtins.str

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19nearshore/v1/values.proto\x12\x0cnearshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x01\n\x05Value\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x15\n\x0bint64_value\x18\x02 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x03 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x04 \x01(\x08H\x00\x12\x35\n\x0ftimestamp_value\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12-\n\nlist_value\x18\x06 \x01(\x0b\x32\x17.nearshore.v1.ValueListH\x00\x42\x06\n\x04kind\"0\n\tValueList\x12#\n\x06values\x18\x01 \x03(\x0b\x32\x13.nearshore.v1.Value\"N\n\x07Vectors\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04rows\x18\x02 \x01(\x05\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\"\x9b\x01\n\tReadState\x12\x10\n\x08position\x18\x01 \x01(\x03\x12/\n\x0b\x63ommit_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcontact_age_s\x18\x03 \x01(\x01\x12\r\n\x05token\x18\x04 \x01(\t\x12\x0c\n\x04head\x18\x05 \x01(\x03\x12\x17\n\x0fhistory_changed\x18\x06 \x01(\x08*W\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x16\n\x12TRUNCATION_CUT_END\x10\x01\x12\x15\n\x11TRUNCATION_REFUSE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19nearshore/v1/values.proto\x12\x0cnearshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x01\n\x05Value\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x15\n\x0bint64_value\x18\x02 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x03 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x04 \x01(\x08H\x00\x12\x35\n\x0ftimestamp_value\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12-\n\nlist_value\x18\x06 \x01(\x0b\x32\x17.nearshore.v1.ValueListH\x00\x42\x06\n\x04kind\"0\n\tValueList\x12#\n\x06values\x18\x01 \x03(\x0b\x32\x13.nearshore.v1.Value\"N\n\x07Vectors\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04rows\x18\x02 \x01(\x05\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\"\x9b\x01\n\tReadState\x12\x10\n\x08position\x18\x01 \x01(\x03\x12/\n\x0b\x63ommit_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcontact_age_s\x18\x03 \x01(\x01\x12\r\n\x05token\x18\x04 \x01(\t\x12\x0c\n\x04head\x18\x05 \x01(\x03\x12\x17\n\x0fhistory_changed\x18\x06 \x01(\x08*q\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x16\n\x12TRUNCATION_CUT_END\x10\x01\x12\x15\n\x11TRUNCATION_REFUSE\x10\x02\x12\x18\n\x14TRUNCATION_CUT_START\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nearshore.v1.values_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRUNCATION']._serialized_start=577
-  _globals['_TRUNCATION']._serialized_end=664
+  _globals['_TRUNCATION']._serialized_end=690
   _globals['_VALUE']._serialized_start=77
   _globals['_VALUE']._serialized_end=287
   _globals['_VALUELIST']._serialized_start=289

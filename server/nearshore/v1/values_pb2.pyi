@@ -32,6 +32,10 @@ class _TruncationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Truncation
     """Embed the first tokens that fit; the answer says how many there were."""
     TRUNCATION_REFUSE: _Truncation.ValueType  # 2
     """Refuse the call: INVALID_ARGUMENT, TEXT_TOO_LONG."""
+    TRUNCATION_CUT_START: _Truncation.ValueType  # 3
+    """Embed the last tokens that fit, behind the model's opening token and the whole prompt. For Embed alone: searches and
+    upserts refuse it with INVALID_ARGUMENT, FIELD_NOT_ALLOWED.
+    """
 
 class Truncation(_Truncation, metaclass=_TruncationEnumTypeWrapper):
     """What to do with a text longer than the model's maximum."""
@@ -42,6 +46,10 @@ TRUNCATION_CUT_END: Truncation.ValueType  # 1
 """Embed the first tokens that fit; the answer says how many there were."""
 TRUNCATION_REFUSE: Truncation.ValueType  # 2
 """Refuse the call: INVALID_ARGUMENT, TEXT_TOO_LONG."""
+TRUNCATION_CUT_START: Truncation.ValueType  # 3
+"""Embed the last tokens that fit, behind the model's opening token and the whole prompt. For Embed alone: searches and
+upserts refuse it with INVALID_ARGUMENT, FIELD_NOT_ALLOWED.
+"""
 Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
 
 @_typing.final
