@@ -209,6 +209,13 @@ def test_fingerprint_never_drifts() -> None:
     assert other.fingerprint == "nsf1-30ecec4f06591cdd3353850dcff01ae2"
 
 
+def test_fingerprint_of_prompts_never_drifts() -> None:
+    """It is this string, and not what releases that ignore prompts make of the same fields: they refuse the bundle."""
+    prompted = MANIFEST.model_copy(update={"prompts": {"query": "query: "}})
+    assert prompted.fingerprint == "nsf1-a1d84cad4057b76438b3400912fc3ef0"
+    assert prompted.fingerprint != "nsf1-79df0e6dd02a16bcd85e280ecf8dce16"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -165,6 +165,10 @@ def fingerprint(
         meaning["dense"] = [layer.model_dump(mode="json") for layer in manifest.dense]
     if manifest.default_prompt is not None:
         meaning["default_prompt"] = manifest.default_prompt
+    if manifest.prompts:
+        # The rule by which prompts are put before texts. Releases from before there was one take the same bundle and
+        # ignore its prompts; the key moves the fingerprint, for which they refuse it. Another rule gets another number.
+        meaning["prompting"] = 1
     if dimensions is not None and dimensions != manifest.dimensions:
         meaning["dimensions"] = dimensions
     return f"{_FINGERPRINT_SCHEME}-{content_digest(meaning)[:32]}"
