@@ -38,6 +38,9 @@ def prompts_of(texts: dict[str, str], default: str | None = None) -> Prompts:
         ({"corpus": "c: ", "document": "d: "}, None, "", "d: "),
         ({"other": "o: ", "query": "q: "}, "other", "q: ", "o: "),
         ({"query": "q: "}, "query", "q: ", "q: "),
+        ({"query": "q: ", "document": ""}, "query", "q: ", ""),
+        ({"query": "", "document": "d: "}, "document", "", "d: "),
+        ({"query": "q: ", "document": "", "passage": "p: "}, None, "q: ", ""),
     ],
 )
 def test_uses_are_found_as_sentence_transformers_finds_them(

@@ -219,7 +219,7 @@ def test_reads_every_spelling_of_pooling(checkpoint: Path, config: dict[str, obj
 
 
 def test_reads_prompts(checkpoint: Path) -> None:
-    """Prompts and the default are taken; empty ones, which newer releases write, are none and move no fingerprint."""
+    """Prompts and the default are taken; where all are empty, as newer releases write, they move no fingerprint."""
     plain = export(checkpoint).manifest
     assert (plain.prompts, plain.default_prompt) == ({}, None)
     say = partial(write_json, checkpoint / "config_sentence_transformers.json")
@@ -229,7 +229,7 @@ def test_reads_prompts(checkpoint: Path) -> None:
     assert export(checkpoint).manifest == plain
     say({"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": None})
     queries = export(checkpoint).manifest
-    assert (queries.prompts, queries.default_prompt) == ({"query": "query: "}, None)
+    assert (queries.prompts, queries.default_prompt) == ({"query": "query: ", "document": ""}, None)
     say({"prompts": {"query": "query: "}, "default_prompt_name": "query"})
     default = export(checkpoint).manifest
     assert default.default_prompt == "query"

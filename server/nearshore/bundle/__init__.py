@@ -29,6 +29,8 @@ from nearshore.bundle.golden import GOLDEN_FILE as GOLDEN_FILE
 from nearshore.bundle.golden import Golden as Golden
 from nearshore.bundle.golden import cosines as cosines
 from nearshore.bundle.golden import write_golden as write_golden
+from nearshore.bundle.manifest import DOCUMENT_PROMPTS as DOCUMENT_PROMPTS
+from nearshore.bundle.manifest import QUERY_PROMPTS as QUERY_PROMPTS
 from nearshore.bundle.manifest import Dense as Dense
 from nearshore.bundle.manifest import DenseActivation as DenseActivation
 from nearshore.bundle.manifest import Int8 as Int8

@@ -17,6 +17,10 @@ from nearshore.network import Architecture, Network
 
 _FINGERPRINT_SCHEME: Final = "nsf1"
 
+# Names of prompts by use, in the order in which sentence-transformers looks for them.
+QUERY_PROMPTS: Final = ("query",)
+DOCUMENT_PROMPTS: Final = ("document", "passage", "corpus")
+
 
 class Precision(enum.StrEnum):
     """In what the products of a network are computed."""
@@ -105,7 +109,7 @@ class Manifest(_Frozen):
     pooling: Poolings
     dense: tuple[Dense, ...] = ()  # behind pooling, one after the other
     normalize: bool  # last
-    prompts: dict[str, str]  # what may be put before a text, by name; none is empty
+    prompts: dict[str, str]  # what may be put before a text, by name; an empty one is in place of the default
     default_prompt: str | None = None  # name of that which is put there when none is asked for
     special_tokens: SpecialTokens
     precision: Literal["fp32"]

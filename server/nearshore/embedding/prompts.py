@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from nearshore.bundle import Manifest
+from nearshore.bundle import DOCUMENT_PROMPTS, QUERY_PROMPTS, Manifest
 from nearshore.embedding.errors import UnknownPromptError
-
-_QUERY = ("query",)
-_DOCUMENT = ("document", "passage", "corpus")  # in the order in which sentence-transformers looks for them
 
 
 class Prompts:
@@ -17,8 +14,8 @@ class Prompts:
         self._model = manifest.name
         self._texts = manifest.prompts
         self._default = self._texts[manifest.default_prompt] if manifest.default_prompt is not None else ""
-        self.query = self._first(_QUERY)
-        self.document = self._first(_DOCUMENT)
+        self.query = self._first(QUERY_PROMPTS)
+        self.document = self._first(DOCUMENT_PROMPTS)
 
     def named(self, name: str | None) -> str:
         """The prompt of this name; None: what the checkpoint puts before texts by itself; "": none at all.

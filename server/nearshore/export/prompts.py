@@ -8,15 +8,21 @@ from pathlib import Path
 
 import tokenizers
 
+from nearshore.bundle import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from nearshore.export.config import read_json
 from nearshore.export.errors import UnusableCheckpointError
 
 _FILE = "config_sentence_transformers.json"
+_USES = (*QUERY_PROMPTS, *DOCUMENT_PROMPTS)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPrompts:
-    """Prompts by name; those that are empty are left out, for they change nothing."""
+    """Prompts by name, less the empty ones that change nothing.
+
+    An empty one of queries or documents is in place of the default, or of the next name for documents, so it stays
+    where there is any that is not empty.
+    """
 
     texts: Mapping[str, str] = field(default_factory=dict)
     default: str | None = None  # the name of that which is used when none is asked for
@@ -41,5 +47,7 @@ def read_prompts(folder: Path) -> CheckpointPrompts:
         raise UnusableCheckpointError(folder, f"{_FILE}: prompts are not texts by name")
     if default is not None and default not in prompts:
         raise UnusableCheckpointError(folder, f"{_FILE}: default_prompt_name {default!r} is none of its prompts")
-    texts = {name: text for name, text in prompts.items() if text}
-    return CheckpointPrompts(texts, default if default in texts else None)
+    if not any(prompts.values()):
+        return CheckpointPrompts()
+    texts = {name: text for name, text in prompts.items() if text or name in _USES}
+    return CheckpointPrompts(texts, default if texts.get(default) else None)
