@@ -159,7 +159,6 @@ REFUSED = {
     "unknown pooling beside a known one": (edit("1_Pooling/config.json", pooling_mode=["cls", ["max"]]), "asks for"),
     "an unknown switch": (edit("1_Pooling/config.json", pooling_mode_median=True), "'pooling_mode_median'"),
     "pooling that is no name": (edit("1_Pooling/config.json", pooling_mode=7), "asks for 7"),
-    "pooling without the prompt": (edit("1_Pooling/config.json", include_prompt=False), r"\(include_prompt\)"),
     "no pooling": (write("modules.json", [module("Transformer"), module("Normalize")]), "has Transformer, Normalize;"),
     "no modules": (write("modules.json", []), "modules.json has nothing; supported is Transformer, Pooling"),
     "modules that are none": (write("modules.json", ["Pooling", 7]), "asks for 7"),

@@ -43,10 +43,11 @@ def read_checkpoint(folder: Path, *, for_tfhub: bool = False) -> Checkpoint:
     """
     files = find_files(folder, for_tfhub=for_tfhub)
     configuration = read_configuration(files.config)
-    modules = read_modules(folder, configuration.network.hidden_size)
+    prompts = read_prompts(folder)
+    modules = read_modules(folder, configuration.network.hidden_size, prompted=bool(prompts.texts))
     _refuse_text_changes(folder)
     max_tokens = _read_max_tokens(folder, configuration.network)
-    return Checkpoint(folder, files, configuration, max_tokens, modules, read_prompts(folder), _read_license(folder))
+    return Checkpoint(folder, files, configuration, max_tokens, modules, prompts, _read_license(folder))
 
 
 def _refuse_text_changes(folder: Path) -> None:

@@ -48,8 +48,11 @@ class Modules:
     dimensions: int  # of the vector
 
 
-def read_modules(folder: Path, width: int) -> Modules:
-    """Read what follows a network of this width. Raises UnusableCheckpointError for what is not supported."""
+def read_modules(folder: Path, width: int, *, prompted: bool) -> Modules:
+    """Read what follows a network of this width; prompted: anything is put before a text.
+
+    Raises UnusableCheckpointError for what is not supported.
+    """
     if not (folder / _FILE).exists():
         return Modules((Pooling.MEAN,), (), normalize=False, dimensions=width)
     modules = read_json(folder, _FILE, kind=list)
@@ -62,7 +65,7 @@ def read_modules(folder: Path, width: int) -> Modules:
             f"{_FILE} has {', '.join(kinds) or 'nothing'}; supported is Transformer, Pooling, any number of Dense, and "
             "Normalize or none, in this order",
         )
-    pooling = _read_pooling(folder, f"{modules[1].get('path')}/config.json")
+    pooling = _read_pooling(folder, f"{modules[1].get('path')}/config.json", prompted=prompted)
     dense: list[DenseLayer] = []
     dimensions = len(pooling) * width
     for module in modules[2 : 2 + kinds.count("Dense")]:
@@ -79,9 +82,9 @@ def _kind(folder: Path, module: Any) -> str:
     return kind
 
 
-def _read_pooling(folder: Path, file: str) -> tuple[Pooling, ...]:
+def _read_pooling(folder: Path, file: str, *, prompted: bool) -> tuple[Pooling, ...]:
     config = read_json(folder, file)
-    if config.get("include_prompt", True) is not True:
+    if prompted and config.get("include_prompt", True) is not True:
         raise UnusableCheckpointError(
             folder,
             f"{file} leaves prompts out of pooling (include_prompt), which is not supported",

@@ -1,0 +1,31 @@
+"""Of the modules of sentence-transformers, what would be read wrongly is refused, and what says nothing is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nearshore.export.errors import UnusableCheckpointError
+from tests.tiny_bert import write_json
+from tests.unit.test_export_checkpoint import edit, export
+
+POOLING = "1_Pooling/config.json"
+
+
+@pytest.mark.parametrize("prompts", [{}, {"query": "", "document": ""}, None])
+def test_pooling_without_prompts_that_there_are_not(checkpoint: Path, prompts: dict[str, str] | None) -> None:
+    """include_prompt says nothing about a checkpoint that puts nothing before a text."""
+    expected = export(checkpoint).manifest
+    edit(POOLING, include_prompt=False)(checkpoint)
+    if prompts is not None:
+        write_json(checkpoint / "config_sentence_transformers.json", {"prompts": prompts})
+    assert export(checkpoint).manifest == expected
+
+
+def test_refuses_pooling_without_prompts(checkpoint: Path) -> None:
+    """Where there are prompts, their tokens would have to be left out."""
+    edit(POOLING, include_prompt=False)(checkpoint)
+    write_json(checkpoint / "config_sentence_transformers.json", {"prompts": {"query": "q: ", "document": ""}})
+    with pytest.raises(UnusableCheckpointError, match=r"\(include_prompt\)"):
+        export(checkpoint)
