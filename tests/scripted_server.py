@@ -22,6 +22,7 @@ from nearshore.v1 import collection_service_pb2 as collections_pb
 from nearshore.v1 import document_service_pb2 as documents_pb
 from nearshore.v1 import search_service_pb2 as search_pb
 from nearshore.wire import DETAILS_KEY, ERROR_DOMAIN, REQUEST_ID_KEY
+from tests.ports import free_port
 
 ANSWER_S = 30.0
 TOKEN = WriteToken(1, 3, bytes(16)).encode()
@@ -70,7 +71,8 @@ class ScriptedServer(grpc.GenericRpcHandler):
         self.may_answer = threading.Event()
         self.may_answer.set()
         self._server = grpc.server(ThreadPoolExecutor(4), handlers=[self], options=[("grpc.so_reuseport", 0)])
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        # Not one of the system's choice: that may be given to somebody else while this server is stopped.
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port or free_port()}")
         self.target = f"127.0.0.1:{self.port}"
         self._server.start()
 

@@ -70,7 +70,7 @@ class Call:
     future: Future[F32]
     waiting: set[int]  # positions that have not begun
     ran: set[int] = field(default_factory=set)  # positions that were embedded
-    failed: type[Exception] | None = None
+    failed: type[Exception] | tuple[type[Exception], ...] | None = None
     cancelled: bool = False
 
     @property
@@ -166,8 +166,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Everyone is answered exactly once: with the right vectors, or with the reason why not."""
         for call in self.calls:
-            if call.waiting:
-                call.failed = UnavailableError
+            if call.waiting:  # the worker may look at the clock once more before the scheduler is closed
+                late = call.deadline is not None and call.deadline <= self.clock[0]
+                call.failed = (UnavailableError, DeadlineError) if late else UnavailableError
         if self.running:
             self.model.proceed()
             for call, position in self.running:
