@@ -29,3 +29,11 @@ def test_refuses_pooling_without_prompts(checkpoint: Path) -> None:
     write_json(checkpoint / "config_sentence_transformers.json", {"prompts": {"query": "q: ", "document": ""}})
     with pytest.raises(UnusableCheckpointError, match=r"\(include_prompt\)"):
         export(checkpoint)
+
+
+@pytest.mark.parametrize("config", [{"pooling_mode_cls_token": True}, {"pooling_mode_mean_tokens": None}, {}])
+def test_refuses_pooling_that_leaves_open_whether_it_is_by_mean(checkpoint: Path, config: dict[str, object]) -> None:
+    """An absent switch of the mean is on in sentence-transformers, all others are off."""
+    write_json(checkpoint / POOLING, config)
+    with pytest.raises(UnusableCheckpointError, match="pooling_mode_mean_tokens"):
+        export(checkpoint)

@@ -36,6 +36,7 @@ _SWITCHES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_MEAN = "pooling_mode_mean_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ def _read_pooling(folder: Path, file: str, *, prompted: bool) -> tuple[Pooling, 
         )
     modes = config.get("pooling_mode")  # newer versions write this, and it has precedence
     if modes is None:
+        if not isinstance(config.get(_MEAN), bool):  # sentence-transformers takes it for on where it is absent
+            raise UnusableCheckpointError(folder, f"{file} has neither pooling_mode nor true or false for {_MEAN}")
         modes = [_SWITCHES.get(key, key) for key in _switched_on(config)]
     modes = [modes] if isinstance(modes, str) else modes
     known = [_NAMES[str(mode)] for mode in modes if str(mode) in _NAMES] if isinstance(modes, list) else []
