@@ -148,7 +148,7 @@ REFUSED = {
     "a prompt without room for text":
         (write("config_sentence_transformers.json", {"prompts": {"query": "a " * 62}}),
          "'query' has 64 tokens, and the model takes 64 in all"),
-    "a module that is not known": (write("modules.json", [module("Transformer"), module("LSTM")]), "asks for LSTM"),
+    "a module that is not known": (write("modules.json", [module("Transformer"), module("LSTM")]), "asks for .*LSTM"),
     "a dense layer before pooling": (
         write("modules.json", [module("Transformer"), module("Dense", "1_Dense"), module("Pooling", "2_Pooling")]),
         "has Transformer, Dense, Pooling; supported is",
@@ -161,7 +161,7 @@ REFUSED = {
     "pooling that is no name": (edit("1_Pooling/config.json", pooling_mode=7), "asks for 7"),
     "no pooling": (write("modules.json", [module("Transformer"), module("Normalize")]), "has Transformer, Normalize;"),
     "no modules": (write("modules.json", []), "modules.json has nothing; supported is Transformer, Pooling"),
-    "modules that are none": (write("modules.json", ["Pooling", 7]), "asks for 7"),
+    "modules that are none": (write("modules.json", ["Pooling", 7]), "asks for Pooling"),
     "a dense layer after normalization": (
         write("modules.json", [module("Transformer"), module("Pooling", "1_Pooling"), module("Normalize"),
                                module("Dense", "3_Dense")]),

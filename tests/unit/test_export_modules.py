@@ -37,3 +37,42 @@ def test_refuses_pooling_that_leaves_open_whether_it_is_by_mean(checkpoint: Path
     write_json(checkpoint / POOLING, config)
     with pytest.raises(UnusableCheckpointError, match="pooling_mode_mean_tokens"):
         export(checkpoint)
+
+
+STOCK = {"path": "", "type": "sentence_transformers.models.Transformer"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        ([STOCK, {"path": "1_Pooling", "type": "my_code.Pooling"}], r"asks for my_code\.Pooling"),
+        ([{"path": "", "type": "Transformer"}], "asks for Transformer"),
+        (["sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling"], "asks for sentence_tr"),
+        ([STOCK, {"path": "", "type": "sentence_transformers.models.Pooling"}], "a module at ''"),
+        ([STOCK, {"path": "/etc", "type": "sentence_transformers.models.Pooling"}], "a module at '/etc'"),
+        ([STOCK, {"path": "../x", "type": "sentence_transformers.models.Pooling"}], r"a module at '\.\./x'"),
+        ([STOCK, {"type": "sentence_transformers.models.Pooling"}], "a module at None"),
+    ],
+)
+def test_refuses_modules_that_are_not_the_librarys_own(checkpoint: Path, modules: list[object], said: str) -> None:
+    """A class that a checkpoint brings along may do anything, and a module lies inside its checkpoint."""
+    write_json(checkpoint / "modules.json", modules)
+    with pytest.raises(UnusableCheckpointError, match=said):
+        export(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"prompts": {"query": "q: "}, "default_prompt_name": ["query"]},
+        {"prompts": {"query": "q: "}, "default_prompt_name": "passage"},
+        {"prompts": {"query": "q \ud800"}},
+        {"prompts": {"": "q: "}},
+        {"prompts": ["q: "]},
+    ],
+)
+def test_refuses_prompts_that_are_none(checkpoint: Path, config: dict[str, object]) -> None:
+    """With the file's name, not by a bug's traceback."""
+    write_json(checkpoint / "config_sentence_transformers.json", config)
+    with pytest.raises(UnusableCheckpointError, match=r"config_sentence_transformers\.json"):
+        export(checkpoint)

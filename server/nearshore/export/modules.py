@@ -36,6 +36,7 @@ _SWITCHES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_LIBRARY = "sentence_transformers."
 _MEAN = "pooling_mode_mean_tokens"
 
 
@@ -66,21 +67,30 @@ def read_modules(folder: Path, width: int, *, prompted: bool) -> Modules:
             f"{_FILE} has {', '.join(kinds) or 'nothing'}; supported is Transformer, Pooling, any number of Dense, and "
             "Normalize or none, in this order",
         )
-    pooling = _read_pooling(folder, f"{modules[1].get('path')}/config.json", prompted=prompted)
+    pooling = _read_pooling(folder, f"{_path(folder, modules[1])}/config.json", prompted=prompted)
     dense: list[DenseLayer] = []
     dimensions = len(pooling) * width
     for module in modules[2 : 2 + kinds.count("Dense")]:
-        dense.append(read_dense(folder, str(module.get("path")), dimensions))
+        dense.append(read_dense(folder, _path(folder, module), dimensions))
         dimensions = len(dense[-1].bias)
     return Modules(pooling, tuple(dense), normalize="Normalize" in kinds, dimensions=dimensions)
 
 
 def _kind(folder: Path, module: Any) -> str:
-    """The last part of a module's type: releases have moved the classes about."""
-    kind = str(module.get("type") if isinstance(module, dict) else module).rpartition(".")[2]
-    if kind not in _KINDS:
-        raise UnusableCheckpointError(folder, f"{_FILE} asks for {kind}, which is not supported")
+    """The last part of a module's type: releases have moved the classes about. A checkpoint's own class is another."""
+    stated = module.get("type") if isinstance(module, dict) else module
+    kind = str(stated).rpartition(".")[2]
+    if kind not in _KINDS or not isinstance(module, dict) or not str(stated).startswith(_LIBRARY):
+        raise UnusableCheckpointError(folder, f"{_FILE} asks for {stated}, which is not supported")
     return kind
+
+
+def _path(folder: Path, module: dict[str, Any]) -> str:
+    """The folder of a module, inside the checkpoint's."""
+    path = module.get("path")
+    if not isinstance(path, str) or not path or Path(path).is_absolute() or {"..", "."} & set(path.split("/")):
+        raise UnusableCheckpointError(folder, f"{_FILE} has a module at {path!r}, which is no folder inside it")
+    return path
 
 
 def _read_pooling(folder: Path, file: str, *, prompted: bool) -> tuple[Pooling, ...]:

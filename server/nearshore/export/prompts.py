@@ -43,11 +43,16 @@ def read_prompts(folder: Path) -> CheckpointPrompts:
     """Read and check them. Raises UnusableCheckpointError."""
     config = read_json(folder, _FILE, optional=True)
     prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(name and _is_text(text) for name, text in prompts.items()):
         raise UnusableCheckpointError(folder, f"{_FILE}: prompts are not texts by name")
-    if default is not None and default not in prompts:
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise UnusableCheckpointError(folder, f"{_FILE}: default_prompt_name {default!r} is none of its prompts")
     if not any(prompts.values()):
         return CheckpointPrompts()
     texts = {name: text for name, text in prompts.items() if text or name in _USES}
     return CheckpointPrompts(texts, default if texts.get(default) else None)
+
+
+def _is_text(value: object) -> bool:
+    """Half a surrogate pair, which JSON can spell, is none."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
