@@ -20,8 +20,6 @@ MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "bundle.json"
-_FILES = (MODEL_FILE, TOKENIZER_FILE, GOLDEN_FILE)
-_GRAPHS = (MODEL_FILE, INT8_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +104,8 @@ def load_bundle(path: Path, precision: Precision | None = None) -> Bundle:
         raise ModelNotFoundError(path)
     manifest = _read_manifest(path)
     bundle = Bundle(path, manifest).at(precision or Precision.FP32)
-    wanted = [*_FILES, *([INT8_FILE] if manifest.int8 else []), *([DENSE_FILE] if manifest.dense else [])]
-    if precision is not None:
-        wanted = [name for name in wanted if name not in _GRAPHS or name == bundle.model_path.name]
+    graphs = [bundle.model_path.name] if precision else [MODEL_FILE, *([INT8_FILE] if manifest.int8 else [])]
+    wanted = [*graphs, TOKENIZER_FILE, GOLDEN_FILE, *([DENSE_FILE] if manifest.dense else [])]
     missing = [name for name in wanted if name not in manifest.files]
     if missing:
         raise CorruptBundleError(path, f"{MANIFEST_FILE} does not list {missing[0]}")

@@ -64,8 +64,6 @@ CHECKPOINT_FILES = (
     *SENTENCE_FILES,
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
-    "2_Dense/config.json",
-    "2_Dense/model.safetensors",
     "README.md",
 )
 """What an export reads; fetching leaves the rest (weights for other frameworks above all) where it is."""
