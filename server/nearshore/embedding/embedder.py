@@ -59,6 +59,9 @@ class Embedder:
         self._tokenizers = tokenizers
         self._scheduler = scheduler
         self._fingerprints: dict[Form, str] = {}  # of those that were asked for
+        (around,) = self.tokenize([""], prompt=self.prompts.document)
+        self.max_document_tokens = self.max_tokens - len(around.ids)
+        """The most tokens of a document that are embedded: without special tokens and the prompt of documents."""
 
     @classmethod
     def open(
@@ -101,12 +104,6 @@ class Embedder:
     def max_tokens(self) -> int:
         """The most tokens of one text that are embedded, special tokens included."""
         return self.bundle.manifest.max_tokens
-
-    @property
-    def max_document_tokens(self) -> int:
-        """The most tokens of a document that are embedded: without special tokens and the prompt of documents."""
-        (around,) = self.tokenize([""], prompt=self.prompts.document)
-        return self.max_tokens - len(around.ids)
 
     @property
     def queued_tokens(self) -> int:
