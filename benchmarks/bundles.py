@@ -1,11 +1,18 @@
-"""The bundle that the settings name, for benchmarks that need both of its precisions."""
+"""The bundle that the settings name and the engine over it, in the precision that they name or in another."""
 
 import subprocess
 import sys
 
-from nearshore.bundle import Bundle, load_bundle
+from nearshore.assembly import open_embedder
+from nearshore.bundle import Bundle, Precision, load_bundle
 from nearshore.embedding import Embedder
-from nearshore.settings import EmbeddingSettings, load_settings
+from nearshore.settings import load_settings
+
+
+def served() -> Bundle:
+    """The bundle as a server uses it."""
+    settings = load_settings()
+    return load_bundle(settings.model_dir / settings.embedding.model, Precision(settings.embedding.precision))
 
 
 def with_int8() -> Bundle:
@@ -17,7 +24,10 @@ def with_int8() -> Bundle:
     return load_bundle(settings.model_dir / name)
 
 
-def open_engine(bundle: Bundle) -> Embedder:
-    """The engine as a server opens it, one worker a core, but for a queue that refuses nothing."""
-    defaults = EmbeddingSettings()
-    return Embedder.open(bundle, max_run_tokens=defaults.max_run_tokens, max_queued_tokens=1 << 30)
+def open_engine(precision: Precision | None = None) -> Embedder:
+    """The engine as a server opens it, but for a queue that refuses nothing; None: in the precision of the settings."""
+    settings = load_settings()
+    changed: dict[str, object] = {"max_queued_tokens": 1 << 30}
+    if precision is not None:
+        changed["precision"] = precision.value
+    return open_embedder(settings.model_copy(update={"embedding": settings.embedding.model_copy(update=changed)}))

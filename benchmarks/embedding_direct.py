@@ -82,7 +82,7 @@ def throughput(
 ) -> Throughput:
     """Embed token ids on so many threads, each taking the next run of equal length; longest first, to end together."""
     runs: SimpleQueue[list[Sequence[int]]] = SimpleQueue()
-    for run in _runs(texts, max_run_tokens):
+    for run in runs_of(texts, max_run_tokens):
         runs.put(run)
 
     def work() -> None:
@@ -102,7 +102,8 @@ def throughput(
     return Throughput(len(texts) / seconds, sum(map(len, texts)) / seconds)
 
 
-def _runs(texts: Sequence[Sequence[int]], max_run_tokens: int) -> Iterator[list[Sequence[int]]]:
+def runs_of(texts: Sequence[Sequence[int]], max_run_tokens: int) -> Iterator[list[Sequence[int]]]:
+    """Runs of texts of one length, as the scheduler makes them when all texts wait; the longest first."""
     for length, same in itertools.groupby(sorted(texts, key=len, reverse=True), key=len):
         group, size = list(same), max(1, max_run_tokens // length)
         yield from (group[start : start + size] for start in range(0, len(group), size))

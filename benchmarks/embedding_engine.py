@@ -13,9 +13,8 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.bundles import open_engine
-from nearshore.bundle import Precision, load_bundle
+from nearshore.bundle import Precision
 from nearshore.embedding import Embedder
-from nearshore.settings import load_settings
 
 CALL_TEXTS = 256
 WARM_UP_TEXTS = 64
@@ -36,9 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     texts = json.load(sys.stdin)
-    settings = load_settings()
-    bundle = load_bundle(settings.model_dir / settings.embedding.model)
-    with open_engine(bundle.at(Precision(arguments.precision))) as engine:
+    with open_engine(Precision(arguments.precision)) as engine:
         embed(engine, texts[:WARM_UP_TEXTS])
         began = time.perf_counter()
         embed(engine, texts)

@@ -55,7 +55,7 @@ def measure_single(bundle: Bundle, cores: int) -> Single:
     graph = bundle.at(Precision.FP32).model_path
     baseline = embedding_baselines.Baseline(graph, bundle.tokenizer_path, threads=cores)
     engine_ms, baseline_ms = [], []
-    with bundles.open_engine(bundle.at(Precision.INT8)) as engine:
+    with bundles.open_engine(Precision.INT8) as engine:
         for _ in range(BLOCKS):
             engine_ms.append(statistics.median(_times_ms(lambda: engine.embed([QUERY]), CALLS_A_BLOCK)))
             baseline_ms.append(statistics.median(_times_ms(lambda: baseline.embed([QUERY], sort=False), CALLS_A_BLOCK)))

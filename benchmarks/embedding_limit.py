@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.embedding_direct import runs_of
 from nearshore.bundle import Bundle
 from nearshore.embedding.session import Session
 from nearshore.embedding.tokenizer import Tokenizer
@@ -24,8 +25,7 @@ from nearshore.settings import EmbeddingSettings
 
 RUNS = 40
 _REPETITIONS = 5
-Ids = list[int]
-Run = list[Ids]  # texts of one length
+Run = Sequence[Sequence[int]]  # texts of one length
 U8 = npt.NDArray[np.uint8]
 
 
@@ -41,7 +41,7 @@ class Limit:
 def measure(bundle: Bundle, texts: Sequence[str]) -> Limit:
     """Time a sample of the runs that the texts make, each in turns with the bare products of as many rows."""
     network = bundle.manifest.network
-    all_runs = _make_runs(bundle, texts)
+    all_runs = list(runs_of(_used_ids(bundle, texts), EmbeddingSettings().max_run_tokens))
     runs = random.Random(5).sample(all_runs, min(RUNS, len(all_runs)))
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(cores)[:1])
@@ -63,23 +63,10 @@ def token_counts(bundle: Bundle, texts: Sequence[str]) -> list[int]:
     return [len(ids) for ids in _used_ids(bundle, texts)]
 
 
-def _used_ids(bundle: Bundle, texts: Sequence[str]) -> list[Ids]:
+def _used_ids(bundle: Bundle, texts: Sequence[str]) -> list[list[int]]:
     manifest = bundle.manifest
     tokenizer = Tokenizer(bundle.tokenizer_path, max_tokens=manifest.max_tokens, special=manifest.special_tokens)
     return [tokens.used_ids for tokens in tokenizer.encode(texts)]
-
-
-def _make_runs(bundle: Bundle, texts: Sequence[str]) -> list[Run]:
-    """As the scheduler makes them when all texts wait."""
-    by_length: dict[int, Run] = {}
-    for ids in _used_ids(bundle, texts):
-        by_length.setdefault(len(ids), []).append(ids)
-    most = EmbeddingSettings().max_run_tokens
-    runs = []
-    for length, same in by_length.items():
-        size = max(1, most // length)
-        runs += [same[start : start + size] for start in range(0, len(same), size)]
-    return runs
 
 
 def _tokens(run: Run) -> int:

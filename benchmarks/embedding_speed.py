@@ -56,7 +56,7 @@ class Sides:
     def __init__(self, bundle: Bundle, texts: Sequence[str], scratch: Path) -> None:
         """scratch: a folder for the graph of baseline c, which is made here."""
         self._bundle, self._texts = bundle, texts
-        self._tokens = embedding_limit.token_counts(bundle, texts)
+        self.tokens = embedding_limit.token_counts(bundle, texts)
         self._graphs = dict.fromkeys(embedding_baselines.NAMES, bundle.at(Precision.FP32).model_path)
         self._graphs["c"] = scratch / "dynamic.onnx"
         embedding_baselines.quantize(bundle.at(Precision.FP32).model_path, self._graphs["c"])
@@ -69,7 +69,7 @@ class Sides:
                 chosen = slice(number % THIRDS, None, THIRDS) if side.name == "a" else slice(None)
                 seconds = self._run(side, self._texts[chosen])
                 speed.texts_per_s.append(len(self._texts[chosen]) / seconds)
-                speed.tokens_per_s.append(sum(self._tokens[chosen]) / seconds)
+                speed.tokens_per_s.append(sum(self.tokens[chosen]) / seconds)
                 report = f"round {number + 1}: {side.name}, {side.cores} core(s): {speed.texts_per_s[-1]:.1f} texts/s"
                 print(report, file=sys.stderr, flush=True)
         return speeds
@@ -107,7 +107,7 @@ def measure(rounds: int, count: int, singles: int) -> dict[str, Any]:
     return {
         "machine": machine.describe(),
         "texts": len(texts),
-        "tokens": sum(embedding_limit.token_counts(bundle, texts)),
+        "tokens": sum(sides.tokens),
         "texts_from": "made" if corpora.folder() is None else "corpora",
         "rounds": rounds,
         "speed": [

@@ -20,27 +20,19 @@ import faiss
 import numpy as np
 
 from benchmarks import corpora
+from benchmarks.bundles import open_engine
 from benchmarks.server_process import ServerProcess
-from nearshore import assembly
 from nearshore.client import Query
-from nearshore.embedding import Embedder
 from nearshore.records import F32
-from nearshore.settings import IndexSettings, load_settings
+from nearshore.settings import IndexSettings
 
 COLLECTION = "passages"
 LOOK_AHEAD = 8_192  # texts a call, so that equal lengths meet
 
 
-def open_embedder() -> Embedder:
-    """The engine as the server opens it, but for a queue that refuses nothing."""
-    settings = load_settings()
-    queue = settings.embedding.model_copy(update={"max_queued_tokens": 1 << 30})
-    return assembly.open_embedder(settings.model_copy(update={"embedding": queue}))
-
-
 def embed_alone(source: Path) -> float:
     """Seconds to embed the passages of a file, with nothing stored or indexed; three calls are always queued."""
-    embedder = open_embedder()
+    embedder = open_engine()
     rows = corpora.read_passages(source)
     texts = [f"{row['title']} {row['text']}" if row["title"] else row["text"] for row in rows]
     began = time.perf_counter()
@@ -133,7 +125,7 @@ class BareParts:
     def __init__(self, sealed: Path) -> None:
         """sealed: the FAISS index of a snapshot."""
         faiss.omp_set_num_threads(1)
-        self.embedder = open_embedder()
+        self.embedder = open_engine()
         self._index = faiss.read_index(str(sealed))
         self._ef_search = IndexSettings().ef_search
         self._parameters: Any = faiss.SearchParametersHNSW(efSearch=self._ef_search)  # type: ignore[attr-defined]  # SWIG

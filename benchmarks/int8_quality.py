@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import bundles, corpora, retrieval
-from nearshore.bundle import Bundle, Precision, SpecialTokens
+from nearshore.bundle import Bundle, Precision, SpecialTokens, cosines
 from nearshore.embedding import Form
 from nearshore.records import F32
 
@@ -23,10 +23,10 @@ def compare() -> dict[str, Any]:
 
 def _measure(bundle: Bundle) -> dict[str, Any]:
     environment = {"NEARSHORE_EMBEDDING__PRECISION": bundle.precision.value}
-    cosines = reference_cosines(bundle)
+    found = reference_cosines(bundle)
     return {
-        "reference_mean_cosine": float(cosines.mean()),
-        "reference_minimum_cosine": float(cosines.min()),
+        "reference_mean_cosine": float(found.mean()),
+        "reference_minimum_cosine": float(found.min()),
         "sts_dev_spearman_x100": 100 * sts_spearman(bundle),
         "ndcg@10": {
             corpus: retrieval.evaluate(corpus, environment=environment)["ndcg@10"] for corpus in retrieval.JUDGED
@@ -37,28 +37,20 @@ def _measure(bundle: Bundle) -> dict[str, Any]:
 def reference_cosines(bundle: Bundle) -> F64:
     """Of each reference text, to the vector of sentence-transformers, which reads "[SEP]" in a text as that token."""
     reference = corpora.reference()
-    return _cosines(_embed(bundle, reference.texts, SpecialTokens.PARSE), reference.vectors)
+    return cosines(_embed(bundle, reference.texts, SpecialTokens.PARSE), reference.vectors)
 
 
 def sts_spearman(bundle: Bundle) -> float:
     """Rank correlation of cosines with the judgements of the STS benchmark's development set."""
     scores, first, second = corpora.similar_sentences()
     vectors = _embed(bundle, first + second)
-    cosines = _cosines(vectors[: len(first)], vectors[len(first) :])
-    return float(np.corrcoef(_ranks(cosines), _ranks(np.array(scores)))[0, 1])
+    found = cosines(vectors[: len(first)], vectors[len(first) :])
+    return float(np.corrcoef(_ranks(found), _ranks(np.array(scores)))[0, 1])
 
 
 def _embed(bundle: Bundle, texts: list[str], special: SpecialTokens | None = None) -> F32:
-    with bundles.open_engine(bundle) as engine:
+    with bundles.open_engine(bundle.precision) as engine:
         return engine.embed(texts, form=Form(special), bulk=True).vectors
-
-
-def _cosines(one: F32, other: F32) -> F64:
-    """Row by row, in float64: (n, dimensions) twice to (n,)."""
-    one_wide, other_wide = one.astype(np.float64), other.astype(np.float64)
-    lengths = np.linalg.norm(one_wide, axis=1) * np.linalg.norm(other_wide, axis=1)
-    cosines: F64 = (one_wide * other_wide).sum(axis=1) / lengths
-    return cosines
 
 
 def _ranks(values: F64) -> F64:

@@ -8,7 +8,8 @@ from benchmarks import corpora
 COUNT = 1_500
 _LEAST_WORDS = 3  # at least 5 tokens with the two special ones
 _MOST_WORDS = 254
-_WORDS = ("river", "stone", "garden", "winter", "engine", "letter", "market", "window", "orange", "silver", "bridge")
+WORDS = ("river", "stone", "garden", "winter", "engine", "letter", "market", "window", "orange", "silver", "bridge")
+"""Every one of them is one token."""
 
 
 def choose(count: int = COUNT) -> list[str]:
@@ -31,5 +32,4 @@ def _usable(texts: list[str]) -> list[str]:
 
 
 def _make(dice: random.Random, words: float) -> str:
-    """Every word is one token."""
-    return " ".join(dice.choices(_WORDS, k=min(_MOST_WORDS, max(_LEAST_WORDS, round(words)))))
+    return " ".join(dice.choices(WORDS, k=min(_MOST_WORDS, max(_LEAST_WORDS, round(words)))))

@@ -23,18 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import bare_grpc, embedding_direct, machine
+from benchmarks import bare_grpc, bundles, embedding_direct, machine, mixed_texts
 from benchmarks.server_process import ServerProcess
-from nearshore.bundle import Precision, load_bundle
 from nearshore.client import Client
-from nearshore.settings import load_settings
 
 CALLERS = 16
 TEXTS_A_CALL = 64
 CALLS_A_CALLER = 1
 WARM_UP_PAIRS = 50
-# Every one of them is one token.
-WORDS = ["river", "stone", "garden", "winter", "engine", "letter", "market", "window", "orange", "silver", "bridge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ class Throughput:
 
 def make_texts(count: int, dice: random.Random) -> list[str]:
     """Texts of 5 to 256 tokens, all lengths equally likely."""
-    return [" ".join(dice.choices(WORDS, k=dice.randint(3, 254))) for _ in range(count)]
+    return [" ".join(dice.choices(mixed_texts.WORDS, k=dice.randint(3, 254))) for _ in range(count)]
 
 
 def measure_latency(
@@ -147,10 +143,7 @@ def _serve_round(address: str, texts: list[str]) -> float:
 
 def measure(*, latency_pairs: int = 500, throughput_pairs: int = 7) -> tuple[Latency, Throughput]:
     """Start a server on an empty folder and measure both."""
-    settings = load_settings()
-    graph = load_bundle(
-        settings.model_dir / settings.embedding.model, Precision(settings.embedding.precision)
-    ).model_path
+    graph = bundles.served().model_path
     model = embedding_direct.DirectModel(graph)
     with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "data") as server:
         with server.client() as client, bare_grpc.bare_call(graph) as bare:
