@@ -21,9 +21,9 @@ from nearshore.replica.builder import Builder, Task
 from nearshore.replica.follow import Follower, Surroundings
 from nearshore.store.base import Store
 from nearshore.store.sqlite import SqliteStore
+from tests.waiting import WAIT_S
 
 DIMENSIONS = 4
-WAIT_S = 20.0  # only a bug reaches it
 SMALL = ReplicaOptions(
     index=IndexOptions(exact_rows=20, max_tail_rows=10), snapshot_min_rows=1, snapshot_interval_s=0.0, page_rows=7
 )

@@ -16,8 +16,9 @@ from nearshore.records import Change, Document, WriteToken
 from nearshore.replica import Replica
 from nearshore.store.base import Cursor
 from tests.postgres import ABSENT, PostgresServer, programs
-from tests.replica_world import WAIT_S, SwitchableStore, delete, document, open_replicas, shown, spec, upsert
+from tests.replica_world import SwitchableStore, delete, document, open_replicas, shown, spec, upsert
 from tests.stores import walk
+from tests.waiting import WAIT_S, eventually
 
 pytestmark = pytest.mark.skipif(programs() is None, reason=ABSENT)
 State = dict[str, Document]
@@ -74,14 +75,6 @@ def patiently(attempt: Callable[[], T]) -> T:
             if time.monotonic() > give_up_at:
                 raise
             time.sleep(0.05)
-
-
-def eventually(holds: Callable[[], object]) -> None:
-    """Wait until it holds."""
-    give_up_at = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
 
 
 def state_of(versions: dict[int, int]) -> State:

@@ -18,7 +18,8 @@ from nearshore.documents.limits import Limits
 from nearshore.documents.reading import reach
 from nearshore.errors import HistoryChangedError, UnavailableError
 from nearshore.replica.snapshots import MANIFEST, candidates
-from tests.replica_world import WAIT_S, SwitchableStore, World, delete, open_store, scratch_folder, spec, upsert
+from tests.replica_world import SwitchableStore, World, delete, open_store, scratch_folder, spec, upsert
+from tests.waiting import WAIT_S
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,6 @@ from nearshore.replica.mirror import Mirror
 from nearshore.store.sqlite import SqliteStore
 from tests.replica_world import (
     SMALL,
-    WAIT_S,
     SwitchableStore,
     check,
     delete,
@@ -42,6 +40,7 @@ from tests.replica_world import (
     upsert,
 )
 from tests.stores import writer_held
+from tests.waiting import WAIT_S, eventually
 
 _HEALTHY: list[BaseException] = []
 
@@ -260,23 +259,15 @@ def test_a_load_that_is_held_up_says_by_what(tmp_path: Path, monkeypatch: pytest
     assert deaths == _HEALTHY
 
 
-def soon(holds: Callable[[], bool]) -> bool:
-    """Whether it holds within WAIT_S."""
-    give_up = time.monotonic() + WAIT_S
-    while not holds() and time.monotonic() < give_up:
-        time.sleep(0.01)
-    return holds()
-
-
 def test_what_is_caught_up_is_held_up_by_nothing(running: Running) -> None:
     """A step that failed and is not needed any more is not tried again, and counts no longer."""
     replica = running.replica
     running.store.away = True
     left = replica.applied(WriteToken(replica.collection.id, 1, new_tag()))
-    assert soon(lambda: replica.held_up is not None)
+    eventually(lambda: replica.held_up is not None)
     left.cancel()
     running.store.away = False
-    assert soon(lambda: replica.held_up is None and running.replicas.held_up is None)
+    eventually(lambda: replica.held_up is None and running.replicas.held_up is None)
 
 
 def test_applied_writes_are_proved_without_the_store(running: Running) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -41,8 +40,8 @@ from tests.engine import DIMENSIONS, Engine, packed
 from tests.postgres import ABSENT, PostgresServer, database_of, programs, standby_missing
 from tests.replica_world import open_replicas
 from tests.stores import SPEC, PostgresFactory, open_postgres, upsert, walk, writer_held
+from tests.waiting import WAIT_S, eventually
 
-WAIT_S = 20.0  # only a bug reaches it
 SECRET = "s3cret-Pässword"
 Open = Callable[..., PostgresStore]
 
@@ -82,14 +81,6 @@ def execute(url: str, *statements: str) -> list[tuple[Any, ...]]:
         for statement in statements:
             cursor = connection.execute(sql.SQL(statement))
         return cursor.fetchall() if cursor.description else []
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until condition holds: for what another process does, which no event tells."""
-    give_up_at = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.01)
 
 
 # Many processes

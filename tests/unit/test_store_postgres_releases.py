@@ -18,8 +18,9 @@ from nearshore.store.errors import StoreFormatError, StoreLockedError
 from nearshore.store.postgres import schema
 from nearshore.store.postgres.store import PostgresStore
 from tests.later_release import LANGUAGE, STATEMENTS, LaterRelease
-from tests.replica_world import WAIT_S, SwitchableStore, World, document, spec, upsert
+from tests.replica_world import SwitchableStore, World, document, spec, upsert
 from tests.stores import PostgresFactory, open_postgres
+from tests.waiting import WAIT_S
 
 # PostgreSQL keeps the plan of what a connection has asked five times.
 ROUNDS = 8
