@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from nearshore.client.arguments import instance
 from nearshore.errors import InvalidAddressError
 
 SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
@@ -14,7 +15,8 @@ _LARGE_PORT = re.compile(r":([0-9]{5,})(?=,|$)")  # of each address of a list
 
 
 def checked(target: str) -> str:
-    """The address itself: HOST:PORT, or a name with one of gRPC's schemes. Raises InvalidAddressError."""
+    """The address itself: HOST:PORT, or a name with one of gRPC's schemes. Raises InvalidAddressError, TypeError."""
+    instance("target", target, str)
     if target.partition(":")[0] in SCHEMES:  # as gRPC reads it
         good = target.startswith("unix") or all(int(port) <= MAX_PORT for port in _LARGE_PORT.findall(target))
     else:

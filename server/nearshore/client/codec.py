@@ -1,6 +1,7 @@
 """Client calls as requests and answers, once for both clients: what to send, and how to read what comes back.
 
-Each function describes one call; the clients only carry it over their kind of channel.
+Each function describes one call; the clients only carry it over their kind of channel. All raise TypeError or
+ValueError for an argument that no request can hold.
 """
 
 from __future__ import annotations
@@ -10,7 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from nearshore.client import decode
+from nearshore.client import arguments, decode
+from nearshore.client.arguments import (
+    SPECIAL_TOKENS,
+    TRUNCATIONS,
+    choice,
+    collection_name,
+    instance,
+    listed,
+    message,
+    model_name,
+)
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -33,30 +44,12 @@ from nearshore.v1 import document_service_pb2 as documents_pb
 from nearshore.v1 import embedding_service_pb2 as embedding_pb
 from nearshore.v1 import search_service_pb2 as search_pb
 from nearshore.v1 import values_pb2
-from nearshore.wire import (
-    INDEX_KIND_NUMBERS,
-    METRIC_NUMBERS,
-    document,
-    document_message,
-    vectors_array,
-    vectors_message,
-)
+from nearshore.wire import INDEX_KIND_NUMBERS, METRIC_NUMBERS, document, vectors_array
 
 Answer = TypeVar("Answer")
 
 ALL_BUT_VECTORS = Parts()
-TRUNCATIONS: dict[EmbedTruncation, values_pb2.Truncation.ValueType] = {
-    "cut_end": values_pb2.TRUNCATION_CUT_END,
-    "cut_start": values_pb2.TRUNCATION_CUT_START,
-    "refuse": values_pb2.TRUNCATION_REFUSE,
-}
 _SPECIAL_TOKENS = 2  # around a text, where a server from before prompts does not tell what is left
-
-SPECIAL_TOKENS: dict[SpecialTokens, embedding_pb.SpecialTokens.ValueType] = {
-    "bundle": embedding_pb.SPECIAL_TOKENS_UNSPECIFIED,
-    "text": embedding_pb.SPECIAL_TOKENS_AS_TEXT,
-    "parse": embedding_pb.SPECIAL_TOKENS_PARSE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +69,16 @@ def create_collection(
     name: str, model: str, dimensions: int, metric: Metric, index_kind: IndexKind
 ) -> Call[CollectionInfo]:
     """CollectionService.CreateCollection."""
-    collection = collections_pb.Collection(
-        model=f"models/{model}" if model else "",
+    collection = message(
+        "",
+        collections_pb.Collection,
+        model=model_name(model),
         dimensions=dimensions,
-        metric=METRIC_NUMBERS[metric],
-        index=collections_pb.IndexConfig(kind=INDEX_KIND_NUMBERS[index_kind]),
+        metric=choice("metric", metric, METRIC_NUMBERS),
+        index=collections_pb.IndexConfig(kind=choice("index_kind", index_kind, INDEX_KIND_NUMBERS)),
     )
-    request = collections_pb.CreateCollectionRequest(collection=collection, collection_id=name)
+    request = collections_pb.CreateCollectionRequest(collection=collection)
+    request.collection_id = instance("name", name, str)
     method = "CollectionService.CreateCollection"
     return Call(
         method, request, lambda answer: decode.collection(answer.collection), name, repeatable=False, forgets=True
@@ -91,7 +87,7 @@ def create_collection(
 
 def get_collection(name: str) -> Call[CollectionInfo]:
     """CollectionService.GetCollection."""
-    request = collections_pb.GetCollectionRequest(name=_collection_name(name))
+    request = message("", collections_pb.GetCollectionRequest, name=collection_name("name", name))
     return Call("CollectionService.GetCollection", request, lambda answer: decode.collection(answer.collection), name)
 
 
@@ -101,13 +97,13 @@ def list_collections(page_token: str) -> Call[tuple[list[CollectionInfo], str]]:
     def read(answer: collections_pb.ListCollectionsResponse) -> tuple[list[CollectionInfo], str]:
         return [decode.collection(each) for each in answer.collections], answer.next_page_token
 
-    request = collections_pb.ListCollectionsRequest(page_token=page_token)
+    request = message("", collections_pb.ListCollectionsRequest, page_token=page_token)
     return Call("CollectionService.ListCollections", request, read)
 
 
 def delete_collection(name: str) -> Call[None]:
     """CollectionService.DeleteCollection."""
-    request = collections_pb.DeleteCollectionRequest(name=_collection_name(name))
+    request = message("", collections_pb.DeleteCollectionRequest, name=collection_name("name", name))
     method = "CollectionService.DeleteCollection"
     return Call(method, request, lambda _: None, name, repeatable=False, forgets=True)
 
@@ -124,11 +120,13 @@ def upsert(
     def read(answer: documents_pb.UpsertDocumentsResponse) -> Upserted:
         return Upserted(answer.write_token, tuple(answer.truncated_indexes), answer.embedded_count)
 
-    request = documents_pb.UpsertDocumentsRequest(
-        collection=_collection_name(collection),
-        documents=[document_message(each) for each in documents],
+    request = message(
+        "",
+        documents_pb.UpsertDocumentsRequest,
+        collection=collection_name("collection", collection),
+        documents=arguments.documents(documents),
         vectors=vectors,
-        truncation=TRUNCATIONS[truncation],
+        truncation=choice("truncation", truncation, TRUNCATIONS),
         request_id=request_id or _new_request_id(),
     )
     return Call("DocumentService.UpsertDocuments", request, read, collection)
@@ -141,7 +139,13 @@ def get_documents(collection: str, ids: Sequence[str], parts: Parts) -> Call[Fet
         found = [document(each) for each in answer.documents]
         return Fetched(found, tuple(answer.missing_ids), decode.vectors(answer), decode.read_state(answer.read_state))
 
-    request = documents_pb.GetDocumentsRequest(collection=_collection_name(collection), ids=ids, parts=_parts(parts))
+    request = message(
+        "",
+        documents_pb.GetDocumentsRequest,
+        collection=collection_name("collection", collection),
+        ids=listed("ids", ids, str),
+        parts=arguments.parts("parts", parts),
+    )
     return Call("DocumentService.GetDocuments", request, read, collection, reads=True)
 
 
@@ -151,9 +155,15 @@ def delete(collection: str, ids: Sequence[str], filter_: str, request_id: str) -
     def read(answer: documents_pb.DeleteDocumentsResponse) -> Deleted:
         return Deleted(answer.write_token, answer.deleted_count)
 
+    ids = listed("ids", ids, str)
     request_id = request_id or (_new_request_id() if ids else "")
-    request = documents_pb.DeleteDocumentsRequest(
-        collection=_collection_name(collection), ids=ids, filter=filter_, request_id=request_id
+    request = message(
+        "",
+        documents_pb.DeleteDocumentsRequest,
+        collection=collection_name("collection", collection),
+        ids=ids,
+        filter=filter_,
+        request_id=request_id,
     )
     return Call("DocumentService.DeleteDocuments", request, read, collection, repeatable=bool(request_id))
 
@@ -165,26 +175,30 @@ def list_documents(collection: str, filter_: str, page_size: int, page_token: st
         found = [document(each) for each in answer.documents]
         return Page(found, answer.next_page_token, decode.vectors(answer), decode.read_state(answer.read_state))
 
-    request = documents_pb.ListDocumentsRequest(
-        collection=_collection_name(collection),
+    request = message(
+        "",
+        documents_pb.ListDocumentsRequest,
+        collection=collection_name("collection", collection),
         filter=filter_,
         page_size=page_size,
         page_token=page_token,
-        parts=_parts(parts),
+        parts=arguments.parts("parts", parts),
     )
     return Call("DocumentService.ListDocuments", request, read, collection, reads=True)
 
 
 def count(collection: str, filter_: str) -> Call[int]:
     """DocumentService.CountDocuments."""
-    request = documents_pb.CountDocumentsRequest(collection=_collection_name(collection), filter=filter_)
+    request = message(
+        "", documents_pb.CountDocumentsRequest, collection=collection_name("collection", collection), filter=filter_
+    )
     return Call("DocumentService.CountDocuments", request, lambda answer: int(answer.count), collection, reads=True)
 
 
 def search(collection: str, query: Query | str) -> Call[SearchResult]:
     """SearchService.Search."""
-    request = _search_request(query)
-    request.collection = _collection_name(collection)
+    request = message("", search_pb.SearchRequest, collection=collection_name("collection", collection))
+    request.MergeFrom(arguments.search("query", query))
     return Call("SearchService.Search", request, decode.search_result, collection, reads=True)
 
 
@@ -194,8 +208,11 @@ def batch_search(collection: str, queries: Sequence[Query | str]) -> Call[list[S
     def read(answer: search_pb.BatchSearchResponse) -> list[SearchResult]:
         return [decode.search_result(each) for each in answer.results]
 
-    request = search_pb.BatchSearchRequest(
-        collection=_collection_name(collection), searches=[_search_request(each) for each in queries]
+    searches = [
+        arguments.search(f"queries[{index}]", each) for index, each in enumerate(listed("queries", queries, Query, str))
+    ]
+    request = message(
+        "", search_pb.BatchSearchRequest, collection=collection_name("collection", collection), searches=searches
     )
     return Call("SearchService.BatchSearch", request, read, collection, reads=True)
 
@@ -221,11 +238,13 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
             model=answer.model.removeprefix("models/"),
         )
 
-    request = embedding_pb.EmbedRequest(
-        model=f"models/{model}" if model else "",
-        texts=texts,
-        truncation=TRUNCATIONS[truncation],
-        special_tokens=SPECIAL_TOKENS[special_tokens],
+    request = message(
+        "",
+        embedding_pb.EmbedRequest,
+        model=model_name(model),
+        texts=listed("texts", texts, str),
+        truncation=choice("truncation", truncation, TRUNCATIONS),
+        special_tokens=choice("special_tokens", special_tokens, SPECIAL_TOKENS),
         prompt=prompt,
         dimensions=dimensions,
         normalize=normalize,
@@ -241,49 +260,21 @@ def tokenize(texts: Sequence[str], model: str, prompt: str | None, special_token
         document_tokens = answer.max_document_tokens or answer.max_tokens - _SPECIAL_TOKENS
         return Tokenized(cut, answer.model.removeprefix("models/"), answer.max_tokens, document_tokens)
 
-    request = embedding_pb.TokenizeRequest(
-        model=f"models/{model}" if model else "",
-        texts=texts,
-        special_tokens=SPECIAL_TOKENS[special_tokens],
+    request = message(
+        "",
+        embedding_pb.TokenizeRequest,
+        model=model_name(model),
+        texts=listed("texts", texts, str),
+        special_tokens=choice("special_tokens", special_tokens, SPECIAL_TOKENS),
         prompt=prompt,
     )
     return Call("EmbeddingService.Tokenize", request, read)
 
 
 def vectors_for(vectors: F32 | None, fingerprint: str) -> values_pb2.Vectors | None:
-    """Vectors (rows, dimensions) with what they mean, or nothing."""
-    return None if vectors is None else vectors_message(vectors, fingerprint)
+    """Vectors (rows, dimensions) with what they mean, or nothing. Raises TypeError, ValueError."""
+    return arguments.vectors("vectors", vectors, fingerprint, ndim=2)
 
 
 def _new_request_id() -> str:
     return uuid.uuid4().hex
-
-
-def _collection_name(bare: str) -> str:
-    return f"collections/{bare}"
-
-
-def _parts(parts: Parts) -> documents_pb.DocumentParts:
-    return documents_pb.DocumentParts(text=parts.text, metadata=parts.metadata, vector=parts.vector)
-
-
-def _search_request(query: Query | str) -> search_pb.SearchRequest:
-    if isinstance(query, str):
-        query = Query(text=query)
-    request = search_pb.SearchRequest(
-        limit=query.limit,
-        offset=query.offset,
-        score_threshold=query.score_threshold,
-        filter=query.filter,
-        exact=query.exact,
-        ef_search=query.ef_search,
-        parts=_parts(query.parts),
-        truncation=TRUNCATIONS[query.truncation],
-    )
-    if query.text is not None:
-        request.text = query.text
-    if query.vector is not None:
-        request.vector.CopyFrom(vectors_message(query.vector.reshape(1, -1), query.fingerprint))
-    if query.document_id is not None:
-        request.document_id = query.document_id
-    return request

@@ -38,6 +38,7 @@ class Client:
     """Talks to one server, or to all replicas behind a name, in turn.
 
     Every method raises an error of nearshore.errors when the server refuses, or is away for longer than `retries` say.
+    An argument that no request can hold is a TypeError or ValueError that names it, and nothing is sent.
     """
 
     def __init__(
