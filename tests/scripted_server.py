@@ -63,14 +63,19 @@ class Received(NamedTuple):
 class ScriptedServer(grpc.GenericRpcHandler):
     """Refuses as often as it is told to, then answers."""
 
-    def __init__(self, *refusals: Refusal, port: int = 0) -> None:
+    def __init__(self, *refusals: Refusal, port: int = 0, max_message_bytes: int = -1) -> None:
         self.refusals = deque(refusals)
         self.received: list[Received] = []
         self.asked = threading.Event()
         self.refused = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
-        self._server = grpc.server(ThreadPoolExecutor(4), handlers=[self], options=[("grpc.so_reuseport", 0)])
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+        ]
+        self._server = grpc.server(ThreadPoolExecutor(4), handlers=[self], options=options)
         # Not one of the system's choice: that may be given to somebody else while this server is stopped.
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port or free_port()}")
         self.target = f"127.0.0.1:{self.port}"

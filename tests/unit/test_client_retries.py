@@ -29,6 +29,7 @@ from nearshore.errors import (
     CollectionNotFoundError,
     CommitUnknownError,
     DeadlineError,
+    InvalidArgumentError,
     NearshoreError,
     OverloadedError,
     StorageFullError,
@@ -54,8 +55,8 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
     """A function that starts a scripted server."""
     running: list[ScriptedServer] = []
 
-    def start(*refusals: Refusal, port: int = 0) -> ScriptedServer:
-        running.append(ScriptedServer(*refusals, port=port))
+    def start(*refusals: Refusal, port: int = 0, max_message_bytes: int = -1) -> ScriptedServer:
+        running.append(ScriptedServer(*refusals, port=port, max_message_bytes=max_message_bytes))
         return running[-1]
 
     yield start
@@ -160,7 +161,7 @@ def test_every_write_has_a_request_id_of_its_own(serve: Serve, run: Run) -> None
     [
         (Refusal(StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND"), CollectionNotFoundError),
         (Refusal(StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"), StorageFullError),
-        (Refusal(StatusCode.RESOURCE_EXHAUSTED), OverloadedError),  # gRPC's own: the message is too large
+        (Refusal(StatusCode.RESOURCE_EXHAUSTED), OverloadedError),  # a proxy's
         (Refusal(StatusCode.UNAVAILABLE, "MODEL_RUN_FAILED"), UnavailableError),
         (Refusal(StatusCode.DEADLINE_EXCEEDED), DeadlineError),
         (Refusal(StatusCode.INTERNAL, "INTERNAL"), NearshoreError),
@@ -175,6 +176,28 @@ def test_what_no_retry_helps_is_raised_at_once(
     with pytest.raises(kind):
         run(server.target, count)
     assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("whose", ["server", "client"])
+@pytest.mark.parametrize(
+    ("call", "what", "help_"),
+    [(upsert, "request", "fewer documents or texts in one call"), (delete_by_filter, "answer", "Ask for less")],
+    ids=["request", "answer"],
+)
+def test_a_message_that_is_too_large_is_the_callers_to_mend(
+    serve: Serve, run: Run, whose: str, call: Calls, what: str, help_: str
+) -> None:
+    """Whichever side's limit it is, the error names it and what helps, and the call is not made again."""
+    server = serve(max_message_bytes=40 if whose == "server" else -1)
+    with pytest.raises(InvalidArgumentError) as refused:
+        run(server.target, call, max_message_bytes=40 if whose == "client" else 1 << 20)
+    assert refused.value.reason == "MESSAGE_TOO_LARGE"
+    assert f"The {what} has " in refused.value.message
+    assert f"{'server.' if whose == 'server' else ''}max_message_bytes of th" in refused.value.message
+    assert "(40)" in refused.value.message
+    assert help_ in refused.value.remedy
+    assert not hasattr(refused.value, "__notes__")
+    assert len(server.received) == (what == "answer")
 
 
 def test_a_program_may_have_a_patience_of_its_own(serve: Serve, run: Run) -> None:

@@ -1,7 +1,13 @@
 """A small client: numpy in and out, errors by type, write tokens carried by itself."""
 
 from nearshore.client.asynchronous import AsyncClient
-from nearshore.client.failures import ClientClosedError, NoAnswerError, ServerNotReadyError, ServerUnreachableError
+from nearshore.client.failures import (
+    ClientClosedError,
+    MessageTooLargeError,
+    NoAnswerError,
+    ServerNotReadyError,
+    ServerUnreachableError,
+)
 from nearshore.client.messages import (
     CollectionInfo,
     CollectionStatus,
@@ -42,6 +48,7 @@ __all__ = [
     "Hit",
     "IndexKind",
     "InvalidAddressError",
+    "MessageTooLargeError",
     "Metric",
     "NoAnswerError",
     "Page",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +34,8 @@ _NOT_CONNECTED = (
     "errors resolving ",
     "empty address list",
 )
+# gRPC's words for a message that is not carried; older releases leave the side out.
+_TOO_LARGE = re.compile(r"(?:(CLIENT|SERVER): )?(Sent|Received) message larger than max \((\d+) vs\. (\d+)\)")
 
 
 class ServerUnreachableError(errors.UnavailableError):
@@ -77,6 +80,24 @@ class NoAnswerError(errors.DeadlineError):
             "may yet: repeat it with the same request_id, or, if it has none, look first.",
             target=target,
             detail=detail,
+        )
+
+
+class MessageTooLargeError(errors.InvalidArgumentError):
+    """A request or an answer has more bytes than this client or the server lets through."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, *, request: bool, by_client: bool, size_bytes: int, max_message_bytes: int) -> None:
+        """request: it is that, not the answer; by_client: this client's limit stopped it, not the server's."""
+        setting = "max_message_bytes of this client" if by_client else "server.max_message_bytes of the server"
+        less = "Send fewer documents or texts" if request else "Ask for less, such as fewer texts or a lower limit,"
+        super().__init__(
+            f"The {'request' if request else 'answer'} has {size_bytes} bytes, more than {setting} allows "
+            f"({max_message_bytes}).",
+            f"{less} in one call, or raise that limit.",
+            size_bytes=size_bytes,
+            max_message_bytes=max_message_bytes,
         )
 
 
@@ -125,6 +146,9 @@ def failure_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | 
         return Failure(ServerUnreachableError(target, details or "no details"), reached=reached, lost=True)
     if info is None and code is StatusCode.DEADLINE_EXCEEDED:
         return Failure(NoAnswerError(target, details or "no details"))
+    too_large = _TOO_LARGE.search(details or "") if info is None and code is StatusCode.RESOURCE_EXHAUSTED else None
+    if too_large is not None:
+        return Failure(_too_large(*too_large.groups()), reached=True)
     kind = _class_of(code, info.reason if info is not None else f"GRPC_{code.name}")
     error = kind.__new__(kind)
     NearshoreError.__init__(error, details or code.name)
@@ -133,6 +157,16 @@ def failure_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | 
         return Failure(error, reached=ending, lost=ending)
     error.metadata.update(info.metadata)
     return Failure(error, retry_after_s, reached=True)
+
+
+def _too_large(side: str | None, did: str, size: str, limit: str) -> MessageTooLargeError:
+    by_client = side == "CLIENT" or (side is None and did == "Sent")
+    return MessageTooLargeError(
+        request=by_client == (did == "Sent"),
+        by_client=by_client,
+        size_bytes=int(size),
+        max_message_bytes=int(limit),
+    )
 
 
 def _read_details(trailing: Iterable[Any] | None) -> tuple[ErrorInfo | None, float | None]:
