@@ -39,7 +39,8 @@ def test_a_server_tells_what_it_does(server_process: ServerStarter) -> None:
     port = free_port()
     process = server_process(NEARSHORE_METRICS__PORT=str(port), NEARSHORE_EMBEDDING__MAX_QUEUED_TOKENS="1024")
     assert process.wait_for("Serving metrics")["port"] == port
-    with Client(process.address(), retries=NO_RETRIES) as client:
+    address = process.address()
+    with Client(address, retries=NO_RETRIES) as client, grpc.insecure_channel(address) as channel:
         client.wait_ready()
         client.create_collection("docs", model="tiny")
         client.upsert("docs", [Document("1", "a cat"), Document("2", "a dog"), Document("3", "a river")])
@@ -51,14 +52,18 @@ def test_a_server_tells_what_it_does(server_process: ServerStarter) -> None:
             client.embed(["a cat and a dog"] * 150)  # 7 tokens each
         with pytest.raises(CollectionNotFoundError):
             client.search("nowhere", "a cat")
+        raw: Any = channel.unary_unary(f"/nearshore.v1.{EMBED}")
+        with pytest.raises(grpc.RpcError, match="not the protobuf message"):
+            raw(b"no message")
         seen = scrape(port)
         client.delete_collection("docs")
         after = scrape(port)
     assert calls(seen, UPSERT) == 2
     assert calls(seen, EMBED) == 1
     assert calls(seen, EMBED, "RESOURCE_EXHAUSTED") == 1
+    assert calls(seen, EMBED, "INVALID_ARGUMENT") == 1
     assert calls(seen, "SearchService/Search", "NOT_FOUND") == 1
-    assert seen.value("nearshore_call_seconds_count", method=EMBED) == 2
+    assert seen.value("nearshore_call_seconds_count", method=EMBED) == 3
     assert seen.value("nearshore_embedded_texts_total") == 6  # three and one written, one embedded, one query
     assert seen.value("nearshore_embedded_tokens_total") > 7
     assert seen.value("nearshore_queue_seconds_count", priority="interactive") == 4

@@ -22,6 +22,7 @@ from nearshore.documents.store_threads import let_claim
 from nearshore.errors import NearshoreError, ServiceError
 from nearshore.metrics import Metrics
 from nearshore.service.admission import Admission
+from nearshore.service.decoding import UndecodableRequestError, decoder
 from nearshore.service.status import bug_status, status_of
 from nearshore.wire import DETAILS_KEY, LOGGED_REQUEST_ID, REQUEST_ID_KEY
 
@@ -41,8 +42,14 @@ log = structlog.get_logger(__name__)
 class Received(NamedTuple):
     """A request and how large it was on the wire, which only its bytes tell without making them again."""
 
-    request: Message
+    request: Message | None  # None: the bytes are not that message
     size_bytes: int
+
+    def message(self) -> Message:
+        """The request. Raises UndecodableRequestError."""
+        if self.request is None:
+            raise UndecodableRequestError
+        return self.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +87,11 @@ class GuardedServer:
         self._server.add_registered_method_handlers(service, wrapped)
 
     def _wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        deserialize: Callable[[bytes], Message] = handler.request_deserializer
+        decode = decoder(handler.request_deserializer)
         behaviour = handler.unary_unary if self._refusal is None else _refusing(self._refusal)
         guarded: Any = self._guard(method.removeprefix(PACKAGE), behaviour)
         return grpc.unary_unary_rpc_method_handler(
-            guarded, request_deserializer=lambda data: Received(deserialize(data), len(data))
+            guarded, request_deserializer=lambda data: Received(decode(data), len(data))
         )
 
     def _guard(self, method: str, behaviour: Behaviour) -> Callable[[Received, Context], Awaitable[bytes]]:
@@ -98,7 +105,7 @@ class GuardedServer:
             try:
                 with self._guards.admission.admit(received.size_bytes) as claim_store:
                     let_claim(claim_store)
-                    answer = self._serialize(await behaviour(received.request, context))
+                    answer = self._serialize(await behaviour(received.message(), context))
                 code = StatusCode.OK
             except (asyncio.CancelledError, aio.AbortError):
                 raise
@@ -122,7 +129,7 @@ class GuardedServer:
 
         return guarded
 
-    def _log_access(self, method: str, request: Message, code: StatusCode, reason: str, seconds: float) -> None:
+    def _log_access(self, method: str, request: Message | None, code: StatusCode, reason: str, seconds: float) -> None:
         level = logging.INFO if code is not StatusCode.OK or seconds >= SLOW_S else logging.DEBUG
         if self._log.is_enabled_for(level):
             collection, milliseconds = _collection(request), round(1e3 * seconds, 3)
@@ -165,7 +172,7 @@ def _trailing(request_id: str, status: Status | None) -> tuple[tuple[str, str | 
     return ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status.SerializeToString()))
 
 
-def _collection(request: Message) -> str:
+def _collection(request: Message | None) -> str:
     """The collection that a request names, whatever it calls the field."""
     for field in ("collection_id", "collection", "name"):
         value = getattr(request, field, None)

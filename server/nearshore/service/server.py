@@ -12,7 +12,7 @@ from typing import Any
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
@@ -20,6 +20,7 @@ from nearshore.documents.texts import Texts
 from nearshore.errors import AddressUnusableError, NearshoreError, PortInUseError
 from nearshore.search.searcher import Searcher
 from nearshore.service.calls import GuardedServer, Guards
+from nearshore.service.decoding import DecodingServer
 from nearshore.service.health import Health
 from nearshore.service.servicers import CollectionServicer, DocumentServicer, EmbeddingServicer, SearchServicer
 from nearshore.service.translator import Translator
@@ -150,9 +151,11 @@ def add_refusals(server: aio.Server, error: NearshoreError, health: Health, guar
 
 
 def _add_health(server: aio.Server, health: Health) -> None:
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    decoding = DecodingServer(server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, decoding)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    reflection.enable_server_reflection((*SERVICE_NAMES, health_name, reflection.SERVICE_NAME), server)
+    names = (*SERVICE_NAMES, health_name, reflection.SERVICE_NAME)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), decoding)
 
 
 def address_of(host: str, port: int) -> str:
