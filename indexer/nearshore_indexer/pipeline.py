@@ -150,7 +150,7 @@ class Pipeline:
         except InvalidArgumentError as error:
             if len(indexes) == 1:
                 document = batch.documents[indexes[0]]
-                problem = _FIELD.sub("", error.message).rstrip(".")
+                problem = _FIELD.sub("", str(error)).rstrip(".")
                 self._reject(Rejection(batch.places[indexes[0]], problem, document.id))
                 return
             middle = len(indexes) // 2

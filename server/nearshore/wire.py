@@ -18,6 +18,7 @@ from nearshore.v1 import collection_service_pb2, document_service_pb2, values_pb
 
 ERROR_DOMAIN = "nearshore"  # of every google.rpc.ErrorInfo
 DETAILS_KEY = "grpc-status-details-bin"  # where gRPC carries a google.rpc.Status
+REMEDY_KEY = "remedy"  # in the metadata of an ErrorInfo: how the message ends, which is what to do
 REQUEST_ID_KEY = "x-request-id"  # where a call and its answer carry the id under which the server logs it
 LOGGED_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

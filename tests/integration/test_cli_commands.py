@@ -300,6 +300,17 @@ def test_a_bad_filter_is_a_failure(run: Run, collection_id: str) -> None:
     assert run("search", "x", "-c", "not-there")[0] == ExitCode.NOT_FOUND
 
 
+def test_an_error_of_the_server_tells_its_remedy_apart(server: InProcessServer, capsys: Capture) -> None:
+    """A script finds what to do in a field of its own; a person reads it on a line of its own."""
+    command = ["collection", "show", "nowhere", "--server", server.address]
+    remedy = "List the collections to see those that exist."
+    assert main.run([*command, "--json"]) == ExitCode.NOT_FOUND
+    error = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]  # behind what the server logs
+    assert (error["message"], error["remedy"]) == ("There is no collection 'nowhere'.", remedy)
+    assert main.run(command) == ExitCode.NOT_FOUND
+    assert capsys.readouterr().err.endswith(f"error: There is no collection 'nowhere'.\n  {remedy}\n")
+
+
 def test_models_are_explained(run: Run) -> None:
     """Show gives the manifest and fingerprint; an absent model is not found, with the command that gets it."""
     code, (shown,) = run("model", "show", "tiny")

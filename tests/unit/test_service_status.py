@@ -73,7 +73,9 @@ def test_a_status_fits_into_headers_and_survives(message: str, remedy: str, fact
     assert len(packed) * 4 / 3 + 3 * len(status.message.encode()) < HEADER_BYTES
     error = failure_of(code, status.message, [(DETAILS_KEY, packed)], "target").error
     assert isinstance(error, errors.PreconditionError)
-    assert error.message == (status.message or code.name)
+    assert str(error) == (status.message or code.name).rstrip()
+    assert error.remedy == "" or status.message.endswith(error.remedy)
+    assert bool(error.remedy) is bool(remedy.strip())
 
 
 def test_the_client_raises_the_servers_class() -> None:
@@ -82,6 +84,25 @@ def test_the_client_raises_the_servers_class() -> None:
     error = failure_of(code, status.message, [(DETAILS_KEY, status.SerializeToString())], "target").error
     assert type(error) is errors.CollectionNotFoundError
     assert error.metadata == {"collection": "docs", "request_id": "id-1"}
+
+
+def test_the_client_tells_what_is_wrong_from_what_to_do() -> None:
+    """As the server did, however long the message: that is cut, not the remedy; the metadata does not repeat it."""
+    for message in ("There is no such thing.", "x" * 5_000):
+        code, status = status_of(errors.NotFoundError(message, "Look it up."), "id")
+        error = failure_of(code, status.message, [(DETAILS_KEY, status.SerializeToString())], "target").error
+        assert error.message in message
+        assert error.remedy == "Look it up."
+        assert str(error) == status.message
+        assert error.metadata == {"request_id": "id"}
+
+
+def test_the_message_of_a_server_that_names_no_remedy_stays_whole() -> None:
+    """An older one, whose remedy is the end of the message alone."""
+    _, status = status_of(errors.NotFoundError("Nothing.", "Look."), "id")
+    status.details[0].Pack(ErrorInfo(reason="NOTHING", domain="nearshore"))
+    error = failure_of(StatusCode.NOT_FOUND, "Nothing. Look.", [(DETAILS_KEY, status.SerializeToString())], "t").error
+    assert (error.message, error.remedy) == ("Nothing. Look.", "")
 
 
 def test_an_unknown_reason_becomes_its_branch() -> None:

@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from nearshore import errors
 from nearshore.errors import NearshoreError
-from nearshore.wire import DETAILS_KEY, ERROR_DOMAIN
+from nearshore.wire import DETAILS_KEY, ERROR_DOMAIN, REMEDY_KEY
 
 BRANCHES: dict[StatusCode, type[NearshoreError]] = {
     StatusCode.INVALID_ARGUMENT: errors.InvalidArgumentError,
@@ -151,11 +151,13 @@ def failure_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | 
         return Failure(_too_large(*too_large.groups()), reached=True)
     kind = _class_of(code, info.reason if info is not None else f"GRPC_{code.name}")
     error = kind.__new__(kind)
-    NearshoreError.__init__(error, details or code.name)
+    facts = dict(info.metadata) if info is not None else {}
+    remedy = facts.pop(REMEDY_KEY, "")
+    NearshoreError.__init__(error, (details or code.name).removesuffix(f" {remedy}" if remedy else ""), remedy)
+    error.metadata.update(facts)
     if info is None:
         ending = code is StatusCode.CANCELLED  # nobody here did: so a server that just ends answers
         return Failure(error, reached=ending, lost=ending)
-    error.metadata.update(info.metadata)
     return Failure(error, retry_after_s, reached=True)
 
 

@@ -11,13 +11,14 @@ from grpc import StatusCode
 
 from nearshore import errors
 from nearshore.embedding.errors import ModelRunError
-from nearshore.wire import ERROR_DOMAIN
+from nearshore.wire import ERROR_DOMAIN, REMEDY_KEY
 
 RETRY_AFTER_S = 1
 # A status travels in HTTP/2 headers, of which gRPC takes 8 KiB; escaped, the message takes up to three times its size,
 # and once more inside the details.
 MAX_MESSAGE_BYTES = 1_024
 MAX_METADATA_BYTES = 256
+MAX_REMEDY_BYTES = 512
 
 CODES: dict[type[errors.NearshoreError], StatusCode] = {
     errors.InvalidArgumentError: StatusCode.INVALID_ARGUMENT,
@@ -45,13 +46,16 @@ def code_of(kind: type[errors.NearshoreError]) -> StatusCode:
 def status_of(error: errors.NearshoreError, request_id: str) -> tuple[StatusCode, Status]:
     """The code and the google.rpc.Status, with ErrorInfo, and RetryInfo where trying again can help."""
     metadata = {key: _cut(value, MAX_METADATA_BYTES) for key, value in error.metadata.items()}
-    details: list[Message] = [
-        ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata={**metadata, "request_id": request_id})
-    ]
+    metadata["request_id"] = request_id
+    text, remedy = error.message, _cut(error.remedy, MAX_REMEDY_BYTES).rstrip()
+    if remedy:
+        metadata[REMEDY_KEY] = remedy
+        text = f"{_cut(text, MAX_MESSAGE_BYTES - len(remedy.encode()) - 1)} {remedy}"  # what to do is never cut off
+    details: list[Message] = [ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata)]
     if isinstance(error, RETRYABLE) and not isinstance(error, NOT_RETRYABLE):
         details.append(RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_S)))
     code = code_of(type(error))
-    return code, _status(code, str(error), details)
+    return code, _status(code, text.rstrip(), details)
 
 
 def bug_status(request_id: str) -> tuple[StatusCode, Status]:
