@@ -117,7 +117,7 @@ def embed_golden(bundle: Bundle, texts: Sequence[str]) -> F32:
     for text in texts:
         ids = np.array([tokenizer.encode(text).ids])
         every = feed(ids, np.ones_like(ids))
-        hidden = session.run(["sequence_output"], {name: every[name] for name in manifest.inputs})[0]
+        hidden = session.run(["sequence_output"], {each.name: every[each.name] for each in session.get_inputs()})[0]
         pooled = [POOLINGS[kind](hidden.astype(np.float64), np.ones(ids.shape)) for kind in manifest.pooling]
         vectors = np.concatenate(pooled, axis=1)
         for number, layer in enumerate(manifest.dense):

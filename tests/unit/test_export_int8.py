@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
@@ -140,7 +142,7 @@ def run_product(products: IntegerProducts, kind: str, values: F32, weight: F32, 
     )  # fmt: skip
     graph = GraphBuilder(BERT, network, lambda name: weight)
     graph.model.graph.input.append(helper.make_tensor_value_info(kind, TensorProto.FLOAT, ["rows", values.shape[1]]))
-    products.multiply(graph, kind, weight, bias, "product")
+    products.multiply(graph, kind, weight, bias, ["product"])
     graph.output("product", ["rows", weight.shape[1]])
     session = ort.InferenceSession(graph.model.SerializeToString(), providers=["CPUExecutionProvider"])
     result: F32 = session.run(None, {kind: values})[0]
@@ -174,6 +176,17 @@ def test_without_vnni_the_vectors_are_the_same(bundle: Bundle, tmp_path: Path, m
     if "vnni" in Path("/proc/cpuinfo").read_text():  # elsewhere the first of the two may overflow
         np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_allclose(np.linalg.norm(normalize(np.array(found[1])), axis=1), 1, atol=1e-5)
+
+
+def test_the_layers_multiply_in_integers_and_without_a_mask(bundle: Bundle) -> None:
+    """All six products of every layer are in integers, their two normalized inputs smoothed, and nothing is masked."""
+    graph = onnx.load(str(bundle.at(Precision.INT8).model_path)).graph
+    layers = bundle.manifest.network.layers
+    found = Counter(node.op_type for node in graph.node)
+    assert found["MatMulIntegerToFloat"] == 6 * layers
+    assert found["MatMul"] == sum(node.output[0].endswith(".beside") for node in graph.node)
+    assert sum(node.op_type == "Mul" and node.output[0].endswith(".smooth") for node in graph.node) == 2 * layers
+    assert [each.name for each in graph.input] == ["input_ids", "token_type_ids"]
 
 
 def test_a_vector_says_its_precision(bundle: Bundle, embedder: Embedder) -> None:

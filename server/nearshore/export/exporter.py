@@ -91,7 +91,7 @@ def export_bundle(
     return Bundle(destination, written.manifest)
 
 
-_Build = Callable[[Integers], bytes]  # the encoder again, with these products in integers
+_Build = Callable[[Integers], bytes]  # the encoder again, with these products in integers, for texts without padding
 
 
 def _write_model(
@@ -109,7 +109,7 @@ def _write_model(
     outputs = choose_outputs(checkpoint, weights, options)
     path.write_bytes(build_encoder(configuration, weights.read, outputs))
     names = outputs.input_names(configuration.network), tuple(outputs.shapes(configuration.network))
-    return *names, partial(build_encoder, configuration, weights.read, Outputs(contract=outputs.contract))
+    return *names, partial(build_encoder, configuration, weights.read, Outputs(contract=outputs.contract, masked=False))
 
 
 def _with_int8(

@@ -24,7 +24,7 @@ _BUCKETS, _FARTHEST = 32, 128  # of relative positions
 class Shared:
     """What all layers share, as names in the graph."""
 
-    mask: str  # (B, S) int32: 1 real, 0 padding
+    mask: str  # (B, S) int32: 1 real, 0 padding; empty: there is none
     relative: str = ""  # (1, heads, S, S), added to scores
     local: str = ""  # (1, 1, S, S), added to the scores of layers that attend locally
     rotations: tuple[str, str] = ("", "")  # cosines and sines (positions, half a head)
@@ -57,18 +57,17 @@ def attend(graph: GraphBuilder, layer: int, hidden: str, shared: Shared) -> str:
     name = f"layer.{layer}.attention"
     if network.rotary_base is None and not graph.in_integers(hidden):
         bias = graph.constant(linear.bias_name, linear.bias) if linear.bias else ""
-        inputs = [hidden, graph.constant(linear.weight_name, linear.weight), bias, shared.mask, "", shared.relative]
-        while not inputs[-1]:
-            inputs.pop()
+        weight = graph.constant(linear.weight_name, linear.weight)
+        inputs = _without_end([hidden, weight, bias, shared.mask, "", shared.relative])
         return graph.add("Attention", inputs, f"{name}.context", domain=ONNX_RUNTIME, num_heads=network.heads)
-    return _attend_apart(graph, layer, graph.multiply(hidden, linear, f"{name}.projection"), shared)
-
-
-def _attend_apart(graph: GraphBuilder, layer: int, product: str, shared: Shared) -> str:
-    """Attention of queries, keys and values that are side by side: (B, S, 3 H) to (B, S, H)."""
-    name = f"layer.{layer}.attention"
     parts = [f"{name}.{part}" for part in ("query", "key", "value")]
-    graph.add("Split", [product], parts, axis=-1, num_outputs=3)
+    graph.multiply_apart(hidden, linear, f"{name}.projection", parts)
+    return _attend_apart(graph, layer, parts, shared)
+
+
+def _attend_apart(graph: GraphBuilder, layer: int, parts: list[str], shared: Shared) -> str:
+    """Attention of queries, keys and values, each (B, S, H), to the same."""
+    name = f"layer.{layer}.attention"
     bias = shared.relative
     if graph.network.rotary_base is not None:
         local = layer in graph.network.local_layers
@@ -79,9 +78,14 @@ def _attend_apart(graph: GraphBuilder, layer: int, product: str, shared: Shared)
             for part in parts[:2]
         ]
         bias = shared.local if local else ""
-    inputs = [*parts, "", shared.mask, *([bias] if bias else [])]
+    inputs = _without_end([*parts, "", shared.mask, bias])
     heads = graph.network.heads
     return graph.add("MultiHeadAttention", inputs, f"{name}.context", domain=ONNX_RUNTIME, num_heads=heads)
+
+
+def _without_end(inputs: list[str]) -> list[str]:
+    """Inputs of a node up to the last that is there."""
+    return inputs[: max(place for place, name in enumerate(inputs) if name) + 1]
 
 
 def group_of(network: Network, layer: int) -> int:

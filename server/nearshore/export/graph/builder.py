@@ -42,8 +42,10 @@ class Integers(Protocol):
         """Whether the product of this activation is one of them."""
         ...
 
-    def multiply(self, graph: GraphBuilder, activation: str, weight: F32, bias: F32 | None, output: str) -> str:
-        """Add activation (..., in) times weight (in, out), plus bias (out,)."""
+    def multiply(
+        self, graph: GraphBuilder, activation: str, weight: F32, bias: F32 | None, outputs: Sequence[str]
+    ) -> None:
+        """Add activation (..., in) times weight (in, out), plus bias (out,); each output has as many of the columns."""
         ...
 
 
@@ -118,12 +120,21 @@ class GraphBuilder:
         """A linear layer, in integers where the product of these inputs is to be: (..., in) to (..., out)."""
         if self._integers is not None and self._integers.takes(inputs):
             bias = linear.bias() if linear.bias else None
-            return self._integers.multiply(self, inputs, linear.weight(), bias, output)
+            self._integers.multiply(self, inputs, linear.weight(), bias, [output])
+            return output
         weight = self.constant(linear.weight_name, linear.weight)
         if linear.bias is None:
             return self.add("MatMul", [inputs, weight], output)
         product = self.add("MatMul", [inputs, weight], f"{output}.product")
         return self.add("Add", [product, self.constant(linear.bias_name, linear.bias)], output)
+
+    def multiply_apart(self, inputs: str, linear: Linear, product: str, outputs: Sequence[str]) -> None:
+        """Like multiply, each output with as many of the columns; product: what has all, where one product does it."""
+        if self._integers is not None and self._integers.takes(inputs):
+            bias = linear.bias() if linear.bias else None
+            self._integers.multiply(self, inputs, linear.weight(), bias, outputs)
+        else:
+            self.add("Split", [self.multiply(inputs, linear, product)], outputs, axis=-1, num_outputs=len(outputs))
 
     def _joined_weights(self, modules: Sequence[str]) -> F32:
         return np.concatenate([self.read(f"{each}.weight").T for each in modules], axis=1)

@@ -32,16 +32,16 @@ def build_encoder(
 ) -> bytes:
     """Build the whole encoder, as the content of an ONNX file.
 
-    Inputs: ids, mask (1 real, 0 padding) and, where there is a choice, token types, integers (B, S) with
-    1 <= S <= network.longest_text. Outputs: those of outputs.shapes, float32. integers: which products are computed
-    in integers, None for none. The same tensors give the same bytes.
+    Inputs: ids, mask (1 real, 0 padding; only where outputs are masked) and, where there is a choice, token types,
+    integers (B, S) with 1 <= S <= network.longest_text. Outputs: those of outputs.shapes, float32. integers: which
+    products are computed in integers, None for none. The same tensors give the same bytes.
     """
     family, network, contract = configuration.family, configuration.network, outputs.contract
     graph = GraphBuilder(family, network, read, integers)
     for name in outputs.input_names(network):
         graph.input(name, integer=contract.integers)
-    mask = contract.mask
-    if contract.integers != TensorProto.INT32:
+    mask = contract.mask if outputs.masked else ""
+    if mask and contract.integers != TensorProto.INT32:
         mask = graph.add("Cast", [mask], "attention_mask.int32", to=TensorProto.INT32)
     hidden = embed(graph, ids=contract.ids, types=contract.types)
     shared = share(graph, ids=contract.ids, mask=mask)

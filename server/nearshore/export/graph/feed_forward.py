@@ -14,9 +14,8 @@ def feed_forward(graph: GraphBuilder, layer: int, hidden: str) -> str:
     if family.gated:
         modules = [module.format(group) for module in family.wide]
         linear = graph.joined(f"layer.{group}.wide", modules, biased=False)
-        both = graph.multiply(hidden, linear, f"{name}.wide")
         parts = [f"{name}.activated", f"{name}.gate"]
-        graph.add("Split", [both], parts, axis=-1, num_outputs=2)
+        graph.multiply_apart(hidden, linear, f"{name}.wide", parts)
         active = graph.activate(network.activation, parts[0], f"{name}.active")
         active = graph.add("Mul", [active, parts[1]], f"{name}.gated")
     else:

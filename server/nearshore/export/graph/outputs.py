@@ -52,6 +52,7 @@ class Outputs:
     """What a graph gives beside sequence_output, and the names of all it takes."""
 
     contract: Contract = NEARSHORE
+    masked: bool = True  # texts of a run may be padded; without, attention need not look and is faster
     pooled: bool = False
     default: bool = False  # pooled_output under TF Hub's second name, too
     all_layers: bool = False
@@ -59,10 +60,10 @@ class Outputs:
     classes: int = 0  # of `logits`; 0: there are none
 
     def input_names(self, network: Network) -> tuple[str, ...]:
-        """Inputs in order; token types only where there is a choice, or the contract has them."""
+        """Inputs in order; the mask and token types only where there is a choice, or the contract has types."""
         contract = self.contract
         typed = network.token_types > 1 or contract.always_types
-        return (contract.ids, contract.mask, contract.types) if typed else (contract.ids, contract.mask)
+        return (contract.ids, *([contract.mask] if self.masked else []), *([contract.types] if typed else []))
 
     def shapes(self, network: Network) -> dict[str, list[str | int]]:
         """Name and shape of every output, in order."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-SCHEME: Final = "static-u8s8-1"
-"""Of everything that a recipe leaves unsaid: the arithmetic, and the texts by which ranges are found."""
+SCHEME: Final = "static-u8s8-2"
+"""Of everything that a recipe leaves unsaid: the arithmetic, that of attention without a mask included, and the texts
+by which ranges are found."""
 
 
 @dataclass(frozen=True, slots=True)
