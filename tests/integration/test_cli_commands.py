@@ -320,6 +320,21 @@ def test_models_are_explained(run: Run) -> None:
     assert run("model", "show", "none")[0] == ExitCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("name", ["../x", "", "a b", "x/y", ".hid", "x" * 129])
+def test_a_name_that_no_model_can_have_is_refused_before_anything_is_touched(
+    tmp_path: Path, capsys: Capture, name: str
+) -> None:
+    """Whatever the command, the rule for names is told, and nothing is created, in the model folder or beside it."""
+    folder, checkpoint = tmp_path / "all" / "models", make_checkpoint(tmp_path / "checkpoint")
+    commands = (("model", "get", name, "--from", str(checkpoint)), ("model", "show", name), ("model", "tokens", name))
+    for command in (*commands, ("serve", "--model", name)):
+        code = main.run(["--json", "--model-dir", str(folder), "--data-dir", str(tmp_path / "data"), *command])
+        told = json.loads(capsys.readouterr().err)["error"]
+        assert (code, told["reason"]) == (ExitCode.USAGE, "INVALID_SETTINGS" if command[0] == "serve" else "USAGE")
+        assert '1 to 128 of A-Z, a-z, 0-9, ".", "_" and "-"' in told["message"]
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint"]
+
+
 def test_special_tokens_and_what_a_network_takes(run: Run) -> None:
     """The table alone, and with a pair its tokens, cut and padded as asked; three texts are wrong usage."""
     _, (table,) = run("model", "tokens", "tiny")

@@ -11,10 +11,11 @@ LEAVES = {"errors", "settings", "records", "bundle", "threads"}
 # What each part may import of the others, besides the leaves named on the right.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "settings": {"errors"},
+    "settings": {"errors", "model_names"},
     "records": {"errors"},
     "network": set(),
-    "bundle": {"errors", "records", "network"},
+    "model_names": set(),
+    "bundle": {"errors", "records", "network", "model_names"},
     "threads": set(),
     "logs": set(),
     "exit_codes": set(),
@@ -25,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "embedding": {"errors", "records", "bundle"},
     "export": {"errors", "records", "bundle", "network"},
     "replica": {"errors", "records", "store", "index"},
-    "documents": {"errors", "records", "store", "index", "replica", "embedding", "bundle"},
+    "documents": {"errors", "records", "store", "index", "replica", "embedding", "bundle", "model_names"},
     "search": {"errors", "records", "store", "index", "replica", "embedding", "bundle", "documents"},
     "service": {"errors", "records", "documents", "search", "embedding", "bundle", "metrics", "wire", "v1"},
     "client": {"errors", "records", "wire", "v1"},

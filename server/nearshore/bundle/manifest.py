@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from nearshore.model_names import MODEL_NAME
 from nearshore.network import Architecture, Network
 
 _FINGERPRINT_SCHEME: Final = "nsf1"
@@ -100,7 +101,7 @@ class Manifest(_Frozen):
     """bundle.json, less the two digests that derive from the rest."""
 
     format_version: Literal[1] = 1
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    name: str = Field(pattern=f"^{MODEL_NAME}$")
     architecture: Architecture
     network: Network
     dimensions: int = Field(ge=1)

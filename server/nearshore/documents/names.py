@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from nearshore.documents.errors import InvalidNameError
+from nearshore.model_names import RULE, is_model_name
 
 COLLECTIONS = "collections/"
 MODELS = "models/"
 _COLLECTION_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _ID_RULE = '1 to 63 of a-z, 0-9, "-" and "_", of which the first is a letter or digit.'
-_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def collection_id(name: str, field: str) -> str:
@@ -36,10 +36,10 @@ def check_new_collection_id(bare: str, field: str) -> None:
 def model_id(name: str, field: str) -> str:
     """The bare id in "models/{model}". Raises InvalidNameError naming `field`."""
     bare = name.removeprefix(MODELS)
-    if bare == name or not _MODEL_ID.fullmatch(bare):
+    if bare == name or not is_model_name(bare):
         raise InvalidNameError(
             f"{field} {name[:100]!r} is not the name of a model.",
-            'Write "models/" and then the model\'s id, as in "models/all-MiniLM-L6-v2".',
+            f'Write "models/" and then {RULE}, as in "models/all-MiniLM-L6-v2".',
             field=field,
         )
     return bare

@@ -107,7 +107,8 @@ def _explain(problem: ErrorDetails) -> str:
         given = f"{name} (not shown: it may hold a password)"
     else:
         given = f"{name} is {BEHIND.sub('...', repr(problem['input']))}"
-    return f"{given}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
+    said = problem["msg"].removeprefix("Value error, ")  # of a validator of ours
+    return f"{given}: {said[:1].lower()}{said[1:]}."
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from nearshore.model_names import checked
+
 ENV_PREFIX = "NEARSHORE_"
 
 
@@ -88,6 +90,8 @@ class EmbeddingSettings(_Section):
     max_queued_tokens: int = Field(
         default=1 << 20, ge=1024, le=1 << 30, description="Tokens waiting at most; more are refused with OVERLOADED."
     )
+
+    _model_has_a_name = field_validator("model")(checked)
 
 
 class IndexSettings(_Section):
