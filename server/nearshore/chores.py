@@ -35,6 +35,7 @@ def announce(host: str, port: int, data_dir: Path, embedder: Embedder, *, worker
         port=port,
         data_dir=str(data_dir),
         model=embedder.bundle.manifest.name,
+        precision=embedder.bundle.precision.value,
         fingerprint=embedder.fingerprint(),
         workers=workers or usable_cores(),
         native_threads=threads.THREADS_PER_LIBRARY,

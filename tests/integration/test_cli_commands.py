@@ -240,6 +240,24 @@ def test_collections_are_created_listed_and_deleted(run: Run, collection_id: str
     assert run("collection", "show", collection_id)[0] == ExitCode.NOT_FOUND
 
 
+def test_collections_tell_their_precision(
+    run: Run, collection_id: str, server: InProcessServer, capsys: Capture
+) -> None:
+    """Where the server knows it, in the list and alone; a collection of callers' vectors has none."""
+    bare = f"{collection_id}-bare"
+    run("collection", "create", collection_id)
+    run("collection", "create", bare, "--dimensions", "8")
+    _, (listed,) = run("collection", "list")
+    found = {each["name"]: each["precision"] for each in listed}
+    assert (found[collection_id], found[bare]) == ("fp32", "")
+    assert main.run(["--server", server.address, "collection", "show", collection_id]) == ExitCode.OK
+    assert ["precision", "fp32"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert main.run(["--server", server.address, "collection", "list"]) == ExitCode.OK
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [collection_id, "0", "tiny", "fp32", "32", "cosine"] in rows
+    assert [bare, "0", "-", "-", "8", "cosine"] in rows
+
+
 def test_text_does_not_go_into_a_collection_of_vectors(run: Run, collection_id: str, tmp_path: Path) -> None:
     """It is said once, not once a document."""
     run("collection", "create", collection_id, "--dimensions", "8")

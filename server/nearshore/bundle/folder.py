@@ -45,6 +45,13 @@ class Bundle:
         """Whether golden vectors exist: false only while an export computes them."""
         return GOLDEN_FILE in self.manifest.files
 
+    @property
+    def fingerprints(self) -> dict[Precision, str]:
+        """What its vectors mean, in each precision that it has a graph of."""
+        special = self.manifest.special_tokens
+        precisions = (Precision.FP32, Precision.INT8) if self.manifest.int8 else (Precision.FP32,)
+        return {each: self.at(each).fingerprint_for(special) for each in precisions}
+
     def at(self, precision: Precision) -> Bundle:
         """The bundle, used in this precision. Raises PrecisionMissingError."""
         if precision is Precision.INT8 and self.manifest.int8 is None:

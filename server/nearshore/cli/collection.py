@@ -47,10 +47,17 @@ def list_() -> None:
         output.note("There are no collections. `nearshore index FILE...` makes one.")
         return
     rows = [
-        (each.name, f"{each.status.document_count:,}", each.model or "-", each.dimensions, each.metric.value)
+        (
+            each.name,
+            f"{each.status.document_count:,}",
+            each.model or "-",
+            each.precision or "-",
+            each.dimensions,
+            each.metric.value,
+        )
         for each in found
     ]
-    columns = ("collection", "documents", "model", "dimensions", "metric")
+    columns = ("collection", "documents", "model", "precision", "dimensions", "metric")
     output.show(output.table(columns, rows, right=("documents", "dimensions")))
 
 
@@ -99,6 +106,7 @@ def _show(info: CollectionInfo) -> None:
         ("collection", info.name),
         ("documents", f"{status.document_count:,}"),
         ("model", info.model or "none: callers bring vectors"),
+        ("precision", info.precision or "-"),
         ("fingerprint", info.fingerprint or "-"),
         ("dimensions", info.dimensions),
         ("metric", info.metric.value),

@@ -47,6 +47,7 @@ def collection(message: collection_service_pb2.Collection) -> CollectionInfo:
         uid=message.uid,
         model=message.model.removeprefix("models/"),
         fingerprint=message.fingerprint,
+        precision=message.precision,
         dimensions=message.dimensions,
         metric=METRICS[message.metric],
         index_kind=INDEX_KINDS[message.index.kind],

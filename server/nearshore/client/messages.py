@@ -65,6 +65,7 @@ class CollectionInfo:
     uid: int  # never used again
     model: str
     fingerprint: str
+    precision: str  # that its vectors were made in, fp32 or int8; empty: the server does not know
     dimensions: int
     metric: Metric
     index_kind: IndexKind

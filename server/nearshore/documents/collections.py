@@ -49,13 +49,13 @@ class Collections:
         WriteOutcomePendingError nothing was created.
         """
         spec = self._spec(request)
-        creation = await self._changes.begin(lambda: _described(self._create(spec)), deadline)
+        creation = await self._changes.begin(lambda: self._described(self._create(spec)), deadline)
         return await outcome_of(creation, deadline, repeatable=False)
 
     async def get(self, name: str, *, deadline: float | None = None) -> CollectionDescription:
         """Describe "collections/{collection}". Raises InvalidNameError, CollectionNotFoundError."""
         bare = collection_id(name, "name")
-        return await self._store_threads.run(lambda: _described(self._replicas.current(bare)), deadline)
+        return await self._store_threads.run(lambda: self._described(self._replicas.current(bare)), deadline)
 
     async def list(self, request: ListCollectionsRequest, *, deadline: float | None = None) -> ListCollectionsAnswer:
         """One page of collections by name. Raises PageSizeError, InvalidPageTokenError and the store's errors."""
@@ -64,7 +64,7 @@ class Collections:
 
         def page() -> ListCollectionsAnswer:
             following = [each for each in self._replicas.complete_list() if each.collection.spec.name > after]
-            shown = [_described(each) for each in following[:size]]
+            shown = [self._described(each) for each in following[:size]]
             last = following[size - 1].collection.spec.name if len(following) > size else ""
             return ListCollectionsAnswer(shown, page_token(_SCOPE, last) if last else "")
 
@@ -119,27 +119,28 @@ class Collections:
         if request.fingerprint not in {"", fingerprint}:
             raise FingerprintMismatchError(
                 f"The served model {model!r} has the fingerprint {fingerprint}, not {request.fingerprint!r:.80}.",
-                "Serve the model that has it, or leave collection.fingerprint out.",
+                "Serve the model that has it, in its precision (embedding.model, embedding.precision), "
+                "or leave collection.fingerprint out.",
                 field="collection.fingerprint",
                 fingerprint=fingerprint,
             )
         return CollectionSpec(name, embedder.dimensions, request.metric, request.index_kind, model, fingerprint)
 
-
-def _described(replica: Replica) -> CollectionDescription:
-    collection = replica.collection
-    spec = collection.spec
-    return CollectionDescription(
-        name=collection_name(spec.name),
-        model=model_name(spec.model),
-        fingerprint=spec.fingerprint,
-        dimensions=spec.dimensions,
-        metric=spec.metric,
-        index_kind=spec.index_kind,
-        created_at=collection.created_at,
-        status=_status(replica),
-        uid=collection.id,
-    )
+    def _described(self, replica: Replica) -> CollectionDescription:
+        collection = replica.collection
+        spec = collection.spec
+        return CollectionDescription(
+            name=collection_name(spec.name),
+            model=model_name(spec.model),
+            fingerprint=spec.fingerprint,
+            precision=self._models.precision_of(spec.fingerprint),
+            dimensions=spec.dimensions,
+            metric=spec.metric,
+            index_kind=spec.index_kind,
+            created_at=collection.created_at,
+            status=_status(replica),
+            uid=collection.id,
+        )
 
 
 def _status(replica: Replica) -> CollectionStatus:

@@ -17,6 +17,11 @@ class Models:
         """Embedders by bare model name; default: the one that a request without a model means."""
         self._embedders = dict(embedders)
         self._default = default
+        self._precisions = {
+            fingerprint: precision.value
+            for embedder in embedders.values()
+            for precision, fingerprint in embedder.bundle.fingerprints.items()
+        }
         self._wordless: dict[tuple[str, str], int] = {}  # tokens of an empty text, by fingerprint and prompt
 
     def get(self, name: str) -> tuple[str, Embedder]:
@@ -49,11 +54,25 @@ class Models:
         for embedder in self._embedders.values():
             if embedder.fingerprint() == spec.fingerprint:
                 return embedder
-        loaded = ", ".join(f"{name} ({embedder.fingerprint()})" for name, embedder in self._embedders.items())
-        raise FingerprintMismatchError(
-            f"The collection {spec.name!r} holds vectors of {spec.model} ({spec.fingerprint}); loaded is {loaded}.",
-            "Serve the model it was made with (embedding.model), send vectors with its fingerprint, "
-            "or index the documents into a new collection.",
+        raise self._mismatch(spec)
+
+    def precision_of(self, fingerprint: str) -> str:
+        """In which precision vectors of this fingerprint are made; empty: the models that are loaded do not tell."""
+        return self._precisions.get(fingerprint, "")
+
+    def _mismatch(self, spec: CollectionSpec) -> FingerprintMismatchError:
+        loaded = ", ".join(
+            f"{name} in {embedder.bundle.precision} ({embedder.fingerprint()})"
+            for name, embedder in self._embedders.items()
+        )
+        precision = self.precision_of(spec.fingerprint)
+        if precision:
+            holds, serve = f"{spec.model} in {precision}", f"with NEARSHORE_EMBEDDING__PRECISION={precision}"
+        else:
+            holds, serve = spec.model, "the model it was made with, as it was (embedding.model and embedding.precision)"
+        return FingerprintMismatchError(
+            f"The collection {spec.name!r} holds vectors of {holds} ({spec.fingerprint}); loaded is {loaded}.",
+            f"Serve {serve}, send vectors with its fingerprint, or index the documents into a new collection.",
             collection=spec.name,
             fingerprint=spec.fingerprint,
         )

@@ -196,6 +196,7 @@ class CollectionDescription:
     name: str  # "collections/{collection}"
     model: str  # "models/{model}" or empty
     fingerprint: str
+    precision: str  # that its vectors were made in; empty where this server's model does not tell
     dimensions: int
     metric: Metric
     index_kind: IndexKind

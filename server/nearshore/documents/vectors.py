@@ -90,7 +90,8 @@ def _check_fingerprint(sent: str, spec: CollectionSpec, field: str) -> None:
         )
     raise FingerprintMismatchError(
         f"{field} is {sent[:80]!r}, but the collection {spec.name!r} holds vectors of {spec.fingerprint}.",
-        f"Embed with {spec.model} as it was when the collection was created, or use a new collection.",
+        f"Embed with {spec.model} as it was, and in the precision it was served in, when the collection was created, "
+        "or use a new collection.",
         field=field,
         fingerprint=spec.fingerprint,
     )

@@ -81,6 +81,7 @@ def collection_message(collection: CollectionDescription) -> collection_service_
         uid=collection.uid,
         model=collection.model,
         fingerprint=collection.fingerprint,
+        precision=collection.precision,
         dimensions=collection.dimensions,
         metric=METRIC_NUMBERS[collection.metric],
         index=collection_service_pb2.IndexConfig(kind=INDEX_KIND_NUMBERS[collection.index_kind]),

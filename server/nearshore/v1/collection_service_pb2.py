@@ -26,39 +26,39 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nearshore.v1 import values_pb2 as nearshore_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%nearshore/v1/collection_service.proto\x12\x0cnearshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19nearshore/v1/values.proto\"\x90\x02\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x12\n\ndimensions\x18\x04 \x01(\x05\x12$\n\x06metric\x18\x05 \x01(\x0e\x32\x14.nearshore.v1.Metric\x12(\n\x05index\x18\x06 \x01(\x0b\x32\x19.nearshore.v1.IndexConfig\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06status\x18\x08 \x01(\x0b\x32\x1e.nearshore.v1.CollectionStatus\x12\x0b\n\x03uid\x18\t \x01(\x03\"4\n\x0bIndexConfig\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.nearshore.v1.IndexKind\"\xcd\x01\n\x10\x43ollectionStatus\x12+\n\nread_state\x18\x01 \x01(\x0b\x32\x17.nearshore.v1.ReadState\x12\x16\n\x0e\x64ocument_count\x18\x02 \x01(\x03\x12\x18\n\x10sealed_row_count\x18\x03 \x01(\x03\x12\x16\n\x0etail_row_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x65\x61\x64_row_count\x18\x05 \x01(\x03\x12\x18\n\x10index_generation\x18\x06 \x01(\x03\x12\x10\n\x08\x62uilding\x18\x07 \x01(\x08\"^\n\x17\x43reateCollectionRequest\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.nearshore.v1.Collection\x12\x15\n\rcollection_id\x18\x02 \x01(\t\"H\n\x18\x43reateCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.nearshore.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.nearshore.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x17ListCollectionsResponse\x12-\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x18.nearshore.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse*Y\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x11\n\rMETRIC_COSINE\x10\x01\x12\x0e\n\nMETRIC_DOT\x10\x02\x12\x14\n\x10METRIC_EUCLIDEAN\x10\x03*g\n\tIndexKind\x12\x1a\n\x16INDEX_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fINDEX_KIND_AUTO\x10\x01\x12\x14\n\x10INDEX_KIND_EXACT\x10\x02\x12\x13\n\x0fINDEX_KIND_HNSW\x10\x03\x32\x93\x03\n\x11\x43ollectionService\x12\x61\n\x10\x43reateCollection\x12%.nearshore.v1.CreateCollectionRequest\x1a&.nearshore.v1.CreateCollectionResponse\x12X\n\rGetCollection\x12\".nearshore.v1.GetCollectionRequest\x1a#.nearshore.v1.GetCollectionResponse\x12^\n\x0fListCollections\x12$.nearshore.v1.ListCollectionsRequest\x1a%.nearshore.v1.ListCollectionsResponse\x12\x61\n\x10\x44\x65leteCollection\x12%.nearshore.v1.DeleteCollectionRequest\x1a&.nearshore.v1.DeleteCollectionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%nearshore/v1/collection_service.proto\x12\x0cnearshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19nearshore/v1/values.proto\"\xa3\x02\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x12\n\ndimensions\x18\x04 \x01(\x05\x12$\n\x06metric\x18\x05 \x01(\x0e\x32\x14.nearshore.v1.Metric\x12(\n\x05index\x18\x06 \x01(\x0b\x32\x19.nearshore.v1.IndexConfig\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06status\x18\x08 \x01(\x0b\x32\x1e.nearshore.v1.CollectionStatus\x12\x0b\n\x03uid\x18\t \x01(\x03\x12\x11\n\tprecision\x18\n \x01(\t\"4\n\x0bIndexConfig\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.nearshore.v1.IndexKind\"\xcd\x01\n\x10\x43ollectionStatus\x12+\n\nread_state\x18\x01 \x01(\x0b\x32\x17.nearshore.v1.ReadState\x12\x16\n\x0e\x64ocument_count\x18\x02 \x01(\x03\x12\x18\n\x10sealed_row_count\x18\x03 \x01(\x03\x12\x16\n\x0etail_row_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x65\x61\x64_row_count\x18\x05 \x01(\x03\x12\x18\n\x10index_generation\x18\x06 \x01(\x03\x12\x10\n\x08\x62uilding\x18\x07 \x01(\x08\"^\n\x17\x43reateCollectionRequest\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.nearshore.v1.Collection\x12\x15\n\rcollection_id\x18\x02 \x01(\t\"H\n\x18\x43reateCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.nearshore.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.nearshore.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x17ListCollectionsResponse\x12-\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x18.nearshore.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse*Y\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x11\n\rMETRIC_COSINE\x10\x01\x12\x0e\n\nMETRIC_DOT\x10\x02\x12\x14\n\x10METRIC_EUCLIDEAN\x10\x03*g\n\tIndexKind\x12\x1a\n\x16INDEX_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fINDEX_KIND_AUTO\x10\x01\x12\x14\n\x10INDEX_KIND_EXACT\x10\x02\x12\x13\n\x0fINDEX_KIND_HNSW\x10\x03\x32\x93\x03\n\x11\x43ollectionService\x12\x61\n\x10\x43reateCollection\x12%.nearshore.v1.CreateCollectionRequest\x1a&.nearshore.v1.CreateCollectionResponse\x12X\n\rGetCollection\x12\".nearshore.v1.GetCollectionRequest\x1a#.nearshore.v1.GetCollectionResponse\x12^\n\x0fListCollections\x12$.nearshore.v1.ListCollectionsRequest\x1a%.nearshore.v1.ListCollectionsResponse\x12\x61\n\x10\x44\x65leteCollection\x12%.nearshore.v1.DeleteCollectionRequest\x1a&.nearshore.v1.DeleteCollectionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nearshore.v1.collection_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRIC']._serialized_start=1164
-  _globals['_METRIC']._serialized_end=1253
-  _globals['_INDEXKIND']._serialized_start=1255
-  _globals['_INDEXKIND']._serialized_end=1358
+  _globals['_METRIC']._serialized_start=1183
+  _globals['_METRIC']._serialized_end=1272
+  _globals['_INDEXKIND']._serialized_start=1274
+  _globals['_INDEXKIND']._serialized_end=1377
   _globals['_COLLECTION']._serialized_start=116
-  _globals['_COLLECTION']._serialized_end=388
-  _globals['_INDEXCONFIG']._serialized_start=390
-  _globals['_INDEXCONFIG']._serialized_end=442
-  _globals['_COLLECTIONSTATUS']._serialized_start=445
-  _globals['_COLLECTIONSTATUS']._serialized_end=650
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=652
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=746
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=748
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=820
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=822
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=858
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=860
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=929
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=931
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=994
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=996
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1093
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1095
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1134
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1136
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1162
-  _globals['_COLLECTIONSERVICE']._serialized_start=1361
-  _globals['_COLLECTIONSERVICE']._serialized_end=1764
+  _globals['_COLLECTION']._serialized_end=407
+  _globals['_INDEXCONFIG']._serialized_start=409
+  _globals['_INDEXCONFIG']._serialized_end=461
+  _globals['_COLLECTIONSTATUS']._serialized_start=464
+  _globals['_COLLECTIONSTATUS']._serialized_end=669
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=671
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=765
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=767
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=839
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=841
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=877
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=879
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=948
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=950
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1013
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1015
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1112
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1114
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1153
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1155
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1181
+  _globals['_COLLECTIONSERVICE']._serialized_start=1380
+  _globals['_COLLECTIONSERVICE']._serialized_end=1783
 # @@protoc_insertion_point(module_scope)

@@ -92,6 +92,7 @@ class Collection(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"collections/{collection}"."""
     model: _builtins.str
@@ -104,6 +105,10 @@ class Collection(_message.Message):
     """Default: METRIC_COSINE."""
     uid: _builtins.int
     """Output only. Never used again, so a new collection of an old name can be told from it."""
+    precision: _builtins.str
+    """Output only. The precision that the model was served in when it made its vectors, "fp32" or "int8". Empty where the
+    answering server's own model does not tell: of another model's vectors, and of those that callers bring.
+    """
     @_builtins.property
     def index(self) -> Global___IndexConfig: ...
     @_builtins.property
@@ -126,10 +131,11 @@ class Collection(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         status: Global___CollectionStatus | None = ...,
         uid: _builtins.int = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "index", b"index", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dimensions", b"dimensions", "fingerprint", b"fingerprint", "index", b"index", "metric", b"metric", "model", b"model", "name", b"name", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dimensions", b"dimensions", "fingerprint", b"fingerprint", "index", b"index", "metric", b"metric", "model", b"model", "name", b"name", "precision", b"precision", "status", b"status", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
