@@ -24,6 +24,7 @@ from nearshore.bundle.folder import bundle_names as bundle_names
 from nearshore.bundle.folder import file_digest as file_digest
 from nearshore.bundle.folder import list_bundles as list_bundles
 from nearshore.bundle.folder import load_bundle as load_bundle
+from nearshore.bundle.folder import read_manifest as read_manifest
 from nearshore.bundle.folder import write_manifest as write_manifest
 from nearshore.bundle.golden import GOLDEN_FILE as GOLDEN_FILE
 from nearshore.bundle.golden import Golden as Golden

@@ -16,8 +16,8 @@ class CorruptBundleError(CorruptionError):
         """folder: of the bundle; detail: a clause that names the file and what is wrong with it."""
         super().__init__(
             f"The model bundle {folder} cannot be used: {detail}.",
-            f"Delete the folder and make it again, with the options it was made with (--from FOLDER, --int8): "
-            f"nearshore model get {folder.name}",
+            f"Make it again: nearshore model get {folder.name} --force (and --from FOLDER if it was made of one). It "
+            "gets what it had, a graph in 8 bits and further outputs included, as far as it still tells.",
             bundle=folder,
         )
 

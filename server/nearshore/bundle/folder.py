@@ -107,9 +107,7 @@ def load_bundle(path: Path, precision: Precision | None = None) -> Bundle:
     Raises ModelNotFoundError when there is no such folder, CorruptBundleError when a file has changed, and
     PrecisionMissingError.
     """
-    if not path.is_dir():
-        raise ModelNotFoundError(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     bundle = Bundle(path, manifest).at(precision or Precision.FP32)
     graphs = [bundle.model_path.name] if precision else [MODEL_FILE, *([INT8_FILE] if manifest.int8 else [])]
     wanted = [*graphs, TOKENIZER_FILE, GOLDEN_FILE, *([DENSE_FILE] if manifest.dense else [])]
@@ -126,7 +124,13 @@ def load_bundle(path: Path, precision: Precision | None = None) -> Bundle:
     return bundle
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """What a bundle says it is, whatever has become of its other files.
+
+    Raises ModelNotFoundError when there is no such folder, CorruptBundleError when bundle.json cannot be used.
+    """
+    if not path.is_dir():
+        raise ModelNotFoundError(path)
     try:
         content = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:

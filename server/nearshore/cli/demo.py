@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from nearshore.cli import output
+from nearshore.cli.exporting import ensure
 from nearshore.cli.indexing import (
     Outcome,
     Rejects,
@@ -23,7 +24,6 @@ from nearshore.cli.indexing import (
     prepare_collection,
 )
 from nearshore.cli.local_server import LocalServer
-from nearshore.cli.model import ensure
 from nearshore.cli.progress import duration
 from nearshore.cli.search import as_dict, honesty, show_hits
 from nearshore.cli.session import session

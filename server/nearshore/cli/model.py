@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import enum
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nearshore.bundle import Bundle, ModelNotFoundError, Precision, SpecialTokens, bundle_names, load_bundle
+from nearshore.bundle import Bundle, Precision, SpecialTokens, bundle_names, load_bundle
 from nearshore.cli import output
+from nearshore.cli.exporting import ensure
 from nearshore.cli.session import session
-from nearshore.embedding import Embedder
 from nearshore.embedding.packing import Packer
 from nearshore.errors import CorruptionError
-from nearshore.export.exporter import export_bundle
-from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
 from nearshore.model_names import checked
-from nearshore.records import F32
 
 app = typer.Typer(help="Obtain, list and explain models.", no_args_is_help=True)
 
-CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
-_DEFAULTS = ExportOptions()
-_GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
 
 
 def _checked_name(name: str) -> str:
@@ -81,7 +75,8 @@ def get(  # noqa: PLR0913 -- each is an option
     """Obtain a checkpoint, verify it and export it to a bundle. Does nothing if the bundle is there and whole.
 
     A bundle gives sequence_output, and logits, without sigmoid or softmax, where the checkpoint is a sequence
-    classifier. Every further output costs time at each run.
+    classifier. Every further output costs time at each run. A bundle that is exported again keeps what it gave, asked
+    for or not; delete its folder first to be rid of that.
     """
     started = time.monotonic()
     options = ExportOptions(
@@ -192,56 +187,11 @@ def list_() -> None:
     output.show(output.table(columns, rows, right=("dimensions", "tokens")))
 
 
-def ensure(
-    name: str, source: str = "auto", *, force: bool = False, options: ExportOptions = _DEFAULTS
-) -> tuple[Bundle, bool]:
-    """The bundle of this name, and whether it had to be exported.
-
-    source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
-    again, and so is any where options say how its vocabulary is used. A graph in 8 bits is made anew where there was
-    one, asked for or not. Raises what obtain and export_bundle do.
-    """
-    folder = session().settings.model_dir / name
-    bundle = _present(folder)
-    if bundle is not None and not force and options.met_by(bundle.manifest):
-        return bundle, False
-    if bundle is not None and bundle.manifest.int8 is not None:
-        options = replace(options, int8=True)  # somebody may serve it
-    checkpoint = obtain(name, _origin(source), folder.parent / CHECKPOINTS, report=output.note)
-    output.note(f"Exporting {name} to {folder}")
-    return export_bundle(checkpoint, folder, name=name, embed_golden=_embed_golden, options=options), True
-
-
-def _present(folder: Path) -> Bundle | None:
-    """The bundle, if it is there and whole."""
-    try:
-        return load_bundle(folder)
-    except ModelNotFoundError:
-        return None
-    except CorruptionError as error:
-        output.warn(f"{error.message} It is exported again.")
-        return None
-
-
 def _checked(folder: Path) -> Bundle | dict[str, str]:
     try:
         return load_bundle(folder)
     except CorruptionError as error:
         return {"name": folder.name, "error": error.message}
-
-
-def _origin(source: str) -> Origin:
-    match source:
-        case "auto" | "hub" | "pypi":
-            return source
-        case _:
-            return Path(source)
-
-
-def _embed_golden(bundle: Bundle, texts: list[str]) -> F32:
-    run_tokens, queued_tokens = _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS
-    with Embedder.open(bundle, workers=1, max_run_tokens=run_tokens, max_queued_tokens=queued_tokens) as embedder:
-        return embedder.embed(texts).vectors
 
 
 def _int8_facts(bundle: Bundle) -> list[tuple[str, object]]:

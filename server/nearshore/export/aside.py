@@ -5,39 +5,64 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
 def written_aside(final: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; at the end of the block it becomes `final`, replacing what was there.
+    """Give an empty folder to fill; at the end of the block it becomes `final`: see exclusive and replaced."""
+    with exclusive(final), replaced(final) as staging:
+        yield staging
 
-    When the block raises, or the process dies in it, `final` is as it was; at no moment is it half of one. Between two
-    renames it is not there; a writer that is killed at that moment leaves the old one hidden, and the next writer puts
-    it back first. One writer at a time: another waits. What else a killed one left is removed by the next.
+
+@contextmanager
+def exclusive(final: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let one writer of `final` at a time into the block, in whatever process; on_wait: called if it has to wait.
+
+    What a killed writer left is mended first: the old folder is put back, what was written aside is removed.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     with (final.parent / f".{final.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        staging, replaced = final.parent / f".{final.name}.new", final.parent / f".{final.name}.old"
-        if replaced.exists() and not final.exists():
-            replaced.rename(final)
-        for leftover in (staging, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-        staging.mkdir()
         try:
-            yield staging
-            _flush(staging)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        if final.exists():
-            final.rename(replaced)
-        staging.rename(final)
-        _flush_one(final.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        staging, old = _beside(final)
+        if old.exists() and not final.exists():
+            old.rename(final)
+        for leftover in (staging, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def replaced(final: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; at the end of the block it takes the place of `final`. For a block of exclusive.
+
+    When the block raises, or the process dies in it, `final` is as it was; at no moment is it half of one. Between two
+    renames it is not there; a writer that is killed at that moment leaves the old one hidden.
+    """
+    staging, old = _beside(final)
+    staging.mkdir()
+    try:
+        yield staging
+        _flush(staging)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    if final.exists():
+        final.rename(old)
+    staging.rename(final)
+    _flush_one(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(final: Path) -> tuple[Path, Path]:
+    """Where a folder is written, and where the one that it replaces lies meanwhile."""
+    return final.parent / f".{final.name}.new", final.parent / f".{final.name}.old"
 
 
 def _flush(folder: Path) -> None:

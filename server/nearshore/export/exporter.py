@@ -24,7 +24,7 @@ from nearshore.bundle import (
     write_manifest,
 )
 from nearshore.export.adopted import AdoptedModel
-from nearshore.export.aside import written_aside
+from nearshore.export.aside import exclusive, replaced
 from nearshore.export.checkpoint import Checkpoint, read_checkpoint
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_TEXTS
@@ -50,10 +50,19 @@ def export_bundle(
     The bundle appears whole or not at all. On one processor the same checkpoint gives the same bytes; golden.npz
     may differ in last digits between processors. Raises UnusableCheckpointError.
     """
-    options = options or ExportOptions()
+    with exclusive(destination):
+        return replace_bundle(
+            checkpoint, destination, name=name, embed_golden=embed_golden, options=options or ExportOptions()
+        )
+
+
+def replace_bundle(
+    checkpoint: Path, destination: Path, *, name: str, embed_golden: EmbedGolden, options: ExportOptions
+) -> Bundle:
+    """export_bundle for a caller in a block of exclusive(destination)."""
     source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
     family, network = source.configuration.family, source.configuration.network
-    with written_aside(destination) as folder:
+    with replaced(destination) as folder:
         inputs, outputs, build = _write_model(source, folder / MODEL_FILE, options)
         tokenizer = read_tokenizer(source, lower_case=options.lower_case)
         source.prompts.check_room(checkpoint, tokenizer.text, source.max_tokens)

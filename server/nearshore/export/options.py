@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +60,23 @@ class ExportOptions:
         wanted = set(outputs.shapes(manifest.network))
         named = self.contract == "nearshore" or outputs.contract.ids in manifest.inputs
         return named and wanted <= set(manifest.outputs) and (not self.int8 or manifest.int8 is not None)
+
+    def with_those_of(self, manifest: Manifest) -> ExportOptions:
+        """These, and what a bundle was made with besides: somebody may serve or run it.
+
+        How it used a vocab.txt is not told by its manifest.
+        """
+        hub = TFHUB.ids in manifest.inputs
+        given = manifest.outputs
+        return replace(
+            self,
+            special_tokens=manifest.special_tokens,
+            pooled_output=self.pooled_output or (POOLED_OUTPUT in given and not hub),
+            all_layers=self.all_layers or NEARSHORE.hidden.format(0) in given,
+            mlm=self.mlm or MLM_LOGITS in given,
+            contract="tfhub" if hub else self.contract,
+            int8=self.int8 or manifest.int8 is not None,
+        )
 
 
 def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOptions) -> Outputs:

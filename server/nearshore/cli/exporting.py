@@ -1,0 +1,121 @@
+"""Sees to it that a bundle is in the model folder, and is whole, and gives what is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from nearshore.bundle import INT8_FILE, Bundle, Manifest, ModelNotFoundError, load_bundle, read_manifest
+from nearshore.cli import output
+from nearshore.cli.session import session
+from nearshore.embedding import Embedder
+from nearshore.errors import CorruptionError
+from nearshore.export.aside import exclusive
+from nearshore.export.exporter import replace_bundle
+from nearshore.export.obtain import Origin, obtain
+from nearshore.export.options import ExportOptions
+from nearshore.records import F32
+
+CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
+_DEFAULTS = ExportOptions()
+_GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
+_UNTOLD = "--pooled, --all-layers, --mlm, --contract tfhub, --lower-case, --cased"
+
+
+def ensure(
+    name: str, source: str = "auto", *, force: bool = False, options: ExportOptions = _DEFAULTS
+) -> tuple[Bundle, bool]:
+    """The bundle of this name, and whether it had to be exported.
+
+    source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
+    again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not. Of
+    several callers at once, in whatever processes, one exports. Raises what obtain and replace_bundle do.
+    """
+    folder = session().settings.model_dir / name
+    if not force and (found := _fitting(folder, options)) is not None:
+        return found, False
+    with exclusive(folder, on_wait=lambda: output.note(f"Waiting for another process that makes {name} ...")):
+        if not force and (found := _fitting(folder, options)) is not None:
+            return found, False
+        before = _described(folder)
+        kept = _kept(folder, before, options)
+        checkpoint = obtain(name, _origin(source), folder.parent / CHECKPOINTS, report=output.note)
+        output.note(f"Exporting {name} to {folder}")
+        bundle = replace_bundle(checkpoint, folder, name=name, embed_golden=_embed_golden, options=kept)
+    if before is not None:
+        _tell_change(Bundle(folder, before), bundle)
+    return bundle, True
+
+
+def _fitting(folder: Path, options: ExportOptions) -> Bundle | None:
+    """The bundle, if it is there and whole, and gives what is asked for."""
+    try:
+        bundle = load_bundle(folder)
+    except (ModelNotFoundError, CorruptionError):
+        return None
+    return bundle if options.met_by(bundle.manifest) else None
+
+
+def _described(folder: Path) -> Manifest | None:
+    """What the bundle that is there says it is; of a damaged one, with a warning, as long as it can be read."""
+    try:
+        return load_bundle(folder).manifest
+    except ModelNotFoundError:
+        return None
+    except CorruptionError as error:
+        output.warn(f"{error.message} It is exported again.")
+    try:
+        return read_manifest(folder)
+    except CorruptionError:
+        return None
+
+
+def _kept(folder: Path, before: Manifest | None, options: ExportOptions) -> ExportOptions:
+    """What is asked for and what the bundle that is there was made with besides; says what is added and what not."""
+    if before is not None:
+        kept = options.with_those_of(before)
+    elif folder.exists():
+        output.warn(f"What it was made with cannot be read: if that was one of {_UNTOLD}, run the command again so.")
+        kept = replace(options, int8=options.int8 or (folder / INT8_FILE).exists())
+    else:
+        return options
+    asked = _flags(options)
+    flags = [flag for flag, wanted in _flags(kept).items() if wanted and not asked[flag]]
+    if flags:
+        output.note(f"It keeps what it was made with: {' '.join(flags)}. Delete {folder} first to be rid of that.")
+    return kept
+
+
+def _flags(options: ExportOptions) -> dict[str, bool]:
+    return {
+        "--pooled": options.pooled_output,
+        "--all-layers": options.all_layers,
+        "--mlm": options.mlm,
+        "--contract tfhub": options.contract == "tfhub",
+        "--int8": options.int8,
+    }
+
+
+def _tell_change(before: Bundle, now: Bundle) -> None:
+    """Warn where vectors mean something else than those of the bundle that was there."""
+    known = before.fingerprints
+    if any(known.get(precision, fingerprint) != fingerprint for precision, fingerprint in now.fingerprints.items()):
+        output.warn(
+            f"{now.manifest.name} gives other vectors than the bundle that was there ({before.manifest.fingerprint}). "
+            "If that was made of another checkpoint, or with --lower-case or --cased, get it so again; else index the "
+            "documents of its collections into new ones."
+        )
+
+
+def _origin(source: str) -> Origin:
+    match source:
+        case "auto" | "hub" | "pypi":
+            return source
+        case _:
+            return Path(source)
+
+
+def _embed_golden(bundle: Bundle, texts: list[str]) -> F32:
+    run_tokens, queued_tokens = _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS
+    with Embedder.open(bundle, workers=1, max_run_tokens=run_tokens, max_queued_tokens=queued_tokens) as embedder:
+        return embedder.embed(texts).vectors
