@@ -130,7 +130,16 @@ REFUSED = {
                         edit("tokenizer_config.json", model_max_length="long")(folder)),
         "max_seq_length is 'long'",
     ),
-    "weights that are no numbers": (retensor(lambda t: t[QUERY].fill(np.nan)), "vectors that are not finite"),
+    "weights that are no numbers": (
+        retensor(lambda t: t[QUERY].fill(np.nan)), f"safetensors: {QUERY} has numbers that are not finite",
+    ),
+    "one number of a token that few texts have": (
+        retensor(lambda t: t["embeddings.word_embeddings.weight"][200].fill(np.inf)),
+        "word_embeddings.weight has numbers that are not finite",
+    ),
+    "weights that no number can hold the products of": (
+        retensor(lambda t: t[QUERY].fill(3e38)), "vectors that are not finite",
+    ),
     "lower-casing outside the tokenizer": (edit("sentence_bert_config.json", do_lower_case=True), "do_lower_case"),
     "lower-casing that an older name asks for": (
         lambda folder: (remove("sentence_bert_config.json")(folder),

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from safetensors.numpy import load_file, save_file
 
 from nearshore.bundle import Bundle, CorruptBundleError, Precision, PrecisionMissingError, load_bundle
 from nearshore.embedding import Embedder
@@ -249,8 +250,42 @@ def test_no_recipe_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Where every recipe costs too much the export says how near they came, and leaves nothing behind."""
     monkeypatch.setattr("nearshore.export.int8.conversion._LOSS", Loss(least_mean=1.1))
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
-    with pytest.raises(UnusableCheckpointError, match=r"recipes the best has a mean cosine of 0\.9"):
+    with pytest.raises(UnusableCheckpointError, match=r"recipes the best has a mean cosine of 0\.9") as caught:
         export_bundle(
             checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden, options=ExportOptions(int8=True)
         )
+    assert caught.value.metadata["checkpoint"] == str(checkpoint)
     assert not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "rows", "number"),
+    [
+        ("embeddings.word_embeddings.weight", slice(200, 201), np.nan),  # of a token that no golden text has
+        ("embeddings.LayerNorm.weight", slice(None), np.inf),
+        ("encoder.layer.0.attention.self.query.weight", slice(None), 3e38),  # more than its products can be
+    ],
+)
+def test_damaged_weights_are_not_blamed_on_8_bits(tmp_path: Path, tensor: str, rows: slice, number: float) -> None:
+    """The refusal names the checkpoint and what is wrong with it, as it does without --int8."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors[tensor][rows] = number
+    save_file(tensors, checkpoint / "model.safetensors")
+    with pytest.raises(UnusableCheckpointError, match=r"not finite.* damaged") as caught:
+        export_bundle(
+            checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden, options=ExportOptions(int8=True)
+        )
+    assert caught.value.metadata["checkpoint"] == str(checkpoint)
+    assert "int8" not in str(caught.value)
+
+
+def test_a_bundle_that_cannot_be_used_is_named_by_its_own_folder(tmp_path: Path) -> None:
+    """Not by the one that it was written in, which is gone when the message is read."""
+
+    def refuse(bundle: Bundle, texts: list[str]) -> F32:
+        raise CorruptBundleError(bundle.path, "it is only a test")
+
+    with pytest.raises(CorruptBundleError, match="it is only a test") as caught:
+        export_bundle(make_checkpoint(tmp_path / "checkpoint"), tmp_path / "tiny", name="tiny", embed_golden=refuse)
+    assert caught.value.metadata["bundle"] == str(tmp_path / "tiny")

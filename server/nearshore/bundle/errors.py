@@ -14,6 +14,7 @@ class CorruptBundleError(CorruptionError):
 
     def __init__(self, folder: Path, detail: str) -> None:
         """folder: of the bundle; detail: a clause that names the file and what is wrong with it."""
+        self.detail = detail
         super().__init__(
             f"The model bundle {folder} cannot be used: {detail}.",
             f"Make it again: nearshore model get {folder.name} --force (and --from FOLDER if it was made of one). It "

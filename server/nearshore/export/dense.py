@@ -39,8 +39,8 @@ def read_dense(folder: Path, module: str, inputs: int) -> DenseLayer:
     weights = Weights(folder / module, store)
     weights.check(shapes)
     weights.refuse_others(shapes, owner="Dense")
-    bias = store.read(_BIAS) if _BIAS in shapes else np.zeros(outputs, np.float32)
-    return DenseLayer(store.read(_WEIGHT), bias, activation)
+    bias = weights.read(_BIAS) if _BIAS in shapes else np.zeros(outputs, np.float32)
+    return DenseLayer(weights.read(_WEIGHT), bias, activation)
 
 
 def _check(config: ConfigFile, inputs: int) -> DenseActivation:

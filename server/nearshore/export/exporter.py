@@ -15,6 +15,7 @@ from nearshore.bundle import (
     MODEL_FILE,
     TOKENIZER_FILE,
     Bundle,
+    CorruptBundleError,
     Manifest,
     Precision,
     file_digest,
@@ -92,11 +93,12 @@ def replace_bundle(
             exporter=f"nearshore {__version__}",
             files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
         )
-        bundle = Bundle(folder, manifest)
-        if options.int8:
-            bundle = _with_int8(checkpoint, bundle, options, build, embed_golden)
-        write_manifest(folder, _with_golden(checkpoint, bundle, embed_golden))
-        written = load_bundle(folder)
+        try:
+            bundle = _with_golden(checkpoint, Bundle(folder, manifest), options, build, embed_golden)
+            write_manifest(folder, bundle.manifest)
+            written = load_bundle(folder)
+        except CorruptBundleError as error:  # the folder that it names is gone when this is read
+            raise CorruptBundleError(destination, error.detail) from error
     return Bundle(destination, written.manifest)
 
 
@@ -130,21 +132,33 @@ def _with_int8(
             "it is another's ONNX model, whose layers are not known, and --int8 is asked for",
             "Export it without --int8, or export the checkpoint's own weights (model.safetensors).",
         )
-    int8 = convert(bundle, options.outputs().contract, build, embed)
+    int8 = convert(checkpoint, bundle, options.outputs().contract, build, embed)
     files = {**bundle.manifest.files, INT8_FILE: file_digest(bundle.path / INT8_FILE)}
     return Bundle(bundle.path, bundle.manifest.model_copy(update={"int8": int8, "files": files}))
 
 
-def _with_golden(checkpoint: Path, bundle: Bundle, embed_golden: EmbedGolden) -> Manifest:
-    precisions = [Precision.FP32, *([Precision.INT8] if bundle.manifest.int8 else [])]
-    vectors = {each: embed_golden(bundle.at(each), list(GOLDEN_TEXTS)).astype(np.float32) for each in precisions}
-    expected = (len(GOLDEN_TEXTS), bundle.manifest.dimensions)
-    for each in vectors.values():
-        if each.shape != expected:
-            raise ValueError(f"embed_golden must give vectors of shape {expected}, not {each.shape}")
-        if not np.isfinite(each).all():
-            detail = "it gives vectors that are not finite: weights are damaged"
-            raise UnusableCheckpointError(checkpoint, detail, COMPLETE)
+def _with_golden(
+    checkpoint: Path, bundle: Bundle, options: ExportOptions, build: _Build | None, embed: EmbedGolden
+) -> Bundle:
+    """The bundle with its golden vectors, and with a graph in 8 bits if one is asked for.
+
+    Those in float32 come first: what is wrong with them is not the other graph's fault.
+    """
+    vectors = {Precision.FP32: _golden_vectors(checkpoint, bundle, embed)}
+    if options.int8:
+        bundle = _with_int8(checkpoint, bundle, options, build, embed)
+        vectors[Precision.INT8] = _golden_vectors(checkpoint, bundle.at(Precision.INT8), embed)
     write_golden(bundle.path, list(GOLDEN_TEXTS), vectors)
     files = {**bundle.manifest.files, GOLDEN_FILE: file_digest(bundle.path / GOLDEN_FILE)}
-    return bundle.manifest.model_copy(update={"files": files})
+    return Bundle(bundle.path, bundle.manifest.model_copy(update={"files": files}))
+
+
+def _golden_vectors(checkpoint: Path, bundle: Bundle, embed: EmbedGolden) -> F32:
+    vectors = embed(bundle, list(GOLDEN_TEXTS)).astype(np.float32)
+    expected = (len(GOLDEN_TEXTS), bundle.manifest.dimensions)
+    if vectors.shape != expected:
+        raise ValueError(f"embed_golden must give vectors of shape {expected}, not {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        detail = "it gives vectors that are not finite: weights are damaged"
+        raise UnusableCheckpointError(checkpoint, detail, COMPLETE)
+    return vectors

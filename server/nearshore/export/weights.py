@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.layout import Shape
 from nearshore.records import F32
@@ -48,7 +50,6 @@ class Weights:
         self._folder = folder
         self._store = store
         self._places = store.places()
-        self.read = store.read
         self.shape = store.shape
 
     def __contains__(self, name: str) -> bool:
@@ -67,6 +68,13 @@ class Weights:
                 raise self._refusal(f"{file}: {name} has shape {found}, by the configuration it is {_spell(shape)}")
             if kind not in _TYPES:
                 raise self._refusal(f"{file}: {name} has type {kind}, supported are {', '.join(sorted(_TYPES))}")
+
+    def read(self, name: str) -> F32:
+        """The tensor, as float32. Raises UnusableCheckpointError for one with numbers that are not finite."""
+        tensor = self._store.read(name)
+        if not np.isfinite(tensor).all():
+            raise self._refusal(f"{self._places[name]}: {name} has numbers that are not finite: it is damaged")
+        return tensor
 
     def refuse_others(self, known: Iterable[str], *, owner: str, heads: tuple[str, ...] = ()) -> None:
         """Raise UnusableCheckpointError if there is a tensor that is neither known nor a head's nor a buffer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import tokenizers
 
@@ -22,6 +23,7 @@ _LOSS = Loss()
 
 
 def convert(
+    checkpoint: Path,
     bundle: Bundle,
     contract: Contract,
     build: Callable[[Integers], bytes],
@@ -29,8 +31,8 @@ def convert(
 ) -> Int8:
     """Write the graph beside the float32 one, by the fastest recipe within the loss.
 
-    contract: of the float32 graph; build: makes a graph with these products in integers. Raises
-    UnusableCheckpointError when no recipe is within the loss.
+    checkpoint: that the bundle is made of, for messages; contract: of the float32 graph; build: makes a graph with
+    these products in integers. Raises UnusableCheckpointError when no recipe is within the loss.
     """
     network = bundle.manifest.network
     content = bundle.model_path.read_bytes()
@@ -49,7 +51,7 @@ def convert(
     if not isinstance(found, Found):
         best = max(found, key=lambda trial: trial.mean_cosine)
         raise UnusableCheckpointError(
-            bundle.path,
+            checkpoint,
             f"{INT8_FILE} cannot be made: of {len(found)} recipes the best has a mean cosine of {best.mean_cosine} and "
             f"a least one of {best.least_cosine} to float32; wanted are {_LOSS.least_mean} and {_LOSS.least}",
             "Export it without --int8, and serve it in float32.",
