@@ -7,10 +7,11 @@ import resource
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
-from nearshore.bundle import Precision, load_bundle
+from nearshore.bundle import MANIFEST_FILE, BundleExchangedError, Precision, load_bundle
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
@@ -19,6 +20,7 @@ from nearshore.documents.store_threads import StoreThreads
 from nearshore.documents.texts import Texts
 from nearshore.documents.threads import Threads
 from nearshore.embedding import Embedder, Observer, usable_cores
+from nearshore.errors import NearshoreError
 from nearshore.index import IndexOptions
 from nearshore.replica import ReplicaOptions, Replicas
 from nearshore.search.searcher import Searcher
@@ -32,6 +34,7 @@ from nearshore.store.writer import Limits as WriteLimits
 FILES_PER_COLLECTION = 4  # rows and payload, twice while the index is rebuilt
 SPARE_THREADS = 4  # beside one a core: threads that mostly wait for the disk
 FILES_BESIDE = 256  # connections of callers and of the store, libraries
+LOADS = 3  # of a bundle that is exchanged for another meanwhile
 
 log = structlog.get_logger(__name__)
 
@@ -93,16 +96,49 @@ def tell_of_unused_store(settings: Settings) -> None:
 def open_embedder(settings: Settings, observer: Observer | None = None) -> Embedder:
     """Load the model and check it against its golden vectors; observer is told what its workers do.
 
-    Raises what load_bundle and Embedder.open do.
+    Raises what load_bundle and Embedder.open do, and BundleExchangedError.
     """
     engine = settings.embedding
-    return Embedder.open(
-        load_bundle(settings.model_dir / engine.model, Precision(engine.precision)),
-        workers=engine.workers,
-        max_run_tokens=engine.max_run_tokens,
-        max_queued_tokens=engine.max_queued_tokens,
-        observer=observer,
-    )
+    folder = settings.model_dir / engine.model
+
+    def load() -> Embedder:
+        return Embedder.open(
+            load_bundle(folder, Precision(engine.precision)),
+            workers=engine.workers,
+            max_run_tokens=engine.max_run_tokens,
+            max_queued_tokens=engine.max_queued_tokens,
+            observer=observer,
+        )
+
+    return _loaded_from_one(folder, load)
+
+
+def _loaded_from_one(folder: Path, load: Callable[[], Embedder]) -> Embedder:
+    """What load gives, of one bundle: its files are verified and then read again, each by its path.
+
+    bundle.json has the digests of them all, so where it is the same before and after, they all were.
+    """
+    for _ in range(LOADS):
+        before = _manifest_of(folder)
+        try:
+            embedder = load()
+        except NearshoreError:
+            if _manifest_of(folder) == before:
+                raise
+        else:
+            if _manifest_of(folder) == before:
+                return embedder
+            embedder.close()
+        log.info("The bundle was exchanged for another while it was loaded", folder=str(folder))
+    raise BundleExchangedError(folder)
+
+
+def _manifest_of(folder: Path) -> bytes:
+    """bundle.json as it is; empty where it is not there."""
+    try:
+        return (folder / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return b""
 
 
 def replica_options(settings: Settings, *, close_snapshot_bytes: int | None = None) -> ReplicaOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nearshore.errors import CorruptionError, NotFoundError
+from nearshore.errors import CorruptionError, NotFoundError, UnavailableError
 
 
 class CorruptBundleError(CorruptionError):
@@ -19,6 +19,20 @@ class CorruptBundleError(CorruptionError):
             f"The model bundle {folder} cannot be used: {detail}.",
             f"Make it again: nearshore model get {folder.name} --force (and --from FOLDER if it was made of one). It "
             "gets what it had, a graph in 8 bits and further outputs included, as far as it still tells.",
+            bundle=folder,
+        )
+
+
+class BundleExchangedError(UnavailableError):
+    """A bundle was made anew every time that it was being loaded."""
+
+    reason = "BUNDLE_EXCHANGED"
+
+    def __init__(self, folder: Path) -> None:
+        """folder: of the bundle."""
+        super().__init__(
+            f"The model bundle {folder} was exchanged for another each time that it was being loaded.",
+            "See what writes it: wait until each `nearshore model get` has ended, then start again.",
             bundle=folder,
         )
 
