@@ -16,10 +16,11 @@ import pytest
 
 from nearshore.bundle import file_digest
 from nearshore.export import hub
-from nearshore.export.catalogue import CheckpointUnavailableError, KnownModel
+from nearshore.export.catalogue import CheckpointUnavailableError
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.obtain import CheckpointDigestError, Origin, UnknownModelError, obtain
+from nearshore.model_names import KnownModel
 from tests.tiny_bert import embed_golden, make_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

