@@ -31,8 +31,8 @@ from nearshore.assembly import (
 )
 from nearshore.chores import announce, become_ready, prune_regularly
 from nearshore.closing import LIMIT_S, Closing
-from nearshore.errors import InvalidArgumentError, NearshoreError, StorageFullError
-from nearshore.exit_codes import ExitCode
+from nearshore.errors import NearshoreError, StorageFullError
+from nearshore.exit_codes import ExitCode, exit_code
 from nearshore.gauges import reader_of
 from nearshore.metrics import Endpoint, Metrics
 from nearshore.opening import happens, reach_store
@@ -70,7 +70,7 @@ def run(settings: Settings) -> ExitCode:
         code = asyncio.run(_serve_until_signalled(process))
     except NearshoreError as error:
         log.critical(error.message, remedy=error.remedy, reason=error.reason)
-        code = ExitCode.USAGE if isinstance(error, InvalidArgumentError) else ExitCode.UNAVAILABLE
+        code = exit_code(error)
     except Exception:
         log.exception("The server ended by a bug", remedy="Report it with this traceback.")
         code = ExitCode.CRASHED

@@ -1,8 +1,19 @@
-"""What the exit code of a nearshore process means. A leaf; docs/errors.md is generated from it."""
+"""What the exit code of a nearshore process means. Knows errors only; docs/errors.md is generated from it."""
 
 from __future__ import annotations
 
 import enum
+
+from nearshore.errors import (
+    CorruptionError,
+    InvalidAddressError,
+    InvalidSettingsError,
+    NearshoreError,
+    NotFoundError,
+    OverloadedError,
+    StorageFullError,
+    UnavailableError,
+)
 
 
 class ExitCode(enum.IntEnum):
@@ -16,3 +27,19 @@ class ExitCode(enum.IntEnum):
     UNAVAILABLE = 69  # something outside the process is missing: data folder locked or full, port in use, no server
     CRASHED = 70  # a part of the server died; restart it and report the logged traceback
     INTERRUPTED = 130  # Ctrl-C; of the server: a second signal, half a second later or more, cut the orderly stop short
+
+
+CODES: tuple[tuple[type[NearshoreError], ExitCode], ...] = (
+    (InvalidSettingsError, ExitCode.USAGE),
+    (InvalidAddressError, ExitCode.USAGE),
+    (NotFoundError, ExitCode.NOT_FOUND),
+    (UnavailableError, ExitCode.UNAVAILABLE),
+    (OverloadedError, ExitCode.UNAVAILABLE),
+    (StorageFullError, ExitCode.UNAVAILABLE),
+    (CorruptionError, ExitCode.UNAVAILABLE),
+)
+
+
+def exit_code(error: NearshoreError) -> ExitCode:
+    """Of a process that this error ends, be it the server or a command."""
+    return next((code for kind, code in CODES if isinstance(error, kind)), ExitCode.FAILED)

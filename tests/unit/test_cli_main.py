@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from nearshore.cli import failures, main
+from nearshore.cli import main
 from nearshore.cli.progress import duration
 from nearshore.cli.session import Session, begin
 from nearshore.documents.errors import ModelNotServedError
 from nearshore.errors import InvalidSettingsError, NearshoreError, OverloadedError, PortInUseError, StorageFullError
-from nearshore.exit_codes import ExitCode
+from nearshore.exit_codes import ExitCode, exit_code
 from nearshore.index.errors import InvalidFilterError
 
 Capture = pytest.CaptureFixture[str]
@@ -135,7 +135,7 @@ def test_bugs_and_ctrl_c_have_codes_of_their_own(
 )
 def test_exit_codes_say_whose_turn_it_is(error: NearshoreError, code: ExitCode) -> None:
     """A script can tell a mistake in its call from a server that is away."""
-    assert failures.exit_code(error) is code
+    assert exit_code(error) is code
 
 
 @pytest.mark.parametrize(

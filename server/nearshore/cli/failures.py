@@ -12,33 +12,10 @@ from typer.exceptions import TyperException
 
 from nearshore.cli import output
 from nearshore.cli.session import session
-from nearshore.errors import (
-    CorruptionError,
-    InvalidAddressError,
-    InvalidSettingsError,
-    NearshoreError,
-    NotFoundError,
-    OverloadedError,
-    StorageFullError,
-    UnavailableError,
-)
-from nearshore.exit_codes import ExitCode
+from nearshore.errors import NearshoreError
+from nearshore.exit_codes import ExitCode, exit_code
 
 LINES = "\n\t"  # the end of a log has several
-CODES: tuple[tuple[type[NearshoreError], ExitCode], ...] = (
-    (InvalidSettingsError, ExitCode.USAGE),
-    (InvalidAddressError, ExitCode.USAGE),
-    (NotFoundError, ExitCode.NOT_FOUND),
-    (UnavailableError, ExitCode.UNAVAILABLE),
-    (OverloadedError, ExitCode.UNAVAILABLE),
-    (StorageFullError, ExitCode.UNAVAILABLE),
-    (CorruptionError, ExitCode.UNAVAILABLE),
-)
-
-
-def exit_code(error: NearshoreError) -> ExitCode:
-    """The exit code of an error."""
-    return next((code for kind, code in CODES if isinstance(error, kind)), ExitCode.FAILED)
 
 
 def report(error: NearshoreError) -> ExitCode:
