@@ -39,6 +39,9 @@ def test_the_environment_can_name_the_file(tmp_path: Path, monkeypatch: pytest.M
         ("NEARSHORE_SERVER__PROT", "1", "Did you mean NEARSHORE_SERVER__PORT?"),
         ("NEARSHORE_PORT", "1", "Did you mean NEARSHORE_SERVER__PORT?"),
         ("NEARSHORE_DATADIR", "/x", "Did you mean NEARSHORE_DATA_DIR?"),
+        ("NEARSHORE_SERVER_PORT", "1", "Did you mean NEARSHORE_SERVER__PORT?"),
+        ("NEARSHORE_EMBEDING__MODEL", "tiny", "Did you mean NEARSHORE_EMBEDDING__MODEL?"),
+        ("NEARSHORE_INDEX__EFSEARCH", "1", "Did you mean NEARSHORE_INDEX__EF_SEARCH?"),
         ("NEARSHORE_SERVER__PORT", "many", "server.port is 'many'"),
         ("NEARSHORE_SERVER__PORT", "70000", "less than or equal to 65535"),
         ("NEARSHORE_LOG__LEVEL", "loud", "log.level"),
@@ -51,6 +54,16 @@ def test_a_wrong_variable_is_refused(variable: str, value: str, said: str, monke
     with pytest.raises(InvalidSettingsError) as refused:
         load_settings()
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("variable", ["NEARSHORE_FOO", "NEARSHORE_SERVER__FOO", "NEARSHORE_X", "NEARSHORE_INDEX__IT"])
+def test_nothing_is_suggested_that_is_not_near(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What all variables, or all of a section, begin with makes no likeness."""
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(InvalidSettingsError, match=f"{variable} is no setting") as refused:
+        load_settings()
+    assert "Did you mean" not in str(refused.value)
+    assert "docs/settings.md" in refused.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from nearshore.settings.model import ENV_PREFIX, Settings, setting_names, variab
 
 CONFIG_FILE_VARIABLE = "NEARSHORE_CONFIG"
 TEST_PREFIX = "NEARSHORE_TEST_"  # read by tests and benchmarks, whose servers inherit it
+LEAST_LIKENESS = 0.6  # of a misspelt name; 1: the same
 SECRETS = ("store", "store.url")  # "store": a text where the section belongs
 BEHIND = re.compile("(?<=:/).*|(?<=password).*", re.IGNORECASE)  # of a URL or options: a password is there anywhere
 # Kubernetes gives each pod variables about the Services of its namespace; one may be called nearshore.
@@ -112,8 +113,26 @@ def _explain(problem: ErrorDetails) -> str:
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
-    """The first of `known` with the same last part, else the closest."""
-    last = re.split(r"__|\.", name.removeprefix(ENV_PREFIX))[-1]
-    same_last = [each for each in known if each.endswith(("__" + last, "." + last))]
-    close = same_last or difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+    """The first of `known` with the same last part, else the closest, where one is close."""
+    last = _last_part(name)
+    near = [each for each in known if _last_part(each) == last] or _near(name, known)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    """Those that are like it, the closest first: what all begin with says nothing, and sections are few."""
+    bare = name.removeprefix(ENV_PREFIX)
+    shares = {}
+    for each in known:
+        last = _last_part(each)
+        shares[each] = min(_likeness(bare, each.removeprefix(ENV_PREFIX)), _likeness(bare[-len(last) :], last))
+    close = [each for each, share in shares.items() if share >= LEAST_LIKENESS]
+    return sorted(close, key=lambda each: -shares[each])
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _last_part(name: str) -> str:
+    return re.split(r"__|\.", name.removeprefix(ENV_PREFIX))[-1]
