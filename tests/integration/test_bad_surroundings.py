@@ -6,6 +6,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from nearshore.exit_codes import ExitCode
 from nearshore.store.errors import StoreCorruptError
 from nearshore.store.schema import APPLICATION_ID, FILE_NAME, MIGRATIONS
 from tests.servers import InProcessServer, ServerProcess
+from tests.tiny_bert import make_checkpoint
 
 ServerStarter = Callable[..., ServerProcess]
 
@@ -197,6 +199,21 @@ def test_a_read_only_data_folder_is_refused(
     assert said["reason"] == "DATA_FOLDER_READ_ONLY"
     assert "Read-only file system" in said["event"]
     assert "Make it writable" in said["remedy"]
+
+
+def test_a_read_only_model_folder_is_told(own_mounts: Sequence[str], disk: Path, tmp_path: Path) -> None:
+    """Before anything is fetched or computed, with the settings that name another folder."""
+    read_only = f"mount --bind {disk} {disk} && mount -o remount,bind,ro {disk}"
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    command = ["-m", "nearshore", "--json", "--model-dir", str(disk), "model", "get", "mine", "--from", str(checkpoint)]
+    done = subprocess.run(
+        [*mounting(own_mounts, read_only), sys.executable, *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == ExitCode.UNAVAILABLE
+    told = json.loads(done.stderr)["error"]
+    assert (told["reason"], str(disk) in told["message"]) == ("MODEL_FOLDER_READ_ONLY", True)
+    assert "Read-only file system" in told["message"]
+    assert "NEARSHORE_MODEL_DIR" in told["remedy"]
 
 
 def test_a_disk_without_room_for_a_store_is_refused(

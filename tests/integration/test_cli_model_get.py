@@ -13,6 +13,7 @@ import pytest
 
 from nearshore.bundle import INT8_FILE, MANIFEST_FILE, MODEL_FILE
 from nearshore.cli import main
+from nearshore.exit_codes import ExitCode
 from nearshore.export.aside import exclusive
 from tests.servers import ROOT
 from tests.tiny_bert import make_bundle, make_checkpoint
@@ -80,6 +81,27 @@ def test_other_vectors_than_before_are_told(get: Get, tmp_path: Path) -> None:
     assert "other vectors" not in get()[1]
     assert "other vectors" not in get("--force")[1]
     assert "gives other vectors" in get("--force", checkpoint=make_checkpoint(tmp_path / "other", seed=1))[1]
+
+
+@pytest.mark.parametrize("model_dir", ["file", "file/models"])
+def test_a_model_folder_that_cannot_be_written_is_told(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model_dir: str
+) -> None:
+    """With the folder, what the system said, and the settings that name another."""
+    (tmp_path / "file").touch()
+    command = ["--json", "--model-dir", str(tmp_path / model_dir), "model", "get", "mine", "--from", str(checkpoint)]
+    assert main.run(command) == ExitCode.UNAVAILABLE
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert told["reason"] == "MODEL_FOLDER_READ_ONLY"
+    assert str(tmp_path / model_dir) in told["message"]
+    assert "NEARSHORE_MODEL_DIR" in told["remedy"]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_the_model_folders_fault(get: Get, tmp_path: Path) -> None:
+    """Errors of other files keep their names."""
+    (tmp_path / "file").touch()
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine"]
+    assert main.run([*command, "--from", str(tmp_path / "file")]) == ExitCode.FAILED
 
 
 def test_one_of_two_at_once_exports(checkpoint: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +12,9 @@ from nearshore.bundle import INT8_FILE, Bundle, Manifest, ModelNotFoundError, lo
 from nearshore.cli import output
 from nearshore.cli.session import session
 from nearshore.embedding import Embedder
-from nearshore.errors import CorruptionError
+from nearshore.errors import CorruptionError, StorageFullError
 from nearshore.export.aside import exclusive
+from nearshore.export.errors import ModelFolderReadOnlyError
 from nearshore.export.exporter import replace_bundle
 from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
@@ -19,6 +23,7 @@ from nearshore.records import F32
 CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
 _DEFAULTS = ExportOptions()
 _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _UNTOLD = "--pooled, --all-layers, --mlm, --contract tfhub, --lower-case, --cased"
 
 
@@ -29,12 +34,14 @@ def ensure(
 
     source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
     again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not. Of
-    several callers at once, in whatever processes, one exports. Raises what obtain and replace_bundle do.
+    several callers at once, in whatever processes, one exports. Raises what obtain and replace_bundle do,
+    ModelFolderReadOnlyError and StorageFullError.
     """
     folder = session().settings.model_dir / name
     if not force and (found := _fitting(folder, options)) is not None:
         return found, False
-    with exclusive(folder, on_wait=lambda: output.note(f"Waiting for another process that makes {name} ...")):
+    waiting = f"Waiting for another process that makes {name} ..."
+    with _in_writable(folder.parent), exclusive(folder, on_wait=lambda: output.note(waiting)):
         if not force and (found := _fitting(folder, options)) is not None:
             return found, False
         before = _described(folder)
@@ -45,6 +52,20 @@ def ensure(
     if before is not None:
         _tell_change(Bundle(folder, before), bundle)
     return bundle, True
+
+
+@contextmanager
+def _in_writable(model_dir: Path) -> Iterator[None]:
+    """Raise for what the system says of the model folder: ModelFolderReadOnlyError and StorageFullError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise StorageFullError(f"making a bundle in {model_dir}", "the model folder") from error
+        place = Path(str(error.filename))  # "None" where the system names none
+        if place.is_relative_to(model_dir) or model_dir.is_relative_to(place):
+            raise ModelFolderReadOnlyError(model_dir, error.strerror or str(error)) from error
+        raise
 
 
 def _fitting(folder: Path, options: ExportOptions) -> Bundle | None:

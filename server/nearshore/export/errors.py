@@ -1,10 +1,10 @@
-"""What can be wrong with a checkpoint."""
+"""What can be wrong with a checkpoint, and with the folder that its bundle goes to."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from nearshore.errors import PreconditionError
+from nearshore.errors import PreconditionError, UnavailableError
 
 
 class UnusableCheckpointError(PreconditionError):
@@ -18,4 +18,19 @@ class UnusableCheckpointError(PreconditionError):
             f"The checkpoint in {folder} cannot be exported: {detail}.",
             remedy or "Use a complete checkpoint: config.json, model.safetensors and tokenizer.json of one model.",
             checkpoint=folder,
+        )
+
+
+class ModelFolderReadOnlyError(UnavailableError):
+    """The model folder cannot be written."""
+
+    reason = "MODEL_FOLDER_READ_ONLY"
+
+    def __init__(self, folder: Path, detail: str) -> None:
+        """folder: that the bundles lie in; detail: what the system said."""
+        super().__init__(
+            f"The model folder {folder} cannot be written: {detail}.",
+            "Make it a folder that the user who runs nearshore may write, or choose another: model_dir "
+            "(--model-dir, NEARSHORE_MODEL_DIR).",
+            folder=folder,
         )
