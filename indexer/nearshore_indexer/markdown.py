@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from markdown_it import MarkdownIt
 
-from nearshore_indexer.passages import COUNTED_CHARACTERS, split
+from nearshore_indexer.passages import max_characters, split
 from nearshore_indexer.text_files import Piece, Splitting
 
 SEPARATOR = " > "  # between the headings of a title
@@ -89,9 +89,9 @@ def _first_of_title(path: Sequence[str], splitting: Splitting) -> int:
 
     len(path) where even the last is too long.
     """
-    titles = {first: SEPARATOR.join(path[first:]) for first in range(len(path))}
-    titles = {first: title for first, title in titles.items() if len(title) <= COUNTED_CHARACTERS}
     most = min(MAX_TITLE_TOKENS, splitting.max_tokens // 2)
+    titles = {first: SEPARATOR.join(path[first:]) for first in range(len(path))}
+    titles = {first: title for first, title in titles.items() if len(title) <= max_characters(most)}
     counts = splitting.count_tokens(list(titles.values())) if titles else []
     return next((first for first, tokens in zip(titles, counts, strict=True) if tokens <= most), len(path))
 

@@ -83,6 +83,14 @@ def test_a_heading_that_no_title_has_is_text() -> None:
     assert told(f"# {long}\n\n## near\n\n# a\n\ntext\n", 16) == [("", long), ("", "near"), ("a", "text")]
 
 
+def test_a_heading_without_spaces_is_not_repeated() -> None:
+    """A model may see one token in it; what is too long for a title in characters is text, once, cut as text is."""
+    found = pieces(f"# {'y' * 3_000}\n\n" + "One two three. " * 20, 16)
+    assert {piece.title for piece in found} == {""}
+    assert sum(piece.text.count("y") for piece in found) == 3_000
+    assert max(len(piece.text) for piece in found) <= 16 * 32
+
+
 def test_every_passage_knows_where_it_begins() -> None:
     """The place of a rejection is a line of the file."""
     text = "---\ntitle: x\n---\n# A\n\none two. three four. five six.\n\n## B\n\nseven\n\n# I J K L\n\neight\n"

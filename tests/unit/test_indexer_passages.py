@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearshore_indexer.passages import COUNTED_CHARACTERS, split
+from nearshore_indexer.passages import COUNTED_CHARACTERS, max_characters, split
 
 WORDS = st.lists(
     st.sampled_from(["a", "lake", "birds", "sing.", "Why?", "night!", "\n", "\n\n", "水。", "x" * 40]), max_size=120
+)
+STRETCHES = st.lists(
+    st.tuples(st.sampled_from(["y", "words ", "A. ", "\n\n", "\n", " ", ".", "水"]), st.integers(1, 700)), max_size=12
 )
 
 
@@ -18,6 +21,11 @@ def count(texts: object) -> list[int]:
     """Tokens as a toy model has them: one for every ten characters of a word, begun ones counted."""
     assert isinstance(texts, list)
     return [sum(-(-len(word) // 10) for word in text.split()) for text in texts]
+
+
+def count_words(texts: Sequence[str]) -> list[int]:
+    """Tokens as a model has them that takes a word of any length for one, as WordPiece does beyond 100 characters."""
+    return [len(text.split()) for text in texts]
 
 
 @given(words=WORDS, max_tokens=st.integers(2, 30), overlap=st.integers(0, 10))
@@ -33,6 +41,39 @@ def test_nothing_is_lost_and_nothing_is_too_long(words: list[str], max_tokens: i
         assert passage.end > covered
         covered = passage.end
     assert not text[covered:].strip()
+
+
+@given(stretches=STRETCHES, max_tokens=st.integers(2, 30), overlap=st.integers(0, 29))
+def test_text_that_a_model_hardly_sees_is_kept_once_and_in_bounds(
+    stretches: list[tuple[str, int]], max_tokens: int, overlap: int
+) -> None:
+    """Whatever a model makes of a text, all of it is in passages of bounded size, and what two share is bounded too."""
+    text = "".join(part * times for part, times in stretches)
+    overlap = min(overlap, max_tokens - 1)
+    passages = split(text, max_tokens=max_tokens, overlap_tokens=overlap, count_tokens=count_words)
+    times = [0] * len(text)
+    covered = 0
+    for passage in passages:
+        assert not text[covered : passage.start].strip()
+        assert passage.end - passage.start <= max_characters(max_tokens)
+        assert covered - passage.start <= max_characters(overlap)
+        covered = passage.end
+        for at in range(passage.start, passage.end):
+            times[at] += 1
+    assert not text[covered:].strip()
+    assert max(times, default=0) <= 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["y" * 600_000, f"{'y' * 90_000} " * 6, "!" * 90 + "y" * 600_000],
+    ids=["one word", "six words", "dense, then one word"],
+)
+def test_text_without_spaces_is_stored_once(text: str) -> None:
+    """A word that no passage holds is cut at their size, and nothing of it is repeated."""
+    passages = split(text, max_tokens=200, overlap_tokens=32, count_tokens=count_words)
+    assert sum(len(passage.text) for passage in passages) <= len(text)
+    assert len(passages) <= len(text) / max_characters(200) + 7
 
 
 @given(words=WORDS)

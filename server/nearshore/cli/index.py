@@ -67,7 +67,11 @@ def index(  # noqa: PLR0913 -- each is an option
     title_column: Annotated[str, typer.Option(help="Column that holds the title.")] = USUAL.title,
     parent_column: Annotated[str, typer.Option(help="Column that holds parent_id.")] = USUAL.parent_id,
     passage_tokens: Annotated[
-        int, typer.Option(help="Longest passage that text is split into, in tokens of the model.", min=16)
+        int,
+        typer.Option(
+            help="Longest passage that text is split into, in tokens of the model, and in 32 characters for each.",
+            min=16,
+        ),
     ] = PASSAGE_TOKENS,
     overlap_tokens: Annotated[
         int, typer.Option(help="How much of a passage the next one repeats, at most.", min=0)
