@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     typed, arguments = arguments, hoisted(arguments)
     output.set_json(wanted=_asks_for_json(arguments))  # before the command line is understood, or is not
-    logs.configure("warning", "auto")
+    logs.configure("warning", "json" if output.as_json() else "console")
     try:
         # Typer shows wrong usage itself, in a box, and raises SystemExit; out of standalone mode it returns or raises.
         code = make_app(arguments)(args=arguments, prog_name="nearshore", standalone_mode=not output.as_json())
