@@ -6,7 +6,6 @@ import nearshore.threads  # noqa: F401  # first: it limits the threads of native
 
 import asyncio
 import contextlib
-import errno
 import faulthandler
 import os
 import signal
@@ -31,7 +30,7 @@ from nearshore.assembly import (
 )
 from nearshore.chores import announce, become_ready, prune_regularly
 from nearshore.closing import LIMIT_S, Closing
-from nearshore.errors import NearshoreError, StorageFullError
+from nearshore.errors import FULL_DISK, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode, exit_code
 from nearshore.gauges import reader_of
 from nearshore.metrics import Endpoint, Metrics
@@ -55,7 +54,6 @@ HANGING = (
     "Nothing is lost: what was acknowledged is safe. See what they wait for: the disk of the data folder, or the "
     "store's disk or missing standby."
 )
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 log = structlog.get_logger(__name__)
 

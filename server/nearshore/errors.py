@@ -21,6 +21,7 @@ nearshore.service.status maps each branch to a gRPC code.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -111,6 +112,10 @@ class CommitUnknownError(UnavailableError):
         )
 
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
+MAKE_ROOM = "Free space or grow the volume, then retry"
+
+
 class StorageFullError(ServiceError):
     """The disk is full."""
 
@@ -120,7 +125,7 @@ class StorageFullError(ServiceError):
         """detail: what was being written; holds: what is on the disk."""
         super().__init__(
             f"The disk that holds {holds} is full: {detail}.",
-            "Nothing was written. Free space or grow the volume, then retry.",
+            f"What did not fit is not written. {MAKE_ROOM}.",
         )
 
 

@@ -252,7 +252,7 @@ def test_a_full_disk_stops_writes_only_and_not_for_ever(
             lambda: client.delete_collection("docs"),
             lambda: client.create_collection("other", model="tiny"),
         ):
-            with pytest.raises(StorageFullError, match=r"Nothing was written\. Free space"):
+            with pytest.raises(StorageFullError, match=r"What did not fit is not written\. Free space"):
                 write()
         assert [hit.document.text for hit in client.search("docs", "cat").hits] == ["red cat"]
         assert [each.name for each in client.list_collections()] == ["docs"]

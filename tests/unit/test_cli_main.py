@@ -1,12 +1,13 @@
 """How the command line reads its arguments and ends."""
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+import structlog
 
 from nearshore.cli import main
 from nearshore.cli.progress import duration
@@ -107,17 +108,56 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def _fill_the_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _log() -> None:
+    structlog.get_logger(__name__).warning("it is late", remedy="go home")
+
+
+@pytest.fixture
+def ending_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Lets this be all that every command does."""
+
+    def let(end: Callable[[], None]) -> None:
+        begin(Session())
+        monkeypatch.setattr(main, "make_app", lambda _: lambda **_: end())
+
+    return let
+
+
+def test_a_full_disk_has_a_remedy_and_a_code(
+    ending_with: Callable[[Callable[[], None]], None], capsys: Capture
+) -> None:
+    """Whichever file it was: somebody must make room, and then the command can be repeated."""
+    ending_with(_fill_the_disk)
+    assert main.run([]) == ExitCode.UNAVAILABLE
+    assert "No space left on device.\n  Free space or grow the volume" in capsys.readouterr().err
+
+
+def test_the_log_of_a_command_is_for_its_reader(
+    ending_with: Callable[[Callable[[], None]], None], capsys: Capture
+) -> None:
+    """A person reads no JSON, and a script that asked for it nothing else; whether there is a terminal or not."""
+    ending_with(_log)
+    main.run([])
+    shown = capsys.readouterr().err
+    assert "it is late" in shown
+    assert "{" not in shown
+    main.run(["--json"])
+    assert json.loads(capsys.readouterr().err)["event"] == "it is late"
+
+
 @pytest.mark.parametrize(("ending", "code"), [(_bug, ExitCode.CRASHED), (_interrupt, ExitCode.INTERRUPTED)])
 def test_bugs_and_ctrl_c_have_codes_of_their_own(
-    ending: Callable[[], None], code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    ending: Callable[[], None],
+    code: ExitCode,
+    ending_with: Callable[[Callable[[], None]], None],
+    capsys: Capture,
 ) -> None:
     """Neither ends in a traceback."""
-
-    def broken(arguments: Any) -> Any:
-        return lambda **_: ending()
-
-    begin(Session())
-    monkeypatch.setattr(main, "make_app", broken)
+    ending_with(ending)
     assert main.run([]) == code
     assert "Traceback" not in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nearshore.errors import StorageFullError
 from nearshore.store.errors import DataFolderLockedError, DataFolderReadOnlyError
 from nearshore.store.lock import FolderLock, Holder, read_holder
 
@@ -88,6 +89,19 @@ def test_a_file_in_place_of_a_folder_is_called_that(
         open_folder(tmp_path / folder)
     assert f"{tmp_path / 'file'} is not a folder" in refused.value.message
     assert refused.value.remedy == "Move that away, or choose another data_dir."
+
+
+def test_a_disk_without_room_for_the_lock_is_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody keeps the folder: there may be room a moment later."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(StorageFullError, match="Free space"):
+            FolderLock.acquire(tmp_path)
+    FolderLock.acquire(tmp_path).release()
 
 
 def test_a_folder_that_cannot_be_made_names_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

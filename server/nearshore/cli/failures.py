@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from nearshore.cli import output
 from nearshore.cli.session import session
-from nearshore.errors import NearshoreError
+from nearshore.errors import FULL_DISK, MAKE_ROOM, NearshoreError
 from nearshore.exit_codes import ExitCode, exit_code
 
 LINES = "\n\t"  # the end of a log has several
@@ -62,8 +62,14 @@ def report_aborted() -> ExitCode:
 def report_system(error: OSError) -> ExitCode:
     """Print what the operating system refused (a file that cannot be written, a full disk)."""
     message = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}."
-    _print("SYSTEM", message, "", ExitCode.FAILED)
-    return ExitCode.FAILED
+    code, remedy = ExitCode.FAILED, ""
+    if error.errno in FULL_DISK:
+        code, remedy = (
+            ExitCode.UNAVAILABLE,
+            f"{MAKE_ROOM}: it is where data, models or results go.",
+        )
+    _print("SYSTEM", message, remedy, code)
+    return code
 
 
 def _print(reason: str, message: str, remedy: str, code: ExitCode) -> None:

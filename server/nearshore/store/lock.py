@@ -53,7 +53,11 @@ class FolderLock:
             os.close(descriptor)
             raise DataFolderLockedError(str(folder), holder.pid, holder.address)
         lock = cls(descriptor)
-        lock.publish("")
+        try:
+            lock.publish("")
+        except OSError as error:
+            lock.release()
+            raise folder_error(folder, error, "locking") from error
         return lock
 
     def publish(self, address: str) -> None:

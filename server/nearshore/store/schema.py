@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from pathlib import Path
 
-from nearshore.errors import NearshoreError, StorageFullError
+from nearshore.errors import FULL_DISK, NearshoreError, StorageFullError
 from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError
 from nearshore.store.failures import translated
 
@@ -82,7 +81,7 @@ def make_folder(folder: Path) -> None:
 
 def folder_error(folder: Path, error: OSError, doing: str) -> NearshoreError:
     """What keeps the data folder from being made or opened, as an error with the right remedy."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in FULL_DISK:
         return StorageFullError(f"{doing} {folder}")
     detail = error.strerror or str(error)
     there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
