@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,8 +19,10 @@ from nearshore.exit_codes import ExitCode
 from nearshore.records import Item, WriteToken
 from nearshore.replica import Replica
 from nearshore.replica.mirror import Mirror
+from nearshore.store.base import WriteResult
 from nearshore.store.errors import StoreCorruptError
 from nearshore.store.sqlite import SqliteStore
+from nearshore_indexer.pipeline import Pipeline, Window
 
 WAIT_S = 20.0  # only a bug reaches it
 FULL = StorageFullError("appending rows")
@@ -31,7 +34,7 @@ Index = Callable[[], tuple[int, dict[str, Any]]]
 def index(
     tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Index:
-    """Indexes three documents into the collection "fish", without patience; returns exit code and error, if any."""
+    """Indexes three documents into the collection "fish", without patience; returns exit code, error, warnings."""
     monkeypatch.setenv("NEARSHORE_EMBEDDING__MODEL", "tiny")
     monkeypatch.setattr("nearshore.cli.index_ways._HELD_UP_PATIENCE_S", 0.0)
     file = tmp_path / "fish.jsonl"
@@ -40,9 +43,11 @@ def index(
 
     def run() -> tuple[int, dict[str, Any]]:
         code = main.run([*options, "index", str(file), "-c", "fish"])
-        told = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+        lines = capsys.readouterr().err.splitlines()
+        told = [json.loads(line) for line in lines if line.startswith("{")]
         errors = [each["error"] for each in told if isinstance(each.get("error"), dict)]
-        return code, errors[-1] if errors else {}
+        warnings = [line for line in lines if line.startswith("warning:")]
+        return code, {**(errors[-1] if errors else {}), "warnings": warnings}
 
     return run
 
@@ -68,6 +73,26 @@ def test_a_load_that_fails_again_and_again_ends_the_run(
     assert (code, told["reason"], told["remedy"]) == (ExitCode.UNAVAILABLE, "INDEXING_HELD_UP", AGAIN)
     assert told["message"] == f"Collection 'fish' is not loaded yet: {str(error).rstrip('.')}."
     assert index()[0] == ExitCode.OK
+
+
+def test_a_disk_that_fills_up_says_what_is_written(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was acknowledged before stays, no sentence denies it, and the next run goes on from there."""
+    monkeypatch.setattr("nearshore.cli.indexing.BATCH_DOCUMENTS", 1)
+    monkeypatch.setattr("nearshore.cli.indexing.Pipeline", partial(Pipeline, window=Window(batches=1)))
+    write, calls = SqliteStore.write, count()
+
+    def write_twice(store: SqliteStore, *arguments: Any) -> Future[WriteResult]:
+        if next(calls) == 2:
+            raise FULL
+        return write(store, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteStore, "write", write_twice)
+        code, told = index()
+    assert (code, told["reason"]) == (ExitCode.UNAVAILABLE, "STORAGE_FULL")
+    assert told["remedy"] == "What did not fit is not written. Free space or grow the volume, then retry."
+    assert [line.split(".")[0] for line in told["warnings"]] == ["warning: cut short: 2 documents are written and stay"]
+    assert index() == (ExitCode.OK, {"warnings": []})
 
 
 def test_writes_that_cannot_become_searchable_end_the_run(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from nearshore.documents.limits import Limits
 from nearshore.documents.names import model_name
 from nearshore.documents.requests import CollectionInput
 from nearshore.embedding import Embedder
-from nearshore.errors import CollectionNotFoundError, UnavailableError
+from nearshore.errors import CollectionNotFoundError, NearshoreError, UnavailableError
 from nearshore.records import WriteToken
 from nearshore.replica import Hindrance, Replica
 from nearshore_indexer.columns import Columns
@@ -89,7 +89,7 @@ def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
         prepare_collection(client, job.collection)
         given = job.input(client.tokenize([""]).max_document_tokens, partial(count_through, client))
         run = Run(given.reader, rejects)
-        outcome = _interruptible(run, lambda: index_through_server(run, address, job.collection, given.passage_counts))
+        outcome = _telling(run, lambda: index_through_server(run, address, job.collection, given.passage_counts))
     _warn_ignored(given)
     return outcome
 
@@ -103,7 +103,7 @@ def into_store(job: Job, rejects: Rejects) -> Outcome:
         given = job.input(direct.embedder.max_document_tokens, partial(_count, direct.embedder))
         run = Run(given.reader, rejects)
         sink = StoreSink(direct.store, collection, direct.models, check=direct.check)
-        outcome = _interruptible(run, lambda: asyncio.run(run.into(sink, given.passage_counts)))
+        outcome = _telling(run, lambda: asyncio.run(run.into(sink, given.passage_counts)))
     _warn_ignored(given)
     return outcome
 
@@ -125,22 +125,24 @@ def into_folder(job: Job, rejects: Rejects) -> Outcome:
             await _wait_built(engine, replica)
             return outcome
 
-        outcome = _interruptible(run, lambda: asyncio.run(go()))
+        outcome = _telling(run, lambda: asyncio.run(go()))
         _warn_ignored(given)
         if outcome.tally.written or outcome.tally.removed:
             output.note("Writing the snapshot that the next server starts from.")
     return outcome
 
 
-def _interruptible(run: Run, go: Callable[[], Outcome]) -> Outcome:
-    """Let Ctrl-C end the run with a word on what is done already."""
+def _telling(run: Run, go: Callable[[], Outcome]) -> Outcome:
+    """Let Ctrl-C, or an error, end the run with a word on what is done already."""
     try:
         return go()
-    except KeyboardInterrupt:
-        output.warn(
-            f"interrupted: {run.tally.documents:,} documents are written and stay. "
-            "Run the same command again to go on: what is there is not embedded again."
-        )
+    except (KeyboardInterrupt, NearshoreError, OSError) as ended:
+        interrupted = isinstance(ended, KeyboardInterrupt)
+        if interrupted or run.tally.documents:
+            output.warn(
+                f"{'interrupted' if interrupted else 'cut short'}: {run.tally.documents:,} documents are written and "
+                "stay. Run the same command again to go on: what is there is not embedded again."
+            )
         raise
 
 
