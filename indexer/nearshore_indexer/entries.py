@@ -26,6 +26,7 @@ class Entry:
 
     document: Document
     place: Place
+    rest: float = 0.0  # share that comes after it, of what was read of its file: text is read whole before it is cut
 
 
 @dataclass(frozen=True, slots=True)

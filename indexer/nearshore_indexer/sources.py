@@ -91,6 +91,7 @@ class Reader:
         self._shard = shard
         self._finished_bytes = 0
         self._raw: BinaryIO | None = None
+        self._rest = 0.0  # see Entry
 
     @property
     def total_bytes(self) -> int | None:
@@ -100,8 +101,8 @@ class Reader:
 
     @property
     def read_bytes(self) -> int:
-        """Bytes on disk read so far."""
-        return self._finished_bytes + (self._raw.tell() if self._raw is not None else 0)
+        """Bytes on disk of what was given so far; of a text that was read whole, its part."""
+        return self._finished_bytes + (round(self._raw.tell() * (1 - self._rest)) if self._raw is not None else 0)
 
     def __iter__(self) -> Iterator[Entry | Rejection]:
         """Every document and every rejected place, in order; what is wrong with one file does not stop the next."""
@@ -125,6 +126,7 @@ class Reader:
             with self._open(source) as stream:
                 for item in self._items(source, stream):
                     line = item.place.line
+                    self._rest = item.rest if isinstance(item, Entry) else self._rest
                     yield item
         except EOFError:
             problem = "the gzip data ends early"
@@ -162,7 +164,7 @@ class Reader:
                 else:
                     yield raw
             finally:
-                self._raw = None
+                self._raw, self._rest = None, 0.0
                 self._finished_bytes += source.size_bytes or 0
 
 

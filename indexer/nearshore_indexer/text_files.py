@@ -75,12 +75,14 @@ class TextFiles:
         for number, piece in enumerate(self._cut(text, self._splitting), 1):
             line += text.count("\n", at, piece.start) - text.count("\n", piece.start, at)  # overlap goes back
             at = piece.start
-            yield self._item(DocumentInput(f"{parent}#{number}", piece.text, piece.title, parent), Place(file, line))
+            rest = 1 - (piece.start + len(piece.text)) / len(text)
+            sent = DocumentInput(f"{parent}#{number}", piece.text, piece.title, parent)
+            yield self._item(sent, Place(file, line), max(rest, 0.0))
         self._passage_counts[parent] = number
 
-    def _item(self, sent: DocumentInput, place: Place) -> Item:
+    def _item(self, sent: DocumentInput, place: Place, rest: float) -> Item:
         try:
-            return Entry(checked_document(sent, self._limits), place)
+            return Entry(checked_document(sent, self._limits), place, rest)
         except RefusedError as refused:
             return Rejection(place, str(refused), sent.id)
 

@@ -204,6 +204,19 @@ def test_a_file_that_is_no_text_is_rejected_whole(content: bytes, problem: str, 
     assert problem in rejections(read(path))[str(path)]
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.txt.gz"])
+def test_a_text_counts_as_read_as_far_as_its_passages_were_given(name: str, tmp_path: Path) -> None:
+    """It is read whole before the first: progress by what the disk gave would stand at its end from the beginning."""
+    content = b"Birds sing at night.\n\n" * 99
+    path = written(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
+    rejected: list[Rejection] = []
+    made = list(batches(make_reader(path), size=10, max_bytes=1 << 20, reject=rejected.append))
+    shares = [batch.source_bytes / path.stat().st_size for batch in made]
+    assert (len(made), rejected) == (10, [])
+    assert sum(shares) == pytest.approx(1)
+    assert max(shares) < 0.15
+
+
 def test_a_shorter_version_is_known_by_its_count(tmp_path: Path) -> None:
     """The number of passages of each file that was read whole, for removing what it no longer has."""
     counts: dict[str, int] = {}
