@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from nearshore.documents.errors import EmptyTextError
 from nearshore.documents.limits import Limits
 from nearshore.documents.requests import DocumentInput, RawValue, Timestamp
 from nearshore.documents.validate import checked_documents
-from nearshore.errors import InvalidArgumentError, InvalidMetadataError
+from nearshore.errors import InvalidArgumentError
 from nearshore.records import Document
 from nearshore_indexer.entries import Elsewhere, Entry, Item, Place, Rejection
 from nearshore_indexer.shards import WHOLE, Shard
@@ -104,9 +105,10 @@ def checked_document(sent: DocumentInput, limits: Limits) -> Document:
     """The document ready to be stored. Raises RefusedError with what a server would say."""
     try:
         return checked_documents([sent], limits, has_model=True)[0]
+    except EmptyTextError as error:
+        raise RefusedError("text is empty") from error  # which says all: its remedy is for callers
     except InvalidArgumentError as error:
-        hint = f" {error.remedy}" if isinstance(error, InvalidMetadataError) else ""
-        raise RefusedError((error.message.replace("documents[0].", "") + hint).rstrip(".")) from error
+        raise RefusedError(str(error).replace("documents[0].", "").rstrip(".")) from error
     except UnicodeEncodeError as error:
         raise RefusedError("it holds bytes that are not UTF-8, or half of a surrogate pair") from error
 

@@ -42,7 +42,7 @@ class FakeSink:
                 raise OverloadedError("full")
             for index, document in enumerate(documents):
                 if document.text == "bad":
-                    raise EmptyTextError(f"documents[{index}].text is bad.")
+                    raise EmptyTextError(f"documents[{index}].text is bad.", "Mend it.")
                 if document.text == "fatal":
                     raise StorageFullError("writing")
             self.written += [document.id for document in documents]
@@ -96,8 +96,8 @@ def test_what_the_sink_refuses_is_found_by_halving() -> None:
     tally, rejected = run(sink, made(["a", "b", "bad", "c", "d", "bad", "e"]))
     assert sorted(sink.written) == ["0", "1", "3", "4", "6"]
     assert [(str(one.place), one.problem, one.id) for one in rejected] == [
-        ("f:3", "text is bad", "2"),
-        ("f:6", "text is bad", "5"),
+        ("f:3", "text is bad. Mend it", "2"),
+        ("f:6", "text is bad. Mend it", "5"),
     ]
     assert tally.documents == 5
 

@@ -116,7 +116,13 @@ def test_timestamps_are_read_where_asked(tmp_path: Path) -> None:
         (b'{"id": "a", "text": "b", "metadata": {"k": 9223372036854775808}}', "int64"),
         (b'{"id": "a", "text": "b", "metadata": {"at": "today"}}', "not an RFC 3339 timestamp"),
         (b'{"id": "a", "text": "b", "metadata": {"at": "2024-01-02T00:00:00"}}', "no time zone"),
-        (b'{"id": "' + b"i" * 513 + b'", "text": "b"}', "513 bytes"),
+        (b'{"id": "' + b"i" * 513 + b'", "text": "b"}', "513 bytes. It may have at most 512 bytes"),
+        (b'{"id": "a", "text": "' + b"t" * 1_048_577 + b'"}', "At most 1,048,576 (limits.max_text_bytes) are allowed"),
+        (b'{"id": "a", "text": "b", "metadata": {"k": "' + b"v" * 65_536 + b'"}}', "At most 65,536 (limits.max_meta"),
+        (
+            b'{"id": "a", "text": "b", "metadata": {' + b",".join(b'"%d": 1' % n for n in range(65)) + b"}}",
+            "At most 64 (limits.max_metadata_keys) are allowed",
+        ),
         (b"[" * 100_000, "not JSON"),
     ],
 )

@@ -232,7 +232,7 @@ def test_parquet_strings_are_checked(tmp_path: Path) -> None:
     items = read(parquet(tmp_path / "a.parquet", {"id": ["1", "2", "3"], "text": bad}))
     assert rejections(items) == [
         (2, "it holds bytes that are not UTF-8, or half of a surrogate pair"),
-        (3, "text holds NUL"),
+        (3, "text holds NUL. Remove U+0000: it is not text"),
     ]
 
 

@@ -24,7 +24,9 @@ def checked_metadata(raw: Mapping[str, RawValue], field: str, limits: Limits) ->
     """
     if len(raw) > limits.max_metadata_keys:
         raise MetadataTooLargeError(
-            f"{field} has {len(raw)} keys.", f"At most {limits.max_metadata_keys} are allowed.", field=field
+            f"{field} has {len(raw)} keys.",
+            f"At most {limits.max_metadata_keys} (limits.max_metadata_keys) are allowed.",
+            field=field,
         )
     checked: dict[str, MetadataValue] = {}
     for key, value in raw.items():
@@ -35,7 +37,8 @@ def checked_metadata(raw: Mapping[str, RawValue], field: str, limits: Limits) ->
     if size > limits.max_metadata_bytes:
         raise MetadataTooLargeError(
             f"{field} takes {size:,} bytes.",
-            f"At most {limits.max_metadata_bytes:,} are allowed (8 for a number or timestamp); put long text in text.",
+            f"At most {limits.max_metadata_bytes:,} (limits.max_metadata_bytes) are allowed, 8 for a number or a "
+            "timestamp; put long text in text.",
             field=field,
         )
     return checked

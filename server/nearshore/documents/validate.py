@@ -128,7 +128,8 @@ def _check_text(text: str, size: int, field: str, limits: Limits) -> None:
     if size > limits.max_text_bytes:
         raise TextTooLargeError(
             f"{field} has {size:,} bytes.",
-            f"At most {limits.max_text_bytes:,} are allowed, a title included: split it into passages.",
+            f"At most {limits.max_text_bytes:,} (limits.max_text_bytes) are allowed, a title included: split it into "
+            "passages.",
             field=field,
         )
     if "\0" in text:
