@@ -36,6 +36,7 @@ class Fields:
     title: Any = None
     parent_id: Any = None
     metadata: Any = field(default_factory=dict)
+    problem: str = ""  # why the record is no document, where its reader knows
 
 
 class Builder:
@@ -75,6 +76,8 @@ class Builder:
         return Rejection(place, problem, document_id, source)
 
     def _document(self, fields: Fields, document_id: str) -> Document:
+        if fields.problem:
+            raise RefusedError(fields.problem)
         text, title = _string(fields.text, "text"), _string(fields.title, "title")
         if title and not text.strip():
             text, title = title, ""  # what is embedded is the same: title and text are joined by a space

@@ -1,13 +1,13 @@
-"""Which columns of a table hold the parts of a document; all others are metadata."""
+"""Which columns of a table, or fields of an object, hold the parts of a document."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from nearshore_indexer.building import RefusedError
 
-_OTHER_ID = "_id"  # BEIR's
+OTHER_ID = "_id"  # BEIR's
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Columns:
         twice = next((name for name in names if name and names.count(name) > 1), None)
         if twice is not None:
             raise RefusedError(f"the column {twice!r:.80} is there twice")
-        found_id = _OTHER_ID if self.id == USUAL.id and self.id not in names else self.id
+        found_id = self.id_among(names)
         for option, name in (("--id-column", found_id), ("--text-column", self.text)):
             if name not in names:
                 wanted = self.id if option == "--id-column" else name
@@ -39,6 +39,10 @@ class Columns:
             _optional(self.title, USUAL.title, names, "--title-column"),
             _optional(self.parent_id, USUAL.parent_id, names, "--parent-column"),
         )
+
+    def id_among(self, names: Collection[str]) -> str:
+        """The one of the names that holds the id, if any does: BEIR's where the usual one is not there."""
+        return OTHER_ID if self.id == USUAL.id and self.id not in names else self.id
 
     def names(self) -> tuple[str, str, str, str]:
         """The columns in the order of a document's parts: id, text, title, parent_id; empty for one that is absent."""

@@ -54,7 +54,7 @@ class Input:
 def _reader(wanted: Format, reading: Reading, builder: Builder, passage_counts: dict[str, int]) -> FormatReader:
     match wanted:
         case Format.JSONL:
-            return JsonLines(builder)
+            return JsonLines(builder, reading.columns)
         case Format.CSV:
             return Delimited(builder, reading.columns)
         case Format.PARQUET:

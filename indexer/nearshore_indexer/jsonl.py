@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 
 from nearshore_indexer.building import Builder, Fields, RefusedError, kind
+from nearshore_indexer.columns import OTHER_ID, USUAL, Columns
 from nearshore_indexer.entries import Elsewhere, Item, Place
 
 MAX_LINE_BYTES = 16 << 20
-FIELDS = frozenset(("id", "_id", "text", "title", "parent_id", "metadata"))
 
 
 class JsonLines:
     """Reads documents of one JSONL stream after another."""
 
-    def __init__(self, builder: Builder) -> None:
-        """builder: makes documents of objects."""
+    def __init__(self, builder: Builder, columns: Columns = USUAL) -> None:
+        """builder: makes documents of objects; columns: the fields that hold their parts."""
         self._builder = builder
+        self._columns = columns
 
     def read(self, stream: BinaryIO, file: str) -> Iterator[Item]:
         """Documents and rejected lines in order; blank lines are skipped. OSError and EOFError are the stream's."""
@@ -41,14 +43,32 @@ class JsonLines:
             record = _object(text)
         except RefusedError as refused:
             return self._builder.reject(place, str(refused), source=text.rstrip("\r\n"))
-        found_id = record["id"] if "id" in record else record.get("_id")
+        columns = self._columns
         fields = Fields(
-            found_id, record.get("text"), record.get("title"), record.get("parent_id"), record.get("metadata")
+            record.get(columns.id_among(record)),
+            record.get(columns.text),
+            record.get(columns.title),
+            record.get(columns.parent_id),
+            record.get("metadata"),
+            self._problem(record),
         )
         item = self._builder.build(fields, place, text.rstrip("\r\n"))
-        if not (record.keys() <= FIELDS or isinstance(item, Elsewhere)):
-            self._builder.ignored_fields.update(record.keys() - FIELDS)
+        ignored = record.keys() - {*columns.names(), OTHER_ID, "metadata"}
+        if ignored and not isinstance(item, Elsewhere):
+            self._builder.ignored_fields.update(ignored)
         return item
+
+    def _problem(self, record: dict[str, Any]) -> str:
+        """Why an object is no document: it lacks the field of the id, or that of the text and has no title either."""
+        columns = self._columns
+        if columns.id_among(record) not in record:
+            wanted, option = columns.id, "--id-column"
+        elif columns.text not in record and not record.get(columns.title):
+            wanted, option = columns.text, "--text-column"
+        else:
+            return ""
+        there = ", ".join(islice(record, 12)) + (", ..." if len(record) > 12 else "")
+        return f"there is no field {wanted!r:.80} (there are: {there:.300}); name it with {option}"
 
 
 def skip_line(stream: BinaryIO, line: bytes) -> None:

@@ -14,6 +14,7 @@ from nearshore.documents.limits import Limits
 from nearshore.records import Document
 from nearshore_indexer.batches import batches
 from nearshore_indexer.building import Builder
+from nearshore_indexer.columns import Columns
 from nearshore_indexer.entries import Entry, Rejection, SourceError, SourceNotFoundError
 from nearshore_indexer.formats import Input, Reading
 from nearshore_indexer.jsonl import JsonLines
@@ -101,8 +102,9 @@ def test_timestamps_are_read_where_asked(tmp_path: Path) -> None:
         (b"{", "not JSON"),
         (b"[]", "the line is a list, not an object"),
         (b'"x"', "the line is a string, not an object"),
-        (b'{"text": "a"}', "id is empty"),
-        (b'{"id": "a"}', "text is empty"),
+        (b'{"text": "a"}', "there is no field 'id' (there are: text); name it with --id-column"),
+        (b'{"id": "a"}', "there is no field 'text' (there are: id); name it with --text-column"),
+        (b'{"id": "", "text": "a"}', "id is empty"),
         (b'{"id": "a", "text": "  "}', "text is empty"),
         (b'{"id": "a", "text": 5}', "text is a number, not a string"),
         (b'{"id": true, "text": "a"}', "id is true or false, not a string"),
@@ -143,6 +145,19 @@ def test_a_line_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_
     items = read(path)
     assert list(rejections(items)) == [f"{path}:1"]
     assert [item.document.id for item in items if isinstance(item, Entry)] == ["2"]
+
+
+def test_fields_are_found_where_they_are_said_to_be(tmp_path: Path) -> None:
+    """As columns are; what else could have been meant is ignored and counted, and a field that is not there named."""
+    columns = Columns("key", "body", "heading", "source")
+    record = {"key": "k", "body": "words", "heading": "H", "source": "s", "text": "other", "metadata": {"n": 1}}
+    path = lines(tmp_path / "a.jsonl", record, {"key": "b", "text": "c"})
+    given = Input(check_sources([str(path)], Format.AUTO), Reading(Limits(), Splitting(6, 0, count), columns))
+    found = list(given.reader)
+    assert documents(found[:1]) == [Document("k", "words", "H", "s", {"n": 1})]
+    assert given.ignored_fields == {"text": 2}
+    problem = "there is no field 'body' (there are: key, text); name it with --text-column"
+    assert rejections(found) == {f"{path}:2": problem}
 
 
 def test_fields_that_documents_lack_are_counted(tmp_path: Path) -> None:

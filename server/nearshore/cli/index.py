@@ -62,10 +62,10 @@ def index(  # noqa: PLR0913 -- each is an option
     file_format: Annotated[
         Format, typer.Option("--format", help="auto goes by the name, for - by the first character.")
     ] = Format.AUTO,
-    id_column: Annotated[str, typer.Option(help="Column of CSV and Parquet that holds the id.")] = USUAL.id,
-    text_column: Annotated[str, typer.Option(help="Column that holds the text.")] = USUAL.text,
-    title_column: Annotated[str, typer.Option(help="Column that holds the title.")] = USUAL.title,
-    parent_column: Annotated[str, typer.Option(help="Column that holds parent_id.")] = USUAL.parent_id,
+    id_column: Annotated[str, typer.Option(help="Column, or field of JSON lines, that holds the id.")] = USUAL.id,
+    text_column: Annotated[str, typer.Option(help="Column or field that holds the text.")] = USUAL.text,
+    title_column: Annotated[str, typer.Option(help="Column or field that holds the title.")] = USUAL.title,
+    parent_column: Annotated[str, typer.Option(help="Column or field that holds parent_id.")] = USUAL.parent_id,
     passage_tokens: Annotated[
         int,
         typer.Option(
