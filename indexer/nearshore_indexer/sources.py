@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +71,31 @@ class FormatReader(Protocol):
         """Documents and rejected places in order; `file` names the stream. OSError and EOFError are the stream's."""
 
 
-def check_sources(files: Sequence[str], file_format: Format) -> list[Source]:
+def check_sources(
+    files: Sequence[str], file_format: Format, warn: Callable[[str], None] = lambda _: None
+) -> list[Source]:
     """Look at every file before any is read, so that a slip in the last name costs nothing.
 
     A folder stands for the files below it, by name; where the format goes by the name, for those that it says one of.
-    Raises SourceNotFoundError and SourceError (not readable, of a kind that is not known, a folder without files).
+    A file that is named twice, however its folder is spelt, is read once, as it was named first; a link is a file of
+    its own. warn: told of folders without files beside others. Raises SourceNotFoundError and SourceError (not
+    readable, of a kind that is not known, no file at all).
     """
-    named = [each for file in files for each in (_below(file, file_format) if _is_folder(file) else [file])]
-    return [_check(each, file_format) for each in named]
+    sources: dict[str, Source] = {}  # by where the file lies
+    empty = []
+    for file in files:
+        found = _below(file, file_format) if _is_folder(file) else [file]
+        for each in found:
+            source = _check(each, file_format)
+            sources.setdefault(_whereabouts(each), source)
+        if not found:
+            known = f"Known are {' '.join(_SUFFIXES)}, also with .gz."
+            empty.append(SourceError(f"No file below {file} says by its name what it is.", known))
+    if empty and not sources:
+        raise empty[0]
+    for error in empty:
+        warn(str(error))
+    return list(sources.values())
 
 
 class Reader:
@@ -186,20 +203,23 @@ def _check(file: str, file_format: Format) -> Source:
     return Source(file, found, status.st_size if stat.S_ISREG(status.st_mode) else None)
 
 
+def _whereabouts(file: str) -> str:
+    """One name for all the spellings of a file: ./a.txt, x/../a.txt and so on."""
+    path = Path(file)
+    return file if file == STDIN else str(path.parent.resolve() / path.name)
+
+
 def _is_folder(file: str) -> bool:
     return file != STDIN and Path(file).is_dir()
 
 
 def _below(folder: str, file_format: Format) -> list[str]:
-    """The files below a folder that can be read, but for hidden ones. Raises SourceError where there is none."""
+    """The files below a folder that can be read, but for hidden ones."""
     found = []
     for path in sorted(Path(folder).rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not hidden and path.is_file() and (file_format is not Format.AUTO or _suffix(path) in _SUFFIXES):
             found.append(str(path))
-    if not found:
-        known = " ".join(_SUFFIXES)
-        raise SourceError(f"No file below {folder} says by its name what it is.", f"Known are {known}, also with .gz.")
     return found
 
 

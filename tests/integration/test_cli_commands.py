@@ -191,13 +191,14 @@ def test_an_empty_name_is_not_the_current_folder(
 
 
 def test_a_folder_of_tables_is_indexed(run: Run, collection_id: str, tmp_path: Path) -> None:
-    """With columns of any name; other columns can be filtered by."""
+    """With columns of any name; other columns can be filtered by. A folder without files stops nothing."""
     folder = tmp_path / "tables"
     folder.mkdir()
     (folder / "a.csv").write_text("key,body,year\n1,red fish,2020\n2,blue bird,2024\n")
     pq.write_table(pa.table({"key": [3], "body": ["green tree"], "year": [2022]}), folder / "b.parquet")
+    (tmp_path / "empty").mkdir()
     named = ("--id-column", "key", "--text-column", "body", "--number", "year")
-    code, (figures,) = run("index", str(folder), "-c", collection_id, *named)
+    code, (figures,) = run("index", str(tmp_path / "empty"), str(folder), "-c", collection_id, *named)
     assert (code, figures["documents"]) == (ExitCode.OK, 3)
     code, (answer,) = run("search", "tree", "-c", collection_id, "--filter", "year > 2020")
     assert [hit["id"] for hit in answer["hits"]] == ["3", "2"]

@@ -296,6 +296,29 @@ def test_a_folder_stands_for_the_files_below_it(tmp_path: Path) -> None:
     assert found(Format.TEXT) == ["a/y.txt", "a/z.jsonl.gz", "b.md", "link.csv", "picture.png"]
 
 
+def test_a_file_is_read_once_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under its first name: under two its text would be stored twice, and its records be refused as repeated."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("sub/a.txt", "sub/b.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "link").symlink_to("sub")
+    named = ["sub/a.txt", str(tmp_path / "sub" / "a.txt"), "./sub", "sub/../sub/b.jsonl", "link/a.txt", "-", "-"]
+    sources = check_sources(named, Format.AUTO)
+    assert [source.file for source in sources] == ["sub/a.txt", "sub/b.jsonl", "-"]
+
+
+def test_a_folder_without_files_is_told_where_there_are_others(tmp_path: Path) -> None:
+    """It does not keep them from being indexed."""
+    (tmp_path / "empty").mkdir()
+    good = lines(tmp_path / "a.jsonl", {"id": "1", "text": "x"})
+    told: list[str] = []
+    (source,) = check_sources([str(tmp_path / "empty"), str(good)], Format.AUTO, told.append)
+    assert source.file == str(good)
+    assert len(told) == 1
+    assert told[0].startswith(f"No file below {tmp_path / 'empty'} says by its name what it is. Known are .jsonl ")
+
+
 def test_batches_hold_every_document_once(tmp_path: Path) -> None:
     """An id that comes again is rejected with its place; the batches' bytes add up to the input's."""
     records = [{"id": str(number % 25), "text": "x"} for number in range(30)]

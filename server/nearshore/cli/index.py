@@ -143,7 +143,7 @@ def index(  # noqa: PLR0913 -- each is an option
     if store is not None:
         session().flags["store__url"] = store
     job = Job(
-        sources=check_sources(files, file_format),
+        sources=check_sources(files, file_format, output.warn),
         collection=collection,
         shard=_shard(shard, files),
         columns=Columns(id_column, text_column, title_column, parent_column),
