@@ -10,7 +10,7 @@ from nearshore.assembly import open_embedder, open_store
 from nearshore.cli.engine import PartDiedError
 from nearshore.cli.indexing import NoModelInCollectionError
 from nearshore.documents.models import Models
-from nearshore.documents.names import check_new_collection_id
+from nearshore.documents.names import check_collection_id
 from nearshore.errors import CollectionExistsError, CollectionNotFoundError
 from nearshore.records import Collection, CollectionSpec
 from nearshore.settings import Settings
@@ -60,7 +60,7 @@ class Direct:
     def _found_or_made(self, name: str) -> tuple[Collection, bool]:
         with contextlib.suppress(CollectionNotFoundError):
             return self.store.get_collection(name), False
-        check_new_collection_id(name, "collection")
+        check_collection_id(name, "collection")
         model = self.embedder.bundle.manifest.name
         spec = CollectionSpec(name, self.embedder.dimensions, model=model, fingerprint=self.embedder.fingerprint())
         try:

@@ -9,7 +9,7 @@ from nearshore.documents.errors import (
 )
 from nearshore.documents.limits import MAX_DIMENSIONS, Limits
 from nearshore.documents.models import Models
-from nearshore.documents.names import check_new_collection_id, collection_id, collection_name, model_name
+from nearshore.documents.names import check_collection_id, collection_id, collection_name, model_name
 from nearshore.documents.page_tokens import page_size, page_start, page_token
 from nearshore.documents.reading import read_state
 from nearshore.documents.requests import (
@@ -90,7 +90,7 @@ class Collections:
 
     def _spec(self, request: CollectionInput) -> CollectionSpec:
         name = request.collection_id
-        check_new_collection_id(name, "collection_id")
+        check_collection_id(name, "collection_id")
         if request.model:
             return self._spec_of_model(name, request)
         if request.fingerprint:

@@ -14,18 +14,22 @@ _ID_RULE = '1 to 63 of a-z, 0-9, "-" and "_", of which the first is a letter or 
 
 
 def collection_id(name: str, field: str) -> str:
-    """The bare id in "collections/{collection}". Raises InvalidNameError naming `field`."""
+    """The bare id in "collections/{collection}". Raises InvalidNameError naming `field`.
+
+    A bad id is told without what stands before it: whoever uses the client or the command line did not write that.
+    """
     bare = name.removeprefix(COLLECTIONS)
-    if bare == name or not _COLLECTION_ID.fullmatch(bare):
+    if bare == name:
         raise InvalidNameError(
             f"{field} {name[:100]!r} is not the name of a collection.",
             f'Write "collections/" and then {_ID_RULE}',
             field=field,
         )
+    check_collection_id(bare, field)
     return bare
 
 
-def check_new_collection_id(bare: str, field: str) -> None:
+def check_collection_id(bare: str, field: str) -> None:
     """Refuse an id that no collection can have. Raises InvalidNameError naming `field`."""
     if not _COLLECTION_ID.fullmatch(bare):
         raise InvalidNameError(
@@ -36,10 +40,16 @@ def check_new_collection_id(bare: str, field: str) -> None:
 def model_id(name: str, field: str) -> str:
     """The bare id in "models/{model}". Raises InvalidNameError naming `field`."""
     bare = name.removeprefix(MODELS)
-    if bare == name or not is_model_name(bare):
+    if bare == name:
         raise InvalidNameError(
             f"{field} {name[:100]!r} is not the name of a model.",
             f'Write "models/" and then {RULE}, as in "models/all-MiniLM-L6-v2".',
+            field=field,
+        )
+    if not is_model_name(bare):
+        raise InvalidNameError(
+            f"{field} {bare[:100]!r} cannot be the id of a model.",
+            f'Write {RULE}, as in "all-MiniLM-L6-v2".',
             field=field,
         )
     return bare
