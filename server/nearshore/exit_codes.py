@@ -38,8 +38,21 @@ CODES: tuple[tuple[type[NearshoreError], ExitCode], ...] = (
     (StorageFullError, ExitCode.UNAVAILABLE),
     (CorruptionError, ExitCode.UNAVAILABLE),
 )
+OPTIONS = {
+    "DIMENSIONS_OUT_OF_RANGE",
+    "EF_SEARCH_OUT_OF_RANGE",
+    "EVALUATION_MISMATCH",
+    "INVALID_FILTER",
+    "INVALID_ID",
+    "INVALID_NAME",
+    "INVALID_SCORE_THRESHOLD",
+    "LIMIT_OUT_OF_RANGE",
+}
+"""Reasons for which a server, or a command, refuses what an option or an argument said."""
 
 
 def exit_code(error: NearshoreError) -> ExitCode:
     """Of a process that this error ends, be it the server or a command."""
+    if error.reason in OPTIONS:
+        return ExitCode.USAGE
     return next((code for kind, code in CODES if isinstance(error, kind)), ExitCode.FAILED)

@@ -166,7 +166,7 @@ def test_bugs_and_ctrl_c_have_codes_of_their_own(
     ("error", "code"),
     [
         (InvalidSettingsError("x"), ExitCode.USAGE),
-        (InvalidFilterError("x"), ExitCode.FAILED),
+        (InvalidFilterError("x"), ExitCode.USAGE),
         (ModelNotServedError("x"), ExitCode.NOT_FOUND),
         (OverloadedError("x"), ExitCode.UNAVAILABLE),
         (PortInUseError("x"), ExitCode.UNAVAILABLE),
