@@ -304,6 +304,18 @@ def test_eval_scores_a_perfect_corpus_perfectly(run: Run, tmp_path: Path) -> Non
     assert len(run("collection", "list")[1][0]) == len(before)
 
 
+def test_eval_says_that_judged_documents_are_not_there(run: Run, tmp_path: Path) -> None:
+    """Some are counted; that all are absent is an error, for zeros would look like a bad model."""
+    corpus = json_lines(tmp_path / "c.jsonl", {"id": "d1", "text": "red fish"})
+    queries = json_lines(tmp_path / "q.jsonl", {"id": "q1", "text": "red fish"})
+    files = ["eval", "--corpus", corpus, "--queries", queries, "--qrels", str(tmp_path / "qrels")]
+    (tmp_path / "qrels").write_text("q1\td1\t1\nq1\td2\t1\nq1\td3\t0\n")
+    code, (figures,) = run(*files)
+    assert (code, figures["judgements_of_unknown_documents"], figures["recall@10"]) == (ExitCode.OK, 2, 0.5)
+    (tmp_path / "qrels").write_text("q1\t1\t1\n")
+    assert run(*files) == (ExitCode.USAGE, [])
+
+
 def test_eval_names_the_line_that_it_cannot_read(run: Run, tmp_path: Path) -> None:
     """A broken judgement ends it before anything is indexed."""
     queries = json_lines(tmp_path / "q.jsonl", {"_id": "q", "text": "x"})
@@ -312,10 +324,12 @@ def test_eval_names_the_line_that_it_cannot_read(run: Run, tmp_path: Path) -> No
     assert (code, printed) == (ExitCode.FAILED, [])
 
 
-def test_a_bad_filter_is_a_failure(run: Run, collection_id: str) -> None:
-    """What the server refuses comes out as exit code 1, what is not there as 4."""
+def test_what_an_option_says_wrong_is_wrong_usage(run: Run, collection_id: str) -> None:
+    """Though only the server knows it; what is right in itself and not there ends with 4."""
     run("collection", "create", collection_id)
-    assert run("search", "x", "-c", collection_id, "-f", "a =")[0] == ExitCode.FAILED
+    assert run("search", "x", "-c", collection_id, "-f", "a =")[0] == ExitCode.USAGE
+    assert run("search", "x", "-c", collection_id, "-n", "1000000")[0] == ExitCode.USAGE
+    assert run("search", "x", "-c", "Not There")[0] == ExitCode.USAGE
     assert run("search", "x", "-c", "not-there")[0] == ExitCode.NOT_FOUND
 
 
@@ -328,6 +342,18 @@ def test_an_error_of_the_server_tells_its_remedy_apart(server: InProcessServer, 
     assert (error["message"], error["remedy"]) == ("There is no collection 'nowhere'.", remedy)
     assert main.run(command) == ExitCode.NOT_FOUND
     assert capsys.readouterr().err.endswith(f"error: There is no collection 'nowhere'.\n  {remedy}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["search", "x", "-c", "Bad Name"], ["collection", "create", "x", "--model", "Bad Name"]]
+)
+def test_a_bad_name_is_told_as_it_was_typed(arguments: list[str], server: InProcessServer, capsys: Capture) -> None:
+    """What the API puts before names is nothing that anybody types."""
+    assert main.run(["--server", server.address, *arguments]) == ExitCode.USAGE
+    told = capsys.readouterr().err.partition("error: ")[2]  # behind the log of the server
+    assert "'Bad Name'" in told
+    assert "collections/" not in told
+    assert "models/" not in told
 
 
 def test_models_are_explained(run: Run) -> None:

@@ -50,7 +50,7 @@ def test_eval_fails_where_no_query_is_judged(qrels: str, tmp_path: Path, capsys:
     (tmp_path / "qrels").write_text(qrels)
     (tmp_path / "queries").write_text('{"id": "q1", "text": "pies"}\n')
     files = ["--corpus", "none", "--queries", str(tmp_path / "queries"), "--qrels", str(tmp_path / "qrels")]
-    assert main.run(["eval", *files]) == ExitCode.FAILED
+    assert main.run(["eval", *files]) == ExitCode.USAGE
     shown = capsys.readouterr()
     assert not shown.out
     assert "judges no query" in shown.err

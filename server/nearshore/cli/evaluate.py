@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -14,17 +14,18 @@ import typer
 
 from nearshore.cli import output
 from nearshore.cli.connection import connect, target
-from nearshore.cli.evaluation import EvaluationFileError, rank, read_judgements, read_queries
+from nearshore.cli.evaluation import Corpus, EvaluationMismatchError, rank, read_judgements, read_queries
 from nearshore.cli.indexing import (
     Outcome,
     Rejects,
     Run,
     index_through_server,
+    json_lines,
     json_lines_reader,
     prepare_collection,
 )
 from nearshore.cli.local_server import LocalServer
-from nearshore.cli.metrics import Figures, average
+from nearshore.cli.metrics import Figures, Judgements, average
 from nearshore.cli.progress import Progress
 from nearshore.cli.session import session
 from nearshore.client import Client
@@ -56,7 +57,7 @@ def evaluate(
         collection = f"eval-{uuid.uuid4().hex[:12]}"
         prepare_collection(client, collection)
         try:
-            outcome = _index(corpus, collection)
+            outcome, absent = _index(corpus, collection, qrels, {each: judged[each] for each in asked})
             started = time.monotonic()
             with Progress("searching", "queries") as progress:
                 rankings = rank(
@@ -71,7 +72,9 @@ def evaluate(
             model = client.get_collection(collection).model
         finally:
             client.delete_collection(collection)
-    _report(average(rankings, judged, recall_at=depths), outcome, search_s, model, exact=exact, unknown=unknown)
+    figures = average(rankings, judged, recall_at=depths)
+    gaps = {"judgements_of_unknown_queries": unknown, "judgements_of_unknown_documents": absent}
+    _report(figures, outcome, search_s, model, gaps, exact=exact)
 
 
 def _judged_queries(queries: Path, qrels: Path) -> tuple[dict[str, str], dict[str, dict[str, int]], int]:
@@ -81,7 +84,7 @@ def _judged_queries(queries: Path, qrels: Path) -> tuple[dict[str, str], dict[st
     unknown = sum(len(documents) for query_id, documents in judged.items() if query_id not in known)
     asked = {query_id: text for query_id, text in known.items() if query_id in judged and text.strip()}
     if not asked:
-        raise EvaluationFileError(
+        raise EvaluationMismatchError(
             f"{qrels} judges no query of {queries} that has text.", "Query ids must be the same in both files."
         )
     if unknown:
@@ -105,12 +108,32 @@ def _server() -> Iterator[Client]:
         yield client
 
 
-def _index(corpus: str, collection: str) -> Outcome:
+def _index(corpus: str, collection: str, qrels: Path, judged: Mapping[str, Judgements]) -> tuple[Outcome, int]:
+    """Index the corpus. Returns also how many judgements are of documents that it does not have.
+
+    Raises EvaluationMismatchError where it has none: all figures would be 0, as if the model found nothing.
+    """
+    wanted = [document_id for documents in judged.values() for document_id in documents]
+    documents = Corpus(json_lines(), frozenset(wanted))
     with Rejects(None) as rejects:
-        return index_through_server(Run(json_lines_reader(corpus), rejects), target(), collection)
+        outcome = index_through_server(Run(json_lines_reader(corpus, documents), rejects), target(), collection)
+    absent = sum(document_id not in documents.found for document_id in wanted)
+    if not documents.found:
+        raise EvaluationMismatchError(
+            f"{qrels} judges no document of {corpus}: none of its document ids is there.",
+            "Document ids must be the same in both files.",
+        )
+    if absent:
+        output.warn(
+            f"{absent:,} of {len(wanted):,} judgements of {qrels} are of documents that {corpus} does not have; "
+            "no search finds them."
+        )
+    return outcome, absent
 
 
-def _report(figures: Figures, outcome: Outcome, search_s: float, model: str, *, exact: bool, unknown: int) -> None:
+def _report(
+    figures: Figures, outcome: Outcome, search_s: float, model: str, gaps: Mapping[str, int], *, exact: bool
+) -> None:
     documents = outcome.tally.documents
     if output.as_json():
         output.emit(
@@ -121,7 +144,7 @@ def _report(figures: Figures, outcome: Outcome, search_s: float, model: str, *, 
                 "rejected": outcome.rejected,
                 "truncated": outcome.tally.truncated,
                 "queries": figures.queries,
-                "judgements_of_unknown_queries": unknown,
+                **gaps,
                 "ndcg@10": figures.ndcg_at_10,
                 **{f"recall@{k}": value for k, value in figures.recall_at.items()},
                 "mrr@10": figures.mrr_at_10,

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from nearshore.client import Client, Parts, Query
 from nearshore.errors import InvalidArgumentError, NotFoundError
+from nearshore_indexer.entries import Entry, Item
+from nearshore_indexer.sources import FormatReader
 
 QUERIES_AT_ONCE = 64
 
@@ -17,6 +20,12 @@ class EvaluationFileError(InvalidArgumentError):
     """A file of a test collection that cannot be used."""
 
     reason = "EVALUATION_FILE"
+
+
+class EvaluationMismatchError(InvalidArgumentError):
+    """Files of a test collection that do not belong together."""
+
+    reason = "EVALUATION_MISMATCH"
 
 
 class EvaluationFileNotFoundError(NotFoundError):
@@ -60,6 +69,24 @@ def read_judgements(path: Path, queries: Collection[str]) -> dict[str, dict[str,
                 "Each line is: query id, tab, document id, tab, whole number; or the four columns of TREC.",
             )
     return judged
+
+
+class Corpus:
+    """Reads documents, and notes which of the judged ones are among them."""
+
+    def __init__(self, lines: FormatReader, judged: Collection[str]) -> None:
+        """lines: who reads them; judged: ids to look out for."""
+        self.found: set[str] = set()
+        """Those of them that came."""
+        self._judged = judged
+        self._lines = lines
+
+    def read(self, stream: BinaryIO, file: str) -> Iterator[Item]:
+        """See FormatReader."""
+        for item in self._lines.read(stream, file):
+            if isinstance(item, Entry) and item.document.id in self._judged:
+                self.found.add(item.document.id)
+            yield item
 
 
 def rank(

@@ -29,7 +29,7 @@ from nearshore_indexer.entries import Rejection
 from nearshore_indexer.jsonl import JsonLines
 from nearshore_indexer.pipeline import Pipeline, Sink, Tally, remove_stale
 from nearshore_indexer.server_sink import ServerSink
-from nearshore_indexer.sources import STDIN, Format, Reader, Source, check_sources
+from nearshore_indexer.sources import STDIN, Format, FormatReader, Reader, Source, check_sources
 
 BATCH_DOCUMENTS = 500
 _CALL_CHARACTERS = 1 << 18  # of one Tokenize call: at most 1 MiB, the default of limits.max_text_bytes
@@ -158,9 +158,14 @@ class Run:
         return Outcome(self.tally, self._rejects.count, written_s, searchable_s)
 
 
-def json_lines_reader(file: str) -> Reader:
-    """A reader of one file of JSON lines, with the limits that a server has by default. Raises as check_sources."""
-    return Reader(check_sources([file], Format.JSONL), {Format.JSONL: JsonLines(Builder(Limits()))})
+def json_lines() -> FormatReader:
+    """Who reads JSON lines, with the limits that a server has by default."""
+    return JsonLines(Builder(Limits()))
+
+
+def json_lines_reader(file: str, lines: FormatReader | None = None) -> Reader:
+    """A reader of one file of JSON lines, by json_lines() unless by another. Raises as check_sources."""
+    return Reader(check_sources([file], Format.JSONL), {Format.JSONL: lines or json_lines()})
 
 
 def prepare_collection(client: Client, name: str) -> None:
