@@ -1,6 +1,15 @@
-"""Runs the command line as `python -m nearshore`."""
+"""Where every nearshore process begins: the console command, and `python -m nearshore`."""
 
-from nearshore.cli.main import main
+from nearshore.cli.interrupts import ending_at_once
+
+
+def main() -> None:
+    """Run the command that sys.argv names and end the process with its exit code."""
+    with ending_at_once():
+        from nearshore.cli.main import main as run_command  # noqa: PLC0415 -- it takes a third of a second
+
+    run_command()
+
 
 if __name__ == "__main__":
     main()

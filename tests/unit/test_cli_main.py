@@ -3,8 +3,11 @@
 import errno
 import json
 import os
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import structlog
@@ -17,6 +20,7 @@ from nearshore.errors import InvalidSettingsError, NearshoreError, OverloadedErr
 from nearshore.exit_codes import ExitCode, exit_code
 from nearshore.index.errors import InvalidFilterError
 
+ROOT = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -66,6 +70,38 @@ def test_wrong_usage_is_json_where_that_is_asked_for(arguments: list[str], capsy
     error = json.loads(shown.err)["error"]
     assert (error["reason"], error["exit_code"]) == ("USAGE", ExitCode.USAGE)
     assert error["message"]
+
+
+INTERRUPTED_IMPORT = """
+import signal, sys
+
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == {late!r}:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ImportError(name)  # as extension modules do that import others
+
+sys.meta_path.insert(0, CtrlC())
+signal.signal(signal.SIGINT, getattr(signal, sys.argv[1]))
+sys.argv[1:] = ["--help"]
+import {module}
+{module}.{function}()
+"""
+
+
+@pytest.mark.parametrize(
+    ("handling", "code"), [("default_int_handler", ExitCode.INTERRUPTED), ("SIG_IGN", ExitCode.OK)]
+)
+@pytest.mark.parametrize("late", ["typer", "numpy"])
+def test_ctrl_c_while_the_command_is_imported_is_quiet(late: str, handling: str, code: ExitCode) -> None:
+    """It takes half a second, and its traceback would tell nobody anything; a caller may have SIGINT ignored."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["nearshore"].partition(":")
+    program = INTERRUPTED_IMPORT.format(late=late, module=module, function=function)
+    done = subprocess.run([sys.executable, "-c", program, handling], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr, "Exit codes" in done.stdout) == (code, "", code is ExitCode.OK)
 
 
 @pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])

@@ -13,6 +13,7 @@ import typer
 
 from nearshore import __version__, logs
 from nearshore.cli import failures, output
+from nearshore.cli.interrupts import ending_at_once
 from nearshore.cli.session import Session, begin
 from nearshore.exit_codes import ExitCode
 
@@ -58,8 +59,10 @@ def run(arguments: Sequence[str]) -> int:
     output.set_json(wanted=_asks_for_json(arguments))  # before the command line is understood, or is not
     logs.configure("warning", "json" if output.as_json() else "console")
     try:
+        with ending_at_once():
+            app = make_app(arguments)
         # Typer shows wrong usage itself, in a box, and raises SystemExit; out of standalone mode it returns or raises.
-        code = make_app(arguments)(args=arguments, prog_name="nearshore", standalone_mode=not output.as_json())
+        code = app(args=arguments, prog_name="nearshore", standalone_mode=not output.as_json())
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
