@@ -259,6 +259,45 @@ def test_collections_tell_their_precision(
     assert [bare, "0", "-", "-", "8", "cosine"] in rows
 
 
+def test_documents_are_deleted_by_id(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """Those that are there are counted; others are no error."""
+    records = ({"id": str(n), "text": f"red fish {n}"} for n in range(4))
+    run("index", json_lines(tmp_path / "a.jsonl", *records), "-c", collection_id)
+    code, (told,) = run("delete", collection_id, "--id", "1", "--id", "2", "--id", "2", "--id", "none")
+    assert (code, told) == (ExitCode.OK, {"collection": collection_id, "deleted_count": 2})
+    _, (answer,) = run("search", "fish", "-c", collection_id)
+    assert {hit["id"] for hit in answer["hits"]} == {"0", "3"}
+
+
+def test_a_file_that_is_gone_is_deleted_by_its_path(
+    run: Run, collection_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its passages have it as their parent; without --yes somebody is asked, and a script is told to say so."""
+    monkeypatch.chdir(tmp_path)
+    Path("gone.txt").write_text("red fish. " * 200)
+    Path("kept.txt").write_text("blue bird.")
+    _, (figures,) = run("index", "gone.txt", "kept.txt", "-c", collection_id)
+    command = ("delete", collection_id, "--filter", '_parent_id = "gone.txt"')
+    assert run(*command)[0] == ExitCode.USAGE
+    for answer, code in (("n\n", ExitCode.FAILED), ("y\n", ExitCode.OK)):
+        asked = io.StringIO(answer)
+        monkeypatch.setattr(asked, "isatty", lambda: True)
+        monkeypatch.setattr("sys.stdin", asked)
+        assert run(*command)[0] == code
+    _, (kept,) = run("search", "fish", "-c", collection_id)
+    assert [hit["id"] for hit in kept["hits"]] == ["kept.txt#1"]
+    assert run(*command, "--yes") == (ExitCode.OK, [{"collection": collection_id, "deleted_count": 0}])
+    assert figures["documents"] > 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["--id", "1", "--filter", "a = 1"], ["--filter", " "], ["--filter", "a ="]])
+def test_a_delete_without_a_clear_aim_is_refused(arguments: list[str], run: Run, collection_id: str) -> None:
+    """Nothing is deleted by mistake."""
+    run("collection", "create", collection_id)
+    assert run("delete", collection_id, *arguments, "--yes") == (ExitCode.USAGE, [])
+    assert run("delete", "not-there", "--id", "1")[0] == ExitCode.NOT_FOUND
+
+
 def test_text_does_not_go_into_a_collection_of_vectors(run: Run, collection_id: str, tmp_path: Path) -> None:
     """It is said once, not once a document."""
     run("collection", "create", collection_id, "--dimensions", "8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -77,7 +76,8 @@ def delete(
     with connect() as client:
         found = client.get_collection(name)
         if not yes:
-            _confirm(found)
+            documents = f"{found.status.document_count:,} documents"
+            output.confirm(f"Delete {output.visible(found.name)} and its {documents} for good?")
         client.delete_collection(name)
     if output.as_json():
         output.emit({"deleted": name, "document_count": found.status.document_count})
@@ -88,13 +88,6 @@ def delete(
 def as_dict(info: CollectionInfo) -> dict[str, Any]:
     """A collection for JSON."""
     return asdict(info)
-
-
-def _confirm(found: CollectionInfo) -> None:
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("there is nobody to ask at this terminal: add --yes")
-    question = f"Delete {output.visible(found.name)} and its {found.status.document_count:,} documents for good?"
-    typer.confirm(question, abort=True, err=True)
 
 
 def _show(info: CollectionInfo) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "collection": "collection",
     "index": "index",
     "search": "search",
+    "delete": "delete",
     "embed": "embed",
     "eval": "evaluate",
     "demo": "demo",

@@ -83,6 +83,19 @@ def warn(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {quoted(message)}")
 
 
+def confirm(question: str) -> None:
+    """Ask the person at the terminal. Raises typer.Abort unless it is a yes, typer.BadParameter where nobody is there.
+
+    Nothing of it goes to standard output, where typer.confirm puts a space.
+    """
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("there is nobody to ask at this terminal: add --yes")
+    sys.stderr.write(f"{question} [y/N]: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise typer.Abort
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
     """A plain table of text; `right` names the columns that are aligned to the right."""
     made = Table(box=None, pad_edge=False, header_style="bold")

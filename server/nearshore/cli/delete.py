@@ -1,0 +1,42 @@
+"""nearshore delete: documents out of a collection, by id or by filter, through a server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nearshore.cli import output
+from nearshore.cli.connection import connect
+
+app = typer.Typer()
+
+
+@app.command()
+def delete(
+    collection: Annotated[str, typer.Argument(help="Where they are.")],
+    *,
+    id: Annotated[  # noqa: A002 -- the API's word
+        list[str] | None, typer.Option("--id", help="Id of a document; may be repeated.", metavar="ID")
+    ] = None,
+    filter: Annotated[  # noqa: A002 -- the API's word
+        str, typer.Option("--filter", "-f", help="""All documents that match, as in: _parent_id = "notes/old.md".""")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, where a filter says what to delete.")] = False,
+) -> None:
+    """Delete documents. Needs a server: start one with `nearshore serve`.
+
+    The passages of a text file have its path, as `nearshore index` was told it, as their parent: a file that is gone
+    leaves nothing behind after --filter '_parent_id = "path"'. To delete all, see nearshore collection delete.
+    """
+    if bool(id) == bool(filter.strip()):
+        raise typer.BadParameter("give either --id or --filter")
+    with connect() as client:
+        if filter and not yes:
+            found = client.count(collection, filter=filter)
+            output.confirm(f"Delete {found:,} documents of {output.visible(collection)} for good?")
+        deleted = client.delete(collection, ids=list(dict.fromkeys(id or ())), filter=filter).deleted_count
+    if output.as_json():
+        output.emit({"collection": collection, "deleted_count": deleted})
+    else:
+        output.note(f"Deleted {deleted:,} documents of {collection}.")
