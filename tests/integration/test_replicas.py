@@ -327,7 +327,7 @@ def test_a_broken_model_is_not_waited_with(start: Start, postgres: PostgresServe
     """A server that could never serve says so at once, not when PostgreSQL is there."""
     postgres.stop()
     broken = start(postgres.url(), NEARSHORE_EMBEDDING__MODEL="missing")
-    assert broken.wait() == ExitCode.UNAVAILABLE
+    assert broken.wait() == ExitCode.NOT_FOUND
     assert '"reason": "MODEL_NOT_FOUND"' in broken.lines[-1]
 
 
