@@ -19,7 +19,7 @@ from nearshore.documents.models import Models
 from nearshore.documents.store_threads import StoreThreads
 from nearshore.documents.texts import Texts
 from nearshore.documents.threads import Threads
-from nearshore.embedding import Embedder, Observer, usable_cores
+from nearshore.embedding import Embedder, Observer, Reuse, usable_cores
 from nearshore.errors import NearshoreError
 from nearshore.index import IndexOptions
 from nearshore.replica import ReplicaOptions, Replicas
@@ -107,6 +107,7 @@ def open_embedder(settings: Settings, observer: Observer | None = None) -> Embed
             workers=engine.workers,
             max_run_tokens=engine.max_run_tokens,
             max_queued_tokens=engine.max_queued_tokens,
+            reuse=Reuse(share_in_flight=engine.share_in_flight),
             observer=observer,
         )
 

@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 from nearshore.bundle import Precision
-from nearshore.embedding import Embedder
+from nearshore.embedding import Embedder, Reuse
 from tests.tiny_bert import corpus, make_bundle
 
 
+@pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("precision", Precision)
-def test_no_schedule_moves_a_vector(tmp_path: Path, precision: Precision) -> None:
-    """200 texts have the same bits alone and under 500 random schedules of a precision."""
+def test_no_schedule_moves_a_vector(tmp_path: Path, precision: Precision, share: bool) -> None:
+    """200 texts, each sent twice, have the same bits alone and under 250 random schedules, shared or not."""
     bundle = make_bundle(tmp_path, int8=True).at(precision)
-    with Embedder.open(bundle, workers=2, max_run_tokens=256, max_queued_tokens=1 << 20) as engine:
-        compared, cancelled = run_schedules(engine, corpus(200), schedules=500)
+    reuse = Reuse(share_in_flight=share)
+    with Embedder.open(bundle, workers=2, max_run_tokens=256, max_queued_tokens=1 << 20, reuse=reuse) as engine:
+        compared, cancelled = run_schedules(engine, corpus(200) * 2, schedules=250)
     assert compared > 50_000
     assert cancelled > 1_000
 

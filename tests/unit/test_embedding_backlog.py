@@ -8,56 +8,95 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nearshore.embedding.backlog import BULK_LAG_TOKENS, Backlog, Ticket
-from nearshore.embedding.request import Request
+from nearshore.embedding.backlog import BULK_LAG_TOKENS, Backlog, Sharers
+from nearshore.embedding.request import Request, TokenIds
 
 MAX_RUN_TOKENS = 64
-LENGTHS = st.lists(st.sampled_from([2, 3, 7, 20, 64, 100]), min_size=1, max_size=12)
+TEXTS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([2, 3, 7, 20, 64, 100])), min_size=1, max_size=12)
 
 
-def request(lengths: Sequence[int], *, bulk: bool = False, deadline: float | None = None) -> Request:
-    """A request whose texts have so many tokens."""
-    texts = [[position] * length for position, length in enumerate(lengths)]
-    return Request(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline)
+def request_of(texts: Sequence[TokenIds], *, bulk: bool = False, deadline: float | None = None, share: bool) -> Request:
+    """A request for these token ids."""
+    return Request(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline, share=share)
+
+
+def request(lengths: Sequence[int], *, bulk: bool = False) -> Request:
+    """A request whose texts have so many tokens and are like no others."""
+    return request_of([[1] * length for length in lengths], bulk=bulk, share=False)
+
+
+def requests_of(run: Sequence[Sharers]) -> list[Request]:
+    """Whose texts a run takes, one entry a ticket."""
+    return [ticket.request for sharers in run for ticket in sharers]
 
 
 class BacklogMachine(RuleBasedStateMachine):
-    """Any mixture of arrivals, runs, departures and deadlines."""
+    """Any mixture of arrivals, runs, departures and deadlines, of texts that are often identical."""
+
+    share = True
 
     def __init__(self) -> None:
         super().__init__()
         self.backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
         self.now = 0.0
         self.waiting: dict[Request, set[int]] = {}  # positions of the texts that wait
+        self.running: list[tuple[list[Sharers], set[tuple[Request, int]]]] = []  # each run, and who is in it
 
-    @rule(lengths=LENGTHS, bulk=st.booleans(), wait_s=st.none() | st.integers(1, 5))
-    def add(self, lengths: list[int], bulk: bool, wait_s: int | None) -> None:
-        new = request(lengths, bulk=bulk, deadline=None if wait_s is None else self.now + wait_s)
-        self.backlog.add(new)
-        self.waiting[new] = set(range(len(lengths)))
+    @rule(texts=TEXTS, bulk=st.booleans(), wait_s=st.none() | st.integers(1, 5))
+    def add(self, texts: list[tuple[int, int]], bulk: bool, wait_s: int | None) -> None:
+        deadline = None if wait_s is None else self.now + wait_s
+        new = request_of([[value] * length for value, length in texts], bulk=bulk, deadline=deadline, share=self.share)
+        assert len(new.texts) == (len(set(texts)) if self.share else len(texts))
+        waiting = set(range(len(new.texts)))
+        for run, riders in self.running if self.share else []:
+            texts_of_run = [sharers[0].ids for sharers in run]
+            joining = {position for position in waiting if new.texts[position] in texts_of_run}
+            riders |= {(new, position) for position in joining}
+            waiting -= joining
+        assert self.backlog.add(new) == len(waiting)
+        if waiting:
+            self.waiting[new] = waiting
 
     @rule()
     def take(self) -> None:
         run = self.backlog.take()
         assert bool(run) == bool(self.waiting)
-        if run:
-            self.check_run(run)
-        for ticket in run:
+        if not run:
+            return
+        self.check_run(run)
+        tickets = [ticket for sharers in run for ticket in sharers]
+        self.running.append((run, {(ticket.request, ticket.position) for ticket in tickets}))
+        for ticket in tickets:
             self.waiting[ticket.request].remove(ticket.position)  # KeyError: taken twice, or after it was dropped
             if not self.waiting[ticket.request]:
                 del self.waiting[ticket.request]
+        if self.share:  # whoever waits for one of its texts rides along
+            left_behind = [one.texts[position] for one, positions in self.waiting.items() for position in positions]
+            assert not [sharers for sharers in run if sharers[0].ids in left_behind]
 
-    def check_run(self, run: list[Ticket]) -> None:
-        length = len(run[0].ids)
-        assert {len(ticket.ids) for ticket in run} == {length}
-        assert len({ticket.request.bulk for ticket in run}) == 1
+    def check_run(self, run: list[Sharers]) -> None:
+        length = len(run[0][0].ids)
+        assert {len(ticket.ids) for sharers in run for ticket in sharers} == {length}
+        assert all(ticket.ids == sharers[0].ids for sharers in run for ticket in sharers)
+        bulk = run[0][0].request.bulk
+        assert all(
+            bulk in {ticket.request.bulk for ticket in sharers} for sharers in run
+        )  # what fills it is of its class
         assert len(run) == 1 or length * len(run) <= MAX_RUN_TOKENS
-        left_behind = [
-            position
-            for position in self.waiting[run[0].request] - {ticket.position for ticket in run}
-            if position < run[0].position
-        ]
-        assert not left_behind  # a run begins with the first waiting text of some request
+        head = run[0][0]
+        taken = {ticket.position for sharers in run for ticket in sharers if ticket.request is head.request}
+        # A run begins with the first waiting text of some request.
+        assert not [position for position in self.waiting[head.request] - taken if position < head.position]
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        """All who were taken, or joined meanwhile, are in the run, each once; who comes now waits."""
+        run, riders = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        self.backlog.end(run)
+        tickets = [(ticket.request, ticket.position) for sharers in run for ticket in sharers]
+        assert len(tickets) == len(riders)
+        assert set(tickets) == riders
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -86,8 +125,15 @@ class BacklogMachine(RuleBasedStateMachine):
         assert (len(self.backlog), self.backlog.tokens, self.backlog.take()) == (0, 0, [])
 
 
+class AloneMachine(BacklogMachine):
+    """The same where nothing is shared."""
+
+    share = False
+
+
 TestBacklog = BacklogMachine.TestCase
-TestBacklog.settings = settings(max_examples=150, stateful_step_count=30)
+TestBacklogWithoutSharing = AloneMachine.TestCase
+TestBacklog.settings = TestBacklogWithoutSharing.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 def test_a_query_does_not_wait_behind_a_large_request() -> None:
@@ -99,7 +145,7 @@ def test_a_query_does_not_wait_behind_a_large_request() -> None:
     query = request([5])
     backlog.add(query)
     backlog.take()  # what was due before the query came, at most one run
-    assert [ticket.request for ticket in backlog.take()] == [query]
+    assert requests_of(backlog.take()) == [query]
 
 
 def test_two_large_requests_proceed_side_by_side() -> None:
@@ -110,7 +156,7 @@ def test_two_large_requests_proceed_side_by_side() -> None:
     backlog.add(second)
     taken = {first: 0, second: 0}
     for _ in range(80):
-        for ticket in backlog.take():
+        for (ticket,) in backlog.take():
             taken[ticket.request] += len(ticket.ids)
         assert abs(taken[first] - taken[second]) <= 2 * MAX_RUN_TOKENS
 
@@ -124,7 +170,7 @@ def test_queries_overtake_bulk_work() -> None:
         backlog.take()
         query = request([8])
         backlog.add(query)
-        assert [ticket.request for ticket in backlog.take()] == [query]
+        assert requests_of(backlog.take()) == [query]
 
 
 def test_bulk_work_is_not_starved() -> None:
@@ -137,7 +183,7 @@ def test_bulk_work_is_not_starved() -> None:
         while len(backlog) < 400 + 8:  # more queries than a run takes are always there
             backlog.add(request([32]))
         run = backlog.take()
-        if run[0].request is bulk:
+        if run[0][0].request is bulk:
             bulk_runs += 1
         elif bulk_runs:
             query_runs += 1
@@ -162,4 +208,53 @@ def test_texts_of_several_callers_share_a_run() -> None:
     for query in queries:
         backlog.add(query)
         backlog.add(request([21]))
-    assert [ticket.request for ticket in backlog.take()] == queries[:3]
+    assert requests_of(backlog.take()) == queries[:3]
+
+
+def test_a_query_takes_the_same_text_of_bulk_work_along() -> None:
+    """A text runs when the earliest of those who wait for it is due, of whatever class, and then for all of them."""
+    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    bulk, query = (request_of([[7] * 20], bulk=bulk, share=True) for bulk in (True, False))
+    backlog.add(bulk)
+    backlog.add(request([30]))
+    backlog.add(query)
+    assert [len(requests_of(backlog.take())) for _ in range(3)] == [1, 2, 0]
+
+
+def test_whoever_stays_keeps_its_place() -> None:
+    """When the first to ask for a text leaves, the text is due as early as it is for the next, and runs once."""
+    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    leaver, stayer = (request_of([[7] * 20], share=True) for _ in range(2))
+    backlog.add(leaver)
+    backlog.add(stayer)
+    backlog.add(request([30]))
+    backlog.discard(leaver)
+    assert requests_of(backlog.take()) == [stayer]
+    assert len(backlog) == 1
+
+
+def test_callers_who_share_put_no_bulk_work_ahead_of_queries() -> None:
+    """Virtual time advances by what was computed: however many a run answers, the next query overtakes bulk work."""
+    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog.add(request([8] * 100, bulk=True))
+    for first in (0, 200):
+        for _ in range(30):
+            backlog.add(request_of([[first + number] * MAX_RUN_TOKENS for number in range(200)], share=True))
+        for _ in range(200):
+            assert len(requests_of(backlog.take())) == 30
+    query = request([8])
+    backlog.add(query)
+    assert requests_of(backlog.take()) == [query]
+
+
+def test_sending_a_text_again_moves_no_other_text_forward() -> None:
+    """A request is charged for a text that it shares, so that it gains nothing over one that does not."""
+    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    plain, shared, other = (
+        request([64, 64]),
+        request_of([[7] * 64, [8] * 64], share=True),
+        request_of([[7] * 64], share=True),
+    )
+    for each in (plain, shared, other):
+        backlog.add(each)
+    assert [requests_of(backlog.take()) for _ in range(4)] == [[plain], [shared, other], [plain], [shared]]

@@ -70,16 +70,18 @@ class Call:
     future: Future[F32]
     waiting: set[int]  # positions that have not begun
     ran: set[int] = field(default_factory=set)  # positions that were embedded
-    failed: type[Exception] | tuple[type[Exception], ...] | None = None
+    failed: type[Exception] | None = None
     cancelled: bool = False
 
     @property
     def tokens_waiting(self) -> int:
-        return sum(len(self.texts[position]) for position in self.waiting)
+        return sum(len(ids) for ids in {tuple(self.texts[position]) for position in self.waiting})
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Callers come, leave and run out of time while one worker embeds, run by run."""
+    """Callers come, leave and run out of time while one worker embeds, run by run, texts that are often identical."""
+
+    share = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,22 +92,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.running: list[tuple[Call, int]] = []
 
     @rule(
-        lengths=st.lists(st.sampled_from([2, 3, 9, 40]), min_size=1, max_size=6),
+        drawn=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([2, 3, 9, 40])), min_size=1, max_size=6),
         bulk=st.booleans(),
         wait_s=st.none() | st.integers(0, 4),
     )
-    def submit(self, lengths: list[int], bulk: bool, wait_s: int | None) -> None:
+    def submit(self, drawn: list[tuple[int, int]], bulk: bool, wait_s: int | None) -> None:
         self.expire()
         number = len(self.calls)
-        texts = [[number, position] * length for position, length in enumerate(lengths)]
+        texts = [
+            [value, length] * length if self.share else [number, position] * length
+            for position, (value, length) in enumerate(drawn)
+        ]
         deadline = None if wait_s is None else self.clock[0] + wait_s
         tokens = sum(map(len, texts))
         if sum(call.tokens_waiting for call in self.calls) + tokens > MAX_QUEUED_TOKENS:
             with pytest.raises(OverloadedError):
-                self.scheduler.submit(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline)
+                submit(self.scheduler, *texts, bulk=bulk, deadline=deadline, share=self.share)
             return
-        future = self.scheduler.submit(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline)
-        self.calls.append(Call(number, texts, deadline, future, set(range(len(texts)))))
+        future = submit(self.scheduler, *texts, bulk=bulk, deadline=deadline, share=self.share)
+        in_run = [each.texts[position] for each, position in self.running]
+        joined = {position for position, ids in enumerate(texts) if ids in in_run}
+        call = Call(number, texts, deadline, future, set(range(len(texts))) - joined)
+        self.running += [(call, position) for position in joined]
+        self.calls.append(call)
         if not self.running:
             self.expire()
             self.begin()
@@ -151,13 +160,26 @@ class SchedulerMachine(RuleBasedStateMachine):
             if call.failed or len(call.ran) == len(call.texts):
                 wait([call.future], PATIENCE_S)  # the worker has dropped what the model above has dropped
         if not any(call.waiting for call in self.calls):
+            self.let_worker_idle()
             return
         run = self.model.wait_for_run()
         assert len({len(ids) for ids in run}) == 1
         assert len(run) == 1 or sum(map(len, run)) <= MAX_RUN_TOKENS
-        self.running = [(self.calls[ids[0]], ids[1]) for ids in run]
+        assert len({tuple(ids) for ids in run}) == len(run)
+        self.running = [
+            (call, position) for call in self.calls for position in call.waiting if call.texts[position] in run
+        ]
+        begun = [call.texts[position] for call, position in self.running]
+        assert all(ids in begun for ids in run)  # not begun twice, nor after its last caller was gone
         for call, position in self.running:
-            call.waiting.remove(position)  # KeyError: begun twice, or after its caller was gone
+            call.waiting.remove(position)
+
+    def let_worker_idle(self) -> None:
+        """Nobody joins a run that has ended: the worker has embedded another text since."""
+        other = submit(self.scheduler, [8, 8])
+        self.model.wait_for_run()
+        self.model.proceed()
+        other.result(PATIENCE_S)
 
     @invariant()
     def bound_holds(self) -> None:
@@ -165,15 +187,17 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everyone is answered exactly once: with the right vectors, or with the reason why not."""
-        for call in self.calls:
-            if call.waiting:  # the worker may look at the clock once more before the scheduler is closed
-                late = call.deadline is not None and call.deadline <= self.clock[0]
-                call.failed = (UnavailableError, DeadlineError) if late else UnavailableError
+        waiting = [call for call in self.calls if call.waiting]
+        for call in waiting:
+            call.failed = UnavailableError
+        closing = threading.Thread(target=self.scheduler.close)
+        closing.start()
+        wait([call.future for call in waiting], PATIENCE_S)  # before the run ends, or the next would begin
         if self.running:
             self.model.proceed()
             for call, position in self.running:
                 call.ran.add(position)
-        self.scheduler.close()
+        closing.join(PATIENCE_S)
         for call in self.calls:
             assert call.future.done()
             if call.cancelled:
@@ -181,12 +205,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             elif call.failed:
                 assert isinstance(call.future.exception(), call.failed)
             else:
-                expected = [[call.number, position] for position in range(len(call.texts))]
+                expected = [ids[:2] for ids in call.texts]
                 np.testing.assert_array_equal(call.future.result(), expected)
 
 
+class AloneMachine(SchedulerMachine):
+    """The same where nothing is shared."""
+
+    share = False
+
+
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=150, stateful_step_count=30)
+TestSchedulerWithoutSharing = AloneMachine.TestCase
+TestScheduler.settings = TestSchedulerWithoutSharing.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 @pytest.fixture
@@ -201,9 +232,11 @@ def scheduler(model: Model) -> Iterator[Scheduler]:
     scheduler.close()
 
 
-def submit(scheduler: Scheduler, *texts: list[int], bulk: bool = False) -> Future[F32]:
+def submit(
+    scheduler: Scheduler, *texts: list[int], bulk: bool = False, deadline: float | None = None, share: bool = True
+) -> Future[F32]:
     """Queue texts; the result is their vectors."""
-    return scheduler.submit(texts, answer=lambda vectors: vectors, bulk=bulk)
+    return scheduler.submit(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline, share=share)
 
 
 def test_a_failing_run_fails_only_the_requests_in_it(model: Model, scheduler: Scheduler) -> None:
@@ -234,6 +267,92 @@ def test_a_cancelled_caller_frees_its_place_at_once(model: Model, scheduler: Sch
     stayer.result(PATIENCE_S)
     with pytest.raises(CancelledError):
         leaver.result()
+
+
+def test_identical_texts_are_embedded_once(model: Model, scheduler: Scheduler) -> None:
+    """Whoever waits for a text, joins its run or repeats it gets the vector of one computation, in its own order."""
+    first = submit(scheduler, [1, 2])
+    model.wait_for_run()
+    joining = submit(scheduler, [3, 4], [1, 2], [3, 4])
+    waiting = submit(scheduler, [3, 4], bulk=True)
+    assert scheduler.queued_tokens == 4  # each of the two that wait may leave
+    model.proceed()
+    assert model.wait_for_run() == [[3, 4]]
+    model.proceed()
+    np.testing.assert_array_equal(first.result(PATIENCE_S), [[1, 2]])
+    np.testing.assert_array_equal(joining.result(PATIENCE_S), [[3, 4], [1, 2], [3, 4]])
+    np.testing.assert_array_equal(waiting.result(PATIENCE_S), [[3, 4]])
+
+
+def test_who_leaves_takes_nothing_from_who_shares(model: Model) -> None:
+    """Of those who wait for a text, or are in its run, some leave or are late; the others get its vector."""
+    clock = [0.0]
+    scheduler = scheduler_of(model, clock)
+    running = submit(scheduler, [1, 2])
+    model.wait_for_run()
+    joined = submit(scheduler, [1, 2], deadline=0.5)
+    leaver, late, stayer = (submit(scheduler, [3, 4], deadline=deadline) for deadline in (None, 1.0, 2.0))
+    assert running.cancel()
+    assert leaver.cancel()
+    clock[0] = 1.5
+    model.proceed()
+    assert model.wait_for_run() == [[3, 4]]
+    model.proceed()
+    np.testing.assert_array_equal(joined.result(PATIENCE_S), [[1, 2]])
+    np.testing.assert_array_equal(stayer.result(PATIENCE_S), [[3, 4]])
+    with pytest.raises(DeadlineError):
+        late.result(PATIENCE_S)
+    scheduler.close()
+
+
+def test_a_failing_run_is_not_remembered(model: Model, scheduler: Scheduler) -> None:
+    """All who share a text fail with its run; whoever asks for it afterwards has it embedded anew."""
+    sharing = [submit(scheduler, [1, 2])]
+    model.wait_for_run()
+    sharing.append(submit(scheduler, [1, 2]))
+    model.proceed(MemoryError())
+    for each in sharing:
+        with pytest.raises(ModelRunError, match="MemoryError"):
+            each.result(PATIENCE_S)
+    again = submit(scheduler, [1, 2])
+    model.wait_for_run()
+    model.proceed()
+    np.testing.assert_array_equal(again.result(PATIENCE_S), [[1, 2]])
+
+
+def test_answers_of_one_run_are_made_at_the_same_time() -> None:
+    """Those who share a text are answered by all workers that are free, since an answer may have to search."""
+    begun, go_on, meeting = threading.Event(), threading.Event(), threading.Barrier(2)
+
+    def embed(texts: Sequence[TokenIds]) -> F32:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+        return np.zeros((len(texts), 2), np.float32)
+
+    scheduler = Scheduler(embed, workers=2, max_run_tokens=8, max_queued_tokens=100)
+    first = scheduler.submit([[1, 2]], answer=lambda vectors: meeting.wait(PATIENCE_S))
+    assert begun.wait(PATIENCE_S)
+    second = scheduler.submit([[1, 2]], answer=lambda vectors: meeting.wait(PATIENCE_S))
+    go_on.set()
+    assert {first.result(PATIENCE_S), second.result(PATIENCE_S)} == {0, 1}
+    scheduler.close()
+
+
+def test_closing_answers_those_who_share_a_run(model: Model) -> None:
+    """Closing lets the run in progress end for all who are in it, whenever they came."""
+    scheduler = scheduler_of(model)
+    first = submit(scheduler, [1, 2])
+    model.wait_for_run()
+    joined, waiting = submit(scheduler, [1, 2]), submit(scheduler, [3, 4])
+    told = threading.Event()
+    waiting.add_done_callback(lambda future: told.set())
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    assert told.wait(PATIENCE_S)
+    model.proceed()
+    closing.join(PATIENCE_S)
+    for each in (first, joined):
+        np.testing.assert_array_equal(each.result(PATIENCE_S), [[1, 2]])
 
 
 def test_close_with_work_in_flight(model: Model) -> None:

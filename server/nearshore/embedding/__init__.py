@@ -5,6 +5,17 @@ from nearshore.embedding.cores import usable_cores
 from nearshore.embedding.embedder import Embedder, Embeddings, Truncation
 from nearshore.embedding.form import Form
 from nearshore.embedding.observer import Observer
+from nearshore.embedding.reuse import Reuse
 from nearshore.embedding.tokenizer import Tokens
 
-__all__ = ["Embedder", "Embeddings", "Form", "Observer", "SpecialTokens", "Tokens", "Truncation", "usable_cores"]
+__all__ = [
+    "Embedder",
+    "Embeddings",
+    "Form",
+    "Observer",
+    "Reuse",
+    "SpecialTokens",
+    "Tokens",
+    "Truncation",
+    "usable_cores",
+]

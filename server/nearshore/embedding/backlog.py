@@ -10,10 +10,14 @@ time, virtual time never stops while there is work, and what comes later is due 
 
 A run is filled with texts that have exactly as many tokens as its head, whoever sent them, so nothing is padded. They
 are of the head's class: a query should not wait for bulk work in its own run. Every operation is O(log n) a text.
+
+Each request has its own ticket for a text, but a run that takes one takes all tickets of that text, of either class,
+and those of requests that come before the run has ended: it is embedded once for all (docs/decisions/0009).
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from itertools import count
 from typing import NamedTuple
 
@@ -25,7 +29,7 @@ BULK_LAG_TOKENS = 16_384  # a second or two of work
 
 
 class Ticket(NamedTuple):
-    """One waiting text; tickets sort by when they are due."""
+    """One text of one request; tickets sort by when they are due."""
 
     due_tokens: float  # virtual time
     number: int  # unique, so that sorting never looks further
@@ -37,9 +41,18 @@ class Ticket(NamedTuple):
         """The text's token ids."""
         return self.request.texts[self.position]
 
+    @property
+    def key(self) -> Hashable:
+        """The same for all tickets that are embedded together."""
+        return self.request.keys[self.position]
+
+
+Sharers = list[Ticket]
+"""The tickets of one text, at least one, each of another request."""
+
 
 class Backlog:
-    """All waiting texts."""
+    """All texts that wait, and who else may join those that run."""
 
     def __init__(self, *, max_run_tokens: int) -> None:
         """max_run_tokens: size of a run; one text that is longer still makes a run."""
@@ -50,6 +63,8 @@ class Backlog:
         self._lanes: dict[tuple[int, bool], SortedList] = {}  # (token count, bulk): its Tickets
         self._deadlines: SortedList = SortedList()  # of (deadline, id, Request)
         self._requests: dict[Request, set[Ticket]] = {}  # what waits of each; never an empty set
+        self._sharers: dict[Hashable, set[Ticket]] = {}  # who waits for each text; never an empty set
+        self._running: dict[Hashable, Sharers] = {}  # texts in a run; none of them waits too
         self.tokens = 0
         """Tokens that wait."""
 
@@ -57,32 +72,53 @@ class Backlog:
         """Texts that wait."""
         return len(self._order)
 
-    def add(self, request: Request) -> None:
-        """Queue the texts of a new request."""
+    def add(self, request: Request) -> int:
+        """Queue the texts of a new request; returns how many: not those that are running, whose runs it joins."""
         due_tokens = self._now_tokens + (BULK_LAG_TOKENS if request.bulk else 0)
-        tickets = self._requests[request] = set()
-        for position, ids in enumerate(request.texts):
+        tickets: set[Ticket] = set()
+        for position, (ids, key) in enumerate(zip(request.texts, request.keys, strict=True)):
             ticket = Ticket(due_tokens, next(self._numbers), request, position)
+            running = self._running.get(key)
+            if running is not None:
+                running.append(ticket)
+                continue
             tickets.add(ticket)
             self._order.add(ticket)
             self._lanes.setdefault((len(ids), request.bulk), SortedList()).add(ticket)
+            self._sharers.setdefault(key, set()).add(ticket)
+            self.tokens += len(ids)
             due_tokens += len(ids)
-        self.tokens += request.tokens
-        if request.deadline is not None:
-            self._deadlines.add((request.deadline, id(request), request))
+        if tickets:
+            self._requests[request] = tickets
+            if request.deadline is not None:
+                self._deadlines.add((request.deadline, id(request), request))
+        return len(tickets)
 
-    def take(self) -> list[Ticket]:
-        """Remove and return the next run, texts of one token count; empty when nothing waits."""
+    def take(self) -> list[Sharers]:
+        """Remove and return the next run, texts of one token count, to be ended; empty when nothing waits.
+
+        The sharers of a text become more while it runs.
+        """
         if not self._order:
             return []
         head: Ticket = self._order[0]
-        length = len(head.ids)
+        length, requests = len(head.ids), len(self._requests)
         lane = self._lanes[length, head.request.bulk]
-        run: list[Ticket] = list(lane[: max(1, self._max_run_tokens // length)])
-        self._now_tokens += length * len(run) / len(self._requests)
-        for ticket in run:
-            self._remove(ticket)
+        run: list[Sharers] = []
+        while lane and len(run) < max(1, self._max_run_tokens // length):
+            key = lane[0].key
+            sharers = self._running[key] = sorted(self._sharers[key])
+            for ticket in sharers:
+                self._remove(ticket)
+            run.append(sharers)
+        # What was computed, not what was answered: what shares a text takes no time from others.
+        self._now_tokens += length * len(run) / requests
         return run
+
+    def end(self, run: list[Sharers]) -> None:
+        """The run is over, well or not: nobody can join it any more."""
+        for sharers in run:
+            del self._running[sharers[0].key]
 
     def discard(self, request: Request) -> None:
         """Drop what still waits of a request, if anything does."""
@@ -110,6 +146,9 @@ class Backlog:
         self._lanes[lane].remove(ticket)
         if not self._lanes[lane]:
             del self._lanes[lane]
+        self._sharers[ticket.key].remove(ticket)
+        if not self._sharers[ticket.key]:
+            del self._sharers[ticket.key]
         self.tokens -= lane[0]
         self._requests[request].remove(ticket)
         if not self._requests[request]:

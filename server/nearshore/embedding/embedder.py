@@ -18,6 +18,7 @@ from nearshore.embedding.form import AS_BUNDLED, Form
 from nearshore.embedding.golden import check_golden
 from nearshore.embedding.observer import Observer
 from nearshore.embedding.prompts import Prompts
+from nearshore.embedding.reuse import AS_USUAL, Reuse
 from nearshore.embedding.scheduler import Scheduler
 from nearshore.embedding.session import Session
 from nearshore.embedding.tokenizer import Tokenizer, Tokens
@@ -52,12 +53,15 @@ class Embedder:
     A text has the same vector, bit for bit, whoever it shares a call, a run or the machine with.
     """
 
-    def __init__(self, bundle: Bundle, tokenizers: dict[SpecialTokens, Tokenizer], scheduler: Scheduler) -> None:
+    def __init__(
+        self, bundle: Bundle, tokenizers: dict[SpecialTokens, Tokenizer], scheduler: Scheduler, reuse: Reuse
+    ) -> None:
         """Use open()."""
         self.bundle = bundle
         self.prompts = Prompts(bundle.manifest)
         self._tokenizers = tokenizers
         self._scheduler = scheduler
+        self._share = reuse.share_in_flight
         self._fingerprints: dict[Form, str] = {}  # of those that were asked for
         (around,) = self.tokenize([""], prompt=self.prompts.document)
         self.max_document_tokens = self.max_tokens - len(around.ids)
@@ -71,6 +75,7 @@ class Embedder:
         workers: int = 0,
         max_run_tokens: int,
         max_queued_tokens: int,
+        reuse: Reuse = AS_USUAL,
         observer: Observer | None = None,
     ) -> Embedder:
         """Load a bundle, check that it gives its golden vectors, and start the workers (0: one a usable core).
@@ -93,7 +98,7 @@ class Embedder:
             max_queued_tokens=max_queued_tokens,
             observer=observer,
         )
-        return cls(bundle, tokenizers, scheduler)
+        return cls(bundle, tokenizers, scheduler, reuse)
 
     @property
     def dimensions(self) -> int:
@@ -185,6 +190,7 @@ class Embedder:
             answer=lambda vectors: then(Embeddings(form.of(vectors, manifest), tokens, tokens_used, fingerprint)),
             bulk=bulk,
             deadline=deadline,
+            share=self._share,
         )
 
     def embed(

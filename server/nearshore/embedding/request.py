@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,11 @@ import numpy as np
 from nearshore.records import F32
 
 TokenIds = Sequence[int]
+
+
+def key_of(ids: TokenIds) -> bytes:
+    """The same bytes for the same token ids, and for no others."""
+    return array("i", ids).tobytes()
 
 
 class Request:
@@ -25,13 +31,21 @@ class Request:
         bulk: bool = False,
         deadline: float | None = None,
         queued_at: float = 0.0,
+        share: bool = True,
     ) -> None:
         """texts: at least one; answer: makes the future's result of (texts, dimensions).
 
-        deadline and queued_at: seconds on the scheduler's clock.
+        deadline and queued_at: seconds on the scheduler's clock; share: have identical texts embedded once.
         """
-        self.texts = texts
+        keys: Sequence[Hashable] = [key_of(ids) if share else object() for ids in texts]
+        distinct = dict(zip(keys, texts, strict=True))
+        self.keys = list(distinct)
+        """Of each distinct text; texts of equal keys, of whatever request, are embedded together."""
+        self.texts = list(distinct.values())
+        numbers = {key: number for number, key in enumerate(self.keys)}
+        self._order = [numbers[key] for key in keys]  # of each text: which distinct one it is
         self.tokens = sum(map(len, texts))
+        """Of all texts, repeated ones too."""
         self.bulk = bulk
         self.deadline = deadline
         self.queued_at = queued_at
@@ -40,7 +54,7 @@ class Request:
         self._vectors: dict[int, F32] = {}
 
     def put(self, position: int, vector: F32) -> bool:
-        """Keep the vector (dimensions,) of one text; returns whether it was the last one. Not thread-safe."""
+        """Keep the vector (dimensions,) of one distinct text; returns whether it was the last. Not thread-safe."""
         self._vectors[position] = vector
         return len(self._vectors) == len(self.texts)
 
@@ -49,7 +63,7 @@ class Request:
         if self.future.done():
             return
         try:
-            result = self._answer(np.stack([self._vectors[position] for position in range(len(self.texts))]))
+            result = self._answer(np.stack([self._vectors[position] for position in self._order]))
         except Exception as error:
             self.fail(error)
             return

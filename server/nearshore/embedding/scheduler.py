@@ -2,20 +2,21 @@
 
 There is no timer and no batching delay: on an idle server a text starts at once, on a busy one runs fill by
 themselves. What waits is bounded in tokens; beyond that a request is refused, never delayed. A caller can leave at
-any moment, and what still waits of its request is dropped.
+any moment, and what still waits of its request is dropped. Identical texts that are under way are embedded once.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
 import structlog
 
-from nearshore.embedding.backlog import Backlog, Ticket
+from nearshore.embedding.backlog import Backlog, Sharers
 from nearshore.embedding.errors import ModelRunError
 from nearshore.embedding.observer import Observer
 from nearshore.embedding.request import Request, TokenIds
@@ -51,7 +52,8 @@ class Scheduler:
         self._observer = observer
         self._closed = False
         self._backlog = Backlog(max_run_tokens=max_run_tokens)
-        # Guards the backlog and the vectors that requests hold. No future is touched while it is held, because
+        self._finished: deque[Request] = deque()  # all embedded, to be answered by whichever worker is free
+        # Guards these and the vectors that requests hold. No future is touched while it is held, because
         # settling one runs its callbacks, which may call back in here.
         self._changed = threading.Condition(threading.Lock())
         self._threads = [
@@ -72,22 +74,23 @@ class Scheduler:
         answer: Callable[[F32], T],
         bulk: bool = False,
         deadline: float | None = None,
+        share: bool = True,
     ) -> Future[T]:
         """Queue texts (at least one) and return at once; callbacks of the future run in a worker and must be short.
 
+        share: have texts that are identical, to each other or to those of other requests, embedded once.
         The result is answer(vectors), vectors (texts, dimensions) in the order of texts. It can fail with
         DeadlineError, ModelRunError, or UnavailableError (closed). Raises OverloadedError, UnavailableError.
         """
         now = self._clock()
-        request = Request(texts, answer=answer, bulk=bulk, deadline=deadline, queued_at=now)
+        request = Request(texts, answer=answer, bulk=bulk, deadline=deadline, queued_at=now, share=share)
         with self._changed:
             if self._closed:
                 raise _closed_error()
             late = self._backlog.expire(now)
             overload = self._overload(request.tokens)
             if overload is None:
-                self._backlog.add(request)
-                self._changed.notify(len(texts))
+                self._changed.notify(self._backlog.add(request))
         _fail_late(late)
         if overload is not None:
             raise overload
@@ -119,41 +122,52 @@ class Scheduler:
     def _work(self) -> None:
         while True:
             with self._changed:
-                late, run = self._next()
-                while not (late or run or self._closed):
+                late, finished, run = self._next()
+                while not (late or finished or run or self._closed):
                     self._changed.wait()
-                    late, run = self._next()
+                    late, finished, run = self._next()
             _fail_late(late)
-            if run:
+            if finished:
+                finished.finish()
+            elif run:
                 self._run(run)
             elif self._closed:
                 return
 
-    def _next(self) -> tuple[list[Request], list[Ticket]]:
-        return self._backlog.expire(self._clock()), self._backlog.take()
+    def _next(self) -> tuple[list[Request], Request | None, list[Sharers]]:
+        """Who is late, and what to do: a request to answer, else a run."""
+        late = self._backlog.expire(self._clock())
+        if self._finished:
+            return late, self._finished.popleft(), []
+        return late, None, self._backlog.take()
 
-    def _run(self, run: list[Ticket]) -> None:
+    def _run(self, run: list[Sharers]) -> None:
         if self._observer is not None:
             _tell_waits(self._observer, run, self._clock())
+        texts = [sharers[0].ids for sharers in run]
         try:
-            vectors = self._embed([ticket.ids for ticket in run])
+            vectors = self._embed(texts)
         except Exception as error:
-            log.exception("The model failed on a run", texts=len(run), tokens_each=len(run[0].ids), remedy=MODEL_FAILED)
-            self._fail({ticket.request for ticket in run}, error)
+            log.exception("The model failed on a run", texts=len(run), tokens_each=len(texts[0]), remedy=MODEL_FAILED)
+            self._fail(run, error)
             return
         if self._observer is not None:
-            self._observer.embedded(texts=len(run), tokens=len(run) * len(run[0].ids))
+            self._observer.embedded(texts=len(run), tokens=len(run) * len(texts[0]))
         with self._changed:
+            self._backlog.end(run)
             finished = [
                 ticket.request
-                for ticket, vector in zip(run, vectors, strict=True)
+                for sharers, vector in zip(run, vectors, strict=True)
+                for ticket in sharers
                 if ticket.request.put(ticket.position, vector)
             ]
-        for request in finished:
-            request.finish()
+            self._finished += finished
+            self._changed.notify(max(0, len(finished) - 1))  # this worker takes one
 
-    def _fail(self, requests: Iterable[Request], cause: Exception) -> None:
+    def _fail(self, run: list[Sharers], cause: Exception) -> None:
         with self._changed:
+            self._backlog.end(run)
+            requests = {ticket.request for sharers in run for ticket in sharers}
             for request in requests:
                 self._backlog.discard(request)
         for request in requests:
@@ -185,10 +199,13 @@ def _closed_error() -> UnavailableError:
     return UnavailableError("The embedding engine has been shut down.", "Retry: another process may be serving by now.")
 
 
-def _tell_waits(observer: Observer, run: Iterable[Ticket], now: float) -> None:
-    for ticket in run:
-        if ticket.position == 0:  # once a request
-            observer.waited(now - ticket.request.queued_at, bulk=ticket.request.bulk)
+def _tell_waits(observer: Observer, run: Iterable[Sharers], now: float) -> None:
+    for sharers in run:
+        for ticket in sharers.copy():
+            if ticket.position == 0:  # once a request
+                observer.waited(
+                    max(0.0, now - ticket.request.queued_at), bulk=ticket.request.bulk
+                )  # it may have joined
 
 
 def _fail_late(requests: Iterable[Request]) -> None:

@@ -90,6 +90,11 @@ class EmbeddingSettings(_Section):
     max_queued_tokens: int = Field(
         default=1 << 20, ge=1024, le=1 << 30, description="Tokens waiting at most; more are refused with OVERLOADED."
     )
+    share_in_flight: bool = Field(
+        default=True,
+        description="Whether identical texts that wait or run at the same time are embedded once. No bit of a vector "
+        "depends on it.",
+    )
 
     _model_has_a_name = field_validator("model")(checked)
 
