@@ -11,10 +11,19 @@ from typing import Any
 
 import pytest
 
-from nearshore.bundle import INT8_FILE, MANIFEST_FILE, MODEL_FILE
+from nearshore.bundle import (
+    INT8_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Precision,
+    load_bundle,
+    read_manifest,
+    write_manifest,
+)
 from nearshore.cli import main
 from nearshore.exit_codes import ExitCode
 from nearshore.export.aside import exclusive
+from nearshore.export.int8.recipe import SCHEME
 from tests.servers import ROOT
 from tests.tiny_bert import make_bundle, make_checkpoint
 
@@ -81,6 +90,45 @@ def test_other_vectors_than_before_are_told(get: Get, tmp_path: Path) -> None:
     assert "other vectors" not in get()[1]
     assert "other vectors" not in get("--force")[1]
     assert "gives other vectors" in get("--force", checkpoint=make_checkpoint(tmp_path / "other", seed=1))[1]
+
+
+@pytest.fixture
+def outdated(get: Get, tmp_path: Path) -> str:
+    """The int8 fingerprint of a bundle that an older release made: its recipe is of an older scheme."""
+    get("--int8")
+    folder = tmp_path / "models" / "mine"
+    manifest = read_manifest(folder)
+    assert manifest.int8 is not None
+    older = manifest.int8.recipe.replace(SCHEME, "static-u8s8-1")
+    int8 = manifest.int8.model_copy(update={"recipe": older})
+    write_manifest(folder, manifest.model_copy(update={"int8": int8}))
+    return load_bundle(folder).fingerprints[Precision.INT8]
+
+
+def test_other_vectors_of_one_precision_are_told_with_both_fingerprints(get: Get, outdated: str) -> None:
+    """Where the recipe of the int8 graph alone is another, collections of fp32 are not concerned."""
+    again, told = get("--int8", "--force")
+    now = again["fingerprints"]["int8"]
+    assert now != outdated
+    assert f"other vectors than the bundle that was there in int8 ({outdated} before, {now} now)" in told
+    assert again["fingerprint"] not in told
+    assert "those of fp32 stay as they are" in told
+
+
+def test_a_newer_recipe_is_told_and_not_taken_unasked(
+    get: Get, outdated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plain get leaves the bundle as it is; show names the newer scheme, the command, and what follows from it."""
+    shown = ["--model-dir", str(tmp_path / "models"), "model", "show", "mine"]
+    kept, _ = get("--int8")
+    assert (kept["exported"], kept["int8_outdated"], kept["fingerprints"]["int8"]) == (False, True, outdated)
+    main.run(shown)
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{SCHEME}; `nearshore model get mine --int8 --force --from FOLDER`" in told
+    assert "index their documents into new collections" in told
+    assert get("--force")[0]["int8_outdated"] is False
+    main.run(shown)
+    assert "newer recipe" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model_dir", ["file", "file/models"])

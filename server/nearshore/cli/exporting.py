@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from nearshore.bundle import INT8_FILE, Bundle, Manifest, ModelNotFoundError, load_bundle, read_manifest
+from nearshore.bundle import INT8_FILE, Bundle, Manifest, ModelNotFoundError, Precision, load_bundle, read_manifest
 from nearshore.cli import output
 from nearshore.cli.session import session
 from nearshore.embedding import Embedder
@@ -25,6 +25,14 @@ _DEFAULTS = ExportOptions()
 _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _UNTOLD = "--pooled, --all-layers, --mlm, --contract tfhub, --lower-case, --cased"
+_OTHER_MODEL = (
+    "If that was made of another checkpoint, or with --lower-case or --cased, get it so again; else index the "
+    "documents of its collections into new ones."
+)
+_OTHER_RECIPE = (
+    "Its products in 8 bits are made by another recipe. Index the documents of collections of int8 into new ones; "
+    "those of fp32 stay as they are."
+)
 
 
 def ensure(
@@ -119,13 +127,15 @@ def _flags(options: ExportOptions) -> dict[str, bool]:
 
 def _tell_change(before: Bundle, now: Bundle) -> None:
     """Warn where vectors mean something else than those of the bundle that was there."""
-    known = before.fingerprints
-    if any(known.get(precision, fingerprint) != fingerprint for precision, fingerprint in now.fingerprints.items()):
-        output.warn(
-            f"{now.manifest.name} gives other vectors than the bundle that was there ({before.manifest.fingerprint}). "
-            "If that was made of another checkpoint, or with --lower-case or --cased, get it so again; else index the "
-            "documents of its collections into new ones."
-        )
+    known, made = before.fingerprints, now.fingerprints
+    changed = [precision for precision in made if known.get(precision, made[precision]) != made[precision]]
+    if not changed:
+        return
+    told = " and ".join(f"in {each} ({known[each]} before, {made[each]} now)" for each in changed)
+    output.warn(
+        f"{now.manifest.name} gives other vectors than the bundle that was there {told}. "
+        + (_OTHER_MODEL if Precision.FP32 in changed else _OTHER_RECIPE)
+    )
 
 
 def _origin(source: str) -> Origin:

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from nearshore.bundle import Bundle, Precision, SpecialTokens, bundle_names, load_bundle
+from nearshore.bundle import Bundle, Manifest, Precision, SpecialTokens, bundle_names, load_bundle
 from nearshore.cli import output
 from nearshore.cli.exporting import ensure
 from nearshore.cli.session import session
 from nearshore.embedding.packing import Packer
 from nearshore.errors import CorruptionError
+from nearshore.export.int8.recipe import SCHEME, is_outdated
 from nearshore.export.options import ExportOptions
 from nearshore.model_names import checked
 
@@ -93,7 +94,8 @@ def get(  # noqa: PLR0913 -- each is an option
         output.emit({**_as_dict(bundle), "exported": exported, "elapsed_s": elapsed_s})
         return
     did = f"exported in {elapsed_s:.1f} s" if exported else "there already, verified"
-    output.show(f"{name}: {did}; fingerprint {bundle.manifest.fingerprint}")
+    meanings = ", ".join(f"{fingerprint} ({precision})" for precision, fingerprint in bundle.fingerprints.items())
+    output.show(f"{name}: {did}; fingerprint {meanings}")
 
 
 @app.command()
@@ -199,10 +201,22 @@ def _int8_facts(bundle: Bundle) -> list[tuple[str, object]]:
     if int8 is None:
         return []
     kept = int8.trials[-1]
-    return [
+    found: list[tuple[str, object]] = [
         ("int8", f"{int8.recipe}; cosine to fp32 {kept.mean_cosine} in the mean, {kept.least_cosine} at least"),
-        ("  fingerprint", bundle.at(Precision.INT8).fingerprint_for(bundle.manifest.special_tokens)),
+        ("  fingerprint", bundle.fingerprints[Precision.INT8]),
     ]
+    if is_outdated(int8.recipe):
+        found.append(("  newer recipe", _newer_recipe(bundle.manifest)))
+    return found
+
+
+def _newer_recipe(manifest: Manifest) -> str:
+    origin = " --from FOLDER" if manifest.source.kind == "folder" else ""
+    return (
+        f"{SCHEME}; `nearshore model get {manifest.name} --int8 --force{origin}` makes the int8 graph by it, which "
+        "gives other vectors: collections of int8 keep to the old ones, so index their documents into new collections. "
+        "Without that this graph serves on as it is"
+    )
 
 
 def _reading(special: SpecialTokens) -> str:
@@ -214,6 +228,8 @@ def _as_dict(bundle: Bundle) -> dict[str, Any]:
     return {
         **manifest.model_dump(mode="json"),
         "fingerprint": manifest.fingerprint,
+        "fingerprints": bundle.fingerprints,
+        "int8_outdated": manifest.int8 is not None and is_outdated(manifest.int8.recipe),
         "fingerprint_parsing_special_tokens": bundle.fingerprint_for(SpecialTokens.PARSE),
         "folder": str(bundle.path),
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-SCHEME: Final = "static-u8s8-2"
+_SCHEMES: Final = ("static-u8s8-1", "static-u8s8-2")  # of all releases, the newest last
+SCHEME: Final = _SCHEMES[-1]
 """Of everything that a recipe leaves unsaid: the arithmetic, that of attention without a mask included, and the texts
 by which ranges are found."""
 
@@ -21,6 +22,11 @@ class Recipe:
     def __str__(self) -> str:
         """As it stands in a manifest, and in a fingerprint."""
         return f"{SCHEME} alpha={self.alpha} outliers={self.outliers} exact_layers={self.exact_layers}"
+
+
+def is_outdated(recipe: str) -> bool:
+    """Whether a recipe, as it stands in a manifest, is of an older scheme than that of this release."""
+    return recipe.partition(" ")[0] in _SCHEMES[:-1]
 
 
 @dataclass(frozen=True, slots=True)
