@@ -121,11 +121,15 @@ def measure(rounds: int, count: int, singles: int) -> dict[str, Any]:
         "int8_times_as_fast_as": {name: int8.times(speeds[side]) for name, side in whole.items() if name != "int8"},
         "int8_all_cores_times_one": int8.times(speeds[one]),
         "single_text": {
+            "precision": Precision.INT8,
             **asdict(single),
             "baseline_a_run_ms": company_ms,
             "engine_over_baseline_a_run": single.engine_ms / company_ms,
         },
-        "under_load": asdict(embedding_latency.measure_under_load(bundle, singles=singles)),
+        "under_load": {
+            "precision": Precision.INT8,
+            **asdict(embedding_latency.measure_under_load(bundle, singles=singles)),
+        },
         "integer_limit": asdict(embedding_limit.measure(bundle.at(Precision.INT8), texts)),
     }
 

@@ -6,8 +6,6 @@ import platform
 import subprocess
 from pathlib import Path
 
-from nearshore.settings import load_settings
-
 ROOT = Path(__file__).parents[1]
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 PACKAGES = ("onnxruntime", "tokenizers", "faiss-cpu", "grpcio", "numpy")
@@ -26,7 +24,7 @@ def _git(*arguments: str) -> str:
 
 
 def describe() -> dict[str, str]:
-    """Commit, processor with the flags that matter, cores, memory, the precision of the model, package versions."""
+    """Commit, processor with the flags that matter, cores, memory, package versions."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     fields = dict(line.split(":", 1) for line in cpuinfo.split("\n\n", 1)[0].splitlines() if ":" in line)
     facts = {key.strip(): value.strip() for key, value in fields.items()}
@@ -38,7 +36,6 @@ def describe() -> dict[str, str]:
         "flags": " ".join(flag for flag in FLAGS if flag in present),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory_bytes / 2**30:.0f} GiB",
-        "precision": load_settings().embedding.precision,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }

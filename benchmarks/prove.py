@@ -3,8 +3,8 @@
     NEARSHORE_TEST_DATA=FOLDER make prove            every step
     NEARSHORE_TEST_DATA=FOLDER make prove STEPS="indexing filters"
 
-Results go to docs/results/STEP.json with commit, processor and flags. Work lies in .cache/prove. The search and
-filters steps need the collection that the indexing step leaves.
+Results go to docs/results/STEP.json with commit, processor, flags and the precisions of the model that were measured.
+Work lies in .cache/prove. The search and filters steps need the collection that the indexing step leaves.
 """
 
 import nearshore.threads  # noqa: F401  # first: it limits the threads of native libraries  # isort: skip
@@ -15,7 +15,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from benchmarks import (
     shard_rounds,
 )
 from benchmarks.server_process import ServerProcess
+from nearshore.bundle import Precision
+from nearshore.settings import load_settings
 from tests.postgres import shared_server
 
 ROOT = Path(__file__).parents[1]
@@ -143,18 +145,36 @@ def _fresh(name: str) -> Path:
     return folder
 
 
-STEPS: dict[str, Callable[[], Figures]] = {
-    "reference": prove_reference,
-    "retrieval": prove_retrieval,
-    "int8": prove_int8,
-    "indexing": prove_indexing,
-    "search": prove_search,
-    "filters": prove_filters,
-    "kills": prove_kills,
-    "postgres": prove_postgres,
-    "replicas": prove_replicas,
-    "shards": prove_shards,
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to prove."""
+
+    prove: Callable[[], Figures]
+    both_precisions: bool = False  # whether it measures each precision, whatever the settings say
+
+    @property
+    def precisions(self) -> list[str]:
+        """Of the model, that it measures."""
+        return [*Precision] if self.both_precisions else [load_settings().embedding.precision]
+
+
+STEPS: dict[str, Step] = {
+    "reference": Step(prove_reference),
+    "retrieval": Step(prove_retrieval),
+    "int8": Step(prove_int8, both_precisions=True),
+    "indexing": Step(prove_indexing),
+    "search": Step(prove_search),
+    "filters": Step(prove_filters),
+    "kills": Step(prove_kills),
+    "postgres": Step(prove_postgres),
+    "replicas": Step(prove_replicas),
+    "shards": Step(prove_shards),
 }
+
+
+def _is_done(path: Path, circumstances: Figures) -> bool:
+    """Whether there is a result of the same commit, machine and precisions."""
+    return path.exists() and circumstances.items() <= json.loads(path.read_text()).items()
 
 
 def main() -> None:
@@ -164,16 +184,17 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also steps that are done at this commit")
     arguments = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for step in arguments.steps or list(STEPS):
-        path = RESULTS / f"{step}.json"
+    for name in arguments.steps or list(STEPS):
+        step, path = STEPS[name], RESULTS / f"{name}.json"
         here = machine.describe()
-        if path.exists() and not arguments.again and json.loads(path.read_text())["machine"] == here:
-            print(f"{step}: done at {here['commit']}", flush=True)
+        circumstances = {"machine": here, "precisions": step.precisions}
+        if not arguments.again and _is_done(path, circumstances):
+            print(f"{name}: done at {here['commit']}", flush=True)
             continue
-        print(f"{step}: {STEPS[step].__doc__}", flush=True)
+        print(f"{name}: {step.prove.__doc__}", flush=True)
         began = time.perf_counter()
-        figures = STEPS[step]()
-        result = {"machine": here, "seconds": round(time.perf_counter() - began, 1), "figures": figures}
+        figures = step.prove()
+        result = {**circumstances, "seconds": round(time.perf_counter() - began, 1), "figures": figures}
         path.write_text(json.dumps(result, indent=2) + "\n")
         print(json.dumps(figures, indent=2), flush=True)
 

@@ -160,7 +160,12 @@ def main() -> None:
     latency, throughput = measure(latency_pairs=arguments.latency_pairs, throughput_pairs=arguments.throughput_pairs)
     print(
         json.dumps(
-            {"machine": machine.describe(), "one_caller": asdict(latency), "sixteen_callers": asdict(throughput)},
+            {
+                "machine": machine.describe(),
+                "precisions": [bundles.served().precision],
+                "one_caller": asdict(latency),
+                "sixteen_callers": asdict(throughput),
+            },
             indent=2,
         )
     )
