@@ -86,8 +86,8 @@ prove: $(STAMP) $(BUNDLE) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DA
 bench: $(STAMP) $(BUNDLE) ## What the service adds to the bare model, paired
 	$(BIN)/python -m benchmarks.service_overhead
 
-bench-embed: $(STAMP) $(BUNDLE) ## How fast the engine embeds, beside scripts of ONNX Runtime alone; under eight minutes
-	$(BIN)/python -m benchmarks.embedding_speed
+bench-embed: $(STAMP) $(BUNDLE) ## How fast the engine embeds, beside scripts of ONNX Runtime alone, and a chart; under twelve minutes
+	$(BIN)/python -m benchmarks.embedding_speed --into docs/results/embedding.json
 
 image: ## Build the image with docker, podman or buildah; IMAGE=, TAG=, BASE=, MODEL= (none: without a model)
 	@[ -n "$(BUILDER)" ] || { echo "make image needs docker (with its daemon running), podman or buildah"; exit 1; }
