@@ -41,8 +41,7 @@ class Limit:
 def measure(bundle: Bundle, texts: Sequence[str]) -> Limit:
     """Time a sample of the runs that the texts make, each in turns with the bare products of as many rows."""
     network = bundle.manifest.network
-    all_runs = list(runs_of(_used_ids(bundle, texts), EmbeddingSettings().max_run_tokens))
-    runs = random.Random(5).sample(all_runs, min(RUNS, len(all_runs)))
+    runs = sample_runs(bundle, texts)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(cores)[:1])
     try:
@@ -56,6 +55,12 @@ def measure(bundle: Bundle, texts: Sequence[str]) -> Limit:
     bare_s = layer_s * network.layers
     gmac = 1e-9 * sum(_tokens(run) for run in runs) * network.layers * sum(k * n for k, n in _shapes(network))
     return Limit(gmac / bare_s, gmac / network_s, bare_s / network_s)
+
+
+def sample_runs(bundle: Bundle, texts: Sequence[str]) -> list[Run]:
+    """Some of the runs that the texts make when all wait, the same at every call."""
+    runs = list(runs_of(_used_ids(bundle, texts), EmbeddingSettings().max_run_tokens))
+    return random.Random(5).sample(runs, min(RUNS, len(runs)))
 
 
 def token_counts(bundle: Bundle, texts: Sequence[str]) -> list[int]:
