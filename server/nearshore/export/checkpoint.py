@@ -1,6 +1,6 @@
 """Reads what the files of a checkpoint folder say about its use, and refuses what would be used wrongly.
 
-The layout is that of Hugging Face or sentence-transformers. Files: config.json and model.safetensors (the network, see
+The layout is that of Hugging Face or sentence-transformers. Files: config.json and weights (the network, see
 `config` and `weights`), tokenizer.json and tokenizer_config.json; from sentence-transformers, where present,
 modules.json (see `modules`), sentence_bert_config.json (or an older name) and config_sentence_transformers.json (see
 `prompts`); README.md for the licence.

@@ -1,4 +1,4 @@
-"""Reads a module Dense of sentence-transformers: config.json and model.safetensors in a folder of its own."""
+"""Reads a module Dense of sentence-transformers: config.json and weights in a folder of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from nearshore.bundle import DenseActivation, DenseLayer
 from nearshore.export.config import ConfigFile, read_json
 from nearshore.export.layout import Shape
-from nearshore.export.safetensors import SafetensorsStore
+from nearshore.export.shards import ShardStore
 from nearshore.export.weights import Weights
 
 _WEIGHT, _BIAS = "linear.weight", "linear.bias"
@@ -35,7 +35,7 @@ def read_dense(folder: Path, module: str, inputs: int) -> DenseLayer:
     shapes: dict[str, Shape] = {_WEIGHT: (outputs, inputs)}
     if config.get("bias", True):
         shapes[_BIAS] = (outputs,)
-    store = SafetensorsStore(folder / module, prefix="")
+    store = ShardStore(folder / module, prefix="")
     weights = Weights(folder / module, store)
     weights.check(shapes)
     weights.refuse_others(shapes, owner="Dense")

@@ -21,6 +21,10 @@ class UnusableCheckpointError(PreconditionError):
         )
 
 
+class WeightsFileError(Exception):
+    """A file of weights cannot be read; the text is a clause that says why."""
+
+
 class ModelFolderReadOnlyError(UnavailableError):
     """The model folder cannot be written."""
 

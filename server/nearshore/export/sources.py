@@ -1,6 +1,7 @@
 """Which kind of checkpoint a folder holds, and where its parts are.
 
-Hugging Face, sentence-transformers   config.json, model.safetensors, tokenizer.json (or vocab.txt)
+Hugging Face, sentence-transformers   config.json, model.safetensors (or pytorch_model.bin), tokenizer.json (or
+                                      vocab.txt)
 another's ONNX model                  config.json, model.onnx or onnx/model.onnx, tokenizer.json (or vocab.txt)
 TensorFlow 1 and 2                    bert_config.json, NAME.index, NAME.data-*, vocab.txt
 TF Hub (SavedModel)                   saved_model.pb, keras_metadata.pb, variables/, assets/vocab.txt
@@ -17,7 +18,7 @@ from typing import Any
 from nearshore.export.config import ConfigFile, read_json
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.family import Family
-from nearshore.export.safetensors import INDEX_FILE, WEIGHTS_FILE, SafetensorsStore, weight_files
+from nearshore.export.shards import WEIGHT_FILES, ShardStore, weight_files
 from nearshore.export.tensorflow.saved_model import MODEL_FILE, VARIABLES, read_saved_model
 from nearshore.export.tensorflow.store import TensorFlowStore
 from nearshore.export.weights import TensorStore
@@ -47,14 +48,14 @@ def find_files(folder: Path, *, for_tfhub: bool = False) -> CheckpointFiles:
     """
     if (folder / MODEL_FILE).is_file():
         return _saved_model(folder)
-    hugging_face = any((folder / name).exists() for name in (_CONFIG, WEIGHTS_FILE, INDEX_FILE, *_MODELS))
+    hugging_face = any((folder / name).exists() for name in (_CONFIG, *WEIGHT_FILES, *_MODELS))
     indexes = [] if hugging_face else sorted(folder.glob("*.index"))
     return _tensorflow(folder, indexes, for_tfhub=for_tfhub) if indexes else _hugging_face(folder)
 
 
 def _hugging_face(folder: Path) -> CheckpointFiles:
     model = next((folder / name for name in _MODELS if (folder / name).is_file()), None)
-    if any((folder / name).is_file() for name in (WEIGHTS_FILE, INDEX_FILE)):
+    if any((folder / name).is_file() for name in WEIGHT_FILES):
         model = None  # weights are exported, which gives what bundles promise
     files = weight_files(folder) if model is None else (model,)
     config = ConfigFile(folder, _CONFIG, read_json(folder, _CONFIG))
@@ -63,7 +64,7 @@ def _hugging_face(folder: Path) -> CheckpointFiles:
         folder,
         config,
         files,
-        (lambda family: SafetensorsStore(folder, family.prefix)) if model is None else None,
+        (lambda family: ShardStore(folder, family.prefix)) if model is None else None,
         model,
         vocabulary if vocabulary.is_file() else None,
         read_json(folder, "tokenizer_config.json", optional=True).get("do_lower_case"),
