@@ -174,7 +174,11 @@ def make_parts(settings: Settings, store: Store, replicas: Replicas, embedder: E
     sizes = settings.limits.model_dump(exclude={"max_texts"})
     limits = Limits(**sizes, max_message_bytes=settings.server.max_message_bytes)
     texts = Texts(
-        models, threads.work, max_texts=settings.limits.max_texts, max_text_bytes=settings.limits.max_text_bytes
+        models,
+        threads.work,
+        max_texts=settings.limits.max_texts,
+        max_text_bytes=settings.limits.max_text_bytes,
+        max_message_bytes=settings.server.max_message_bytes,
     )
     return Parts(
         texts=texts,

@@ -129,14 +129,14 @@ def test_scrapes_are_answered_while_a_server_stops(
     start_server: Callable[..., InProcessServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked to stop, it tells that it is not ready, and what it still works on, until that is answered."""
-    running, may_run, run = threading.Event(), threading.Event(), Session.run
+    running, may_run, run = threading.Event(), threading.Event(), Session.run_tokens
 
     def held(session: Session, texts: Sequence[Sequence[int]]) -> F32:
         running.set()
         assert may_run.wait(WAIT_S)
         return run(session, texts)
 
-    monkeypatch.setattr(Session, "run", held)
+    monkeypatch.setattr(Session, "run_tokens", held)
     may_run.set()
     port = free_port()
     server = start_server(metrics__port=port)

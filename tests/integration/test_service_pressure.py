@@ -37,7 +37,7 @@ class Model:
         self.left = threading.Semaphore(0)  # one for each call that went before it was answered
         self.error: Exception | None = None
         self.token_counts: list[int] = []
-        run, submit = Session.run, Embedder.submit
+        run, submit = Session.run_tokens, Embedder.submit
 
         def watched_run(session: Session, texts: Sequence[Sequence[int]]) -> F32:
             self.token_counts.append(len(texts[0]))
@@ -53,7 +53,7 @@ class Model:
             self.submitted.release()
             return future
 
-        monkeypatch.setattr(Session, "run", watched_run)
+        monkeypatch.setattr(Session, "run_tokens", watched_run)
         monkeypatch.setattr(Embedder, "submit", watched_submit)
 
     def hold(self) -> None:

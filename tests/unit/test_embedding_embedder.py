@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearshore.bundle import Bundle, CorruptBundleError, Pooling, Precision, SpecialTokens, write_golden
-from nearshore.embedding import Embedder, Form, Truncation
-from nearshore.embedding.errors import ModelMismatchError, TextTooLongError
+from nearshore.embedding import Embedder, Form, TokenRoom, Truncation
+from nearshore.embedding.errors import ModelMismatchError, TextTooLongError, TokenVectorsTooLargeError
+from nearshore.embedding.session import Session
 from nearshore.errors import OverloadedError, UnavailableError
 from tests.tiny_bert import WORDS, corpus, embed_golden, make_bundle
 
@@ -57,6 +59,66 @@ def test_company_does_not_move_a_vector(
     batch = [*company[:place], text, *company[place:]]
     alone = embedder.embed([text], form=Form(special)).vectors[0]
     assert embedder.embed(batch, form=Form(special)).vectors[place].tobytes() == alone.tobytes()
+
+
+@settings(max_examples=30)
+@given(
+    text=TEXTS, company=st.lists(TEXTS, max_size=20), place=st.integers(0, 20), special=st.sampled_from(SpecialTokens)
+)
+def test_company_does_not_move_the_vectors_of_tokens(
+    bundle: Bundle, embedder: Embedder, text: str, company: list[str], place: int, special: SpecialTokens
+) -> None:
+    """A text's tokens have the network's bits, whatever shares its batch; and its own vector is what it always is."""
+    place = min(place, len(company))
+    batch = [*company[:place], text, *company[place:]]
+    answer = embedder.submit(batch, form=Form(special), token_room=TokenRoom(1 << 24)).result()
+    found = answer.token_vectors[place]
+    (tokens,) = embedder.tokenize([text], special)
+    assert found.ids == tokens.used_ids
+    assert found.vectors.tobytes() == Session(bundle).run_tokens([tokens.used_ids]).tobytes()
+    assert answer.vectors[place].tobytes() == embedder.embed([text], form=Form(special)).vectors[0].tobytes()
+
+
+def test_vectors_of_tokens_have_fingerprints_of_their_own(embedder: Embedder) -> None:
+    """One for each way to read special tokens, none of them that of vectors of texts in any form."""
+    forms = [Form(special, normalize=unit) for special in SpecialTokens for unit in (True, False)]
+    of_tokens = set()
+    for form in forms:
+        answer = embedder.submit(["cat"], form=form, token_room=TokenRoom(1 << 24)).result()
+        of_tokens.add(answer.token_vectors[0].fingerprint)
+    assert len(of_tokens) == len(SpecialTokens)
+    assert not of_tokens & {embedder.fingerprint(form) for form in forms}
+
+
+def test_vectors_of_tokens_that_fit_no_answer_are_refused(embedder: Embedder) -> None:
+    """Before anything is run, with what would fit; as many texts as that says are taken."""
+    room, texts = TokenRoom(64 << 10), ["cat " * 40] * 20
+    with pytest.raises(
+        TokenVectorsTooLargeError, match=r"840 tokens make an answer.*server\.max_message_bytes"
+    ) as told:
+        embedder.submit(texts, token_room=room)
+    fitting = int(re.findall(r"at most ([\d,]+) tokens", told.value.remedy)[0].replace(",", ""))
+    assert len(embedder.submit(texts[: fitting // 42], token_room=room).result().token_vectors) == fitting // 42
+    with pytest.raises(TokenVectorsTooLargeError):
+        embedder.submit(texts[: fitting // 42 + 1], token_room=room)
+
+
+def test_room_for_vectors_of_tokens_is_given_back(bundle: Bundle, embedder: Embedder) -> None:
+    """Answered, refused or left, a call leaves the room that it found; while it is full, more are told to come back."""
+    room, texts = TokenRoom(16 << 10), ["cat " * 40] * 2
+    closed = Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1_000)
+    closed.close()
+    for _ in range(10):
+        embedder.submit(texts, token_room=room).result()
+        embedder.submit(texts, token_room=room).cancel()
+        with pytest.raises(UnavailableError):
+            closed.submit(texts, token_room=room)
+    for _ in range(4):
+        room.take(1, 16 << 10)
+    with pytest.raises(OverloadedError, match="others of 65,536 are in the making"):
+        embedder.submit(texts, token_room=room)
+    room.free(16 << 10)
+    embedder.submit(texts, token_room=room).result()
 
 
 def test_64_callers_do_not_move_a_vector(embedder: Embedder) -> None:

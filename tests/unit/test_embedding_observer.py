@@ -34,10 +34,10 @@ def test_each_request_waits_once_and_every_text_counts() -> None:
     """However many runs a request takes, its wait is told once, up to the run that takes its first text."""
     clock, heard, started, go_on = [0.0], Heard(), threading.Semaphore(0), threading.Semaphore(0)
 
-    def embed(texts: Sequence[TokenIds]) -> F32:
+    def embed(texts: Sequence[TokenIds]) -> tuple[F32, F32]:
         started.release()
         assert go_on.acquire(timeout=PATIENCE_S)
-        return np.zeros((len(texts), 2), np.float32)
+        return np.zeros((len(texts), 2), np.float32), np.zeros((len(texts), len(texts[0]), 2), np.float32)
 
     scheduler = Scheduler(
         embed, workers=1, max_run_tokens=4, max_queued_tokens=100, clock=lambda: clock[0], observer=heard
@@ -58,7 +58,7 @@ def test_a_run_that_fails_has_embedded_nothing() -> None:
     """Tokens per second tell what was achieved, not what was tried."""
     heard = Heard()
 
-    def fail(texts: Sequence[TokenIds]) -> F32:
+    def fail(texts: Sequence[TokenIds]) -> tuple[F32, F32]:
         raise MemoryError
 
     scheduler = Scheduler(fail, workers=1, max_run_tokens=8, max_queued_tokens=100, observer=heard)

@@ -26,18 +26,18 @@ PATIENCE_S = 20  # until a hanging test is given up; no test waits for it
 
 
 class Model:
-    """A model that runs only when the test lets it; a text's vector is its first two token ids."""
+    """A model that runs only when the test lets it; a text's vector is its first two token ids, a token's is its id."""
 
     def __init__(self) -> None:
         self.started: SimpleQueue[list[TokenIds]] = SimpleQueue()
         self._orders: SimpleQueue[Exception | None] = SimpleQueue()
 
-    def embed(self, texts: Sequence[TokenIds]) -> F32:
+    def embed(self, texts: Sequence[TokenIds]) -> tuple[F32, F32]:
         self.started.put(list(texts))
         order = self._orders.get(timeout=PATIENCE_S)
         if order is not None:
             raise order
-        return np.array([ids[:2] for ids in texts], np.float32)
+        return np.array([ids[:2] for ids in texts], np.float32), np.array(texts, np.float32)[:, :, np.newaxis]
 
     def wait_for_run(self) -> list[TokenIds]:
         """Block until a run has begun."""
@@ -324,10 +324,10 @@ def test_answers_of_one_run_are_made_at_the_same_time() -> None:
     """Those who share a text are answered by all workers that are free, since an answer may have to search."""
     begun, go_on, meeting = threading.Event(), threading.Event(), threading.Barrier(2)
 
-    def embed(texts: Sequence[TokenIds]) -> F32:
+    def embed(texts: Sequence[TokenIds]) -> tuple[F32, F32]:
         begun.set()
         assert go_on.wait(PATIENCE_S)
-        return np.zeros((len(texts), 2), np.float32)
+        return np.zeros((len(texts), 2), np.float32), np.zeros((len(texts), 2, 2), np.float32)
 
     scheduler = Scheduler(embed, workers=2, max_run_tokens=8, max_queued_tokens=100)
     first = scheduler.submit([[1, 2]], answer=lambda vectors: meeting.wait(PATIENCE_S))
@@ -401,9 +401,9 @@ def test_workers_run_at_the_same_time() -> None:
     """Two workers are inside the model at once: neither waits for the other's run."""
     meeting = threading.Barrier(2)
 
-    def embed(texts: Sequence[TokenIds]) -> F32:
+    def embed(texts: Sequence[TokenIds]) -> tuple[F32, F32]:
         meeting.wait(PATIENCE_S)
-        return np.zeros((len(texts), 2), np.float32)
+        return np.zeros((len(texts), 2), np.float32), np.zeros((len(texts), 8, 2), np.float32)
 
     scheduler = Scheduler(embed, workers=2, max_run_tokens=8, max_queued_tokens=100)
     submit(scheduler, [1] * 8, [2] * 8).result(PATIENCE_S)
@@ -418,6 +418,24 @@ def test_a_callback_may_submit(model: Model, scheduler: Scheduler) -> None:
         model.wait_for_run()
         model.proceed()
     np.testing.assert_array_equal(again.get(timeout=PATIENCE_S).result(PATIENCE_S), [[2, 2]])
+
+
+def test_only_who_asks_is_given_tokens(model: Model, scheduler: Scheduler) -> None:
+    """In one run of two callers, one gets its tokens' vectors by position, before its answer; they hold no others."""
+    submit(scheduler, [9])
+    model.wait_for_run()
+    kept: dict[int, F32] = {}
+    asking = scheduler.submit(
+        [[1, 2], [3, 4]],
+        answer=lambda _: [kept[0].ravel().tolist(), kept[1].ravel().tolist()],
+        keep_tokens=kept.__setitem__,
+    )
+    other = submit(scheduler, [5, 6])
+    for _ in range(2):
+        model.proceed()
+    assert asking.result(PATIENCE_S) == [[1, 2], [3, 4]]
+    np.testing.assert_array_equal(other.result(PATIENCE_S), [[5, 6]])
+    assert all(each.base is None for each in kept.values())
 
 
 def test_an_error_in_the_answer_reaches_the_caller(model: Model, scheduler: Scheduler) -> None:

@@ -69,6 +69,16 @@ class Bundle:
         """Read the golden texts and the vectors of this precision. Raises CorruptBundleError."""
         return read_golden(self.path, self.precision, self.manifest.dimensions)
 
+    def token_fingerprint(self, special_tokens: SpecialTokens) -> str:
+        """The fingerprint of the vectors of tokens in this special-token mode: not that of any vector of a text."""
+        return fingerprint(
+            self.manifest,
+            special_tokens=special_tokens,
+            precision=self.precision,
+            normalize=False,
+            pooled=False,
+        )
+
     def fingerprint_for(
         self, special_tokens: SpecialTokens, *, dimensions: int | None = None, normalize: bool | None = None
     ) -> str:

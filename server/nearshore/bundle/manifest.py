@@ -143,12 +143,14 @@ def fingerprint(
     precision: Precision = Precision.FP32,
     dimensions: int | None = None,
     normalize: bool | None = None,
+    pooled: bool = True,
 ) -> str:
     """What a vector means, as "nsf1-" and 32 hexadecimal digits.
 
     Covers all that moves a vector (the checkpoint and how it is run, the tokenizer, pooling, dense layers, prompts,
     truncation, normalization, precision), and nothing that does not (name, origin, exporter, file bytes). dimensions:
-    the first so many components are kept; None: all. normalize: whether vectors are; None: as the bundle says.
+    the first so many components are kept; None: all. normalize: whether vectors are; None: as the bundle says. Without
+    `pooled` it is that of the vectors of tokens, as the network gives them.
     """
     recipe = manifest.recipe if precision is Precision.FP32 or manifest.int8 is None else manifest.int8.recipe
     meaning: dict[str, object] = {
@@ -157,7 +159,7 @@ def fingerprint(
         "checkpoint": manifest.source.sha256,
         "tokenizer": manifest.tokenizer_sha256,
         "special_tokens": special_tokens.value,
-        "pooling": "+".join(manifest.pooling),
+        "pooling": "+".join(manifest.pooling) if pooled else "none",
         "prompts": manifest.prompts,
         "max_tokens": manifest.max_tokens,
         "truncation_side": manifest.truncation_side,
@@ -166,7 +168,7 @@ def fingerprint(
         "recipe": recipe,
     }
     # What has none of these keeps the fingerprint from before there was such a thing.
-    if manifest.dense:
+    if manifest.dense and pooled:
         meaning["dense"] = [layer.model_dump(mode="json") for layer in manifest.dense]
     if manifest.default_prompt is not None:
         meaning["default_prompt"] = manifest.default_prompt

@@ -23,6 +23,7 @@ from nearshore.client.messages import (
     SpecialTokens,
     Tokenized,
     TokenizedText,
+    TokenVectors,
     Truncation,
     Upserted,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "ServerNotReadyError",
     "ServerUnreachableError",
     "SpecialTokens",
+    "TokenVectors",
     "Tokenized",
     "TokenizedText",
     "Truncation",

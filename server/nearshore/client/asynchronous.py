@@ -199,11 +199,13 @@ class AsyncClient:
         special_tokens: SpecialTokens = "bundle",
         dimensions: int = 0,
         normalize: bool | None = None,
+        token_vectors: bool = False,
     ) -> Embedded:
         """Turn texts into vectors.
 
         prompt: name of one of the model's, "" for none, None for the model's default; dimensions: keep the first so
-        many components, 0 for all; normalize: to unit length or not, None for as the bundle says.
+        many components, 0 for all; normalize: to unit length or not, None for as the bundle says; token_vectors: get
+        those of all tokens too.
         """
         call = codec.embed(
             texts,
@@ -213,6 +215,7 @@ class AsyncClient:
             special_tokens=special_tokens,
             dimensions=dimensions,
             normalize=normalize,
+            token_vectors=token_vectors,
         )
         return await self._run(call)
 

@@ -226,6 +226,7 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
     special_tokens: SpecialTokens,
     dimensions: int,
     normalize: bool | None,
+    token_vectors: bool,
 ) -> Call[Embedded]:
     """EmbeddingService.Embed."""
 
@@ -236,6 +237,7 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
             tokens_used=[each.tokens_used for each in answer.usage],
             fingerprint=answer.vectors.fingerprint,
             model=answer.model.removeprefix("models/"),
+            token_vectors=[decode.token_vectors(each) for each in answer.token_vectors],
         )
 
     request = message(
@@ -248,6 +250,7 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
         prompt=prompt,
         dimensions=dimensions,
         normalize=normalize,
+        token_vectors=token_vectors,
     )
     return Call("EmbeddingService.Embed", request, read)
 

@@ -9,9 +9,10 @@ from nearshore.client.messages import (
     CollectionStatus,
     Hit,
     SearchResult,
+    TokenVectors,
 )
 from nearshore.records import F32, FewerReason, ReadState
-from nearshore.v1 import collection_service_pb2, search_service_pb2, values_pb2
+from nearshore.v1 import collection_service_pb2, embedding_service_pb2, search_service_pb2, values_pb2
 from nearshore.wire import INDEX_KINDS, METRICS, document, moment, vectors_array
 
 FEWER_REASONS = {
@@ -25,6 +26,11 @@ FEWER_REASONS = {
 def vectors(answer: Any) -> F32 | None:
     """The vectors of an answer (rows, dimensions), where it has any."""
     return vectors_array(answer.vectors) if answer.HasField("vectors") else None
+
+
+def token_vectors(message: embedding_service_pb2.TokenVectors) -> TokenVectors:
+    """The tokens of one text and their vectors."""
+    return TokenVectors(tuple(message.ids), vectors_array(message.vectors), message.vectors.fingerprint)
 
 
 def read_state(message: values_pb2.ReadState) -> ReadState:

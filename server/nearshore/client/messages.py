@@ -137,6 +137,15 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """The tokens of one text that were embedded, and what the network gave for each, before pooling; not normalized."""
+
+    ids: Sequence[int]  # special ones included
+    vectors: F32  # (len(ids), hidden size)
+    fingerprint: str  # what they mean; never that of vectors of texts
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """Texts as vectors."""
 
@@ -145,6 +154,7 @@ class Embedded:
     tokens_used: Sequence[int]
     fingerprint: str
     model: str
+    token_vectors: Sequence[TokenVectors] = ()  # one a text, where asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from nearshore.documents.names import model_name
 from nearshore.documents.sizes import size_bytes
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
-from nearshore.embedding import Embedder, Embeddings, Form, Truncation
+from nearshore.embedding import Embedder, Embeddings, Form, TokenRoom, Truncation
 
 # Below this many characters in all, tokenizing takes less time than handing it to a thread and back would.
 _SHORT_CHARACTERS = 512
@@ -42,14 +42,17 @@ class TokenizeAnswer:
 class Texts:
     """Embeds and tokenizes. Its methods are awaited on one event loop; blocking work runs in `executor`."""
 
-    def __init__(self, models: Models, executor: Executor, *, max_texts: int, max_text_bytes: int) -> None:
+    def __init__(
+        self, models: Models, executor: Executor, *, max_texts: int, max_text_bytes: int, max_message_bytes: int
+    ) -> None:
         """Decide with these; own none of them."""
         self._models = models
         self._executor = executor
         self._max_texts = max_texts
         self._max_text_bytes = max_text_bytes
+        self._token_room = TokenRoom(max_message_bytes)
 
-    async def embed(
+    async def embed(  # noqa: PLR0913 -- each is a field of the request
         self,
         texts: Sequence[str],
         *,
@@ -57,18 +60,28 @@ class Texts:
         prompt: str | None,
         truncation: Truncation,
         form: Form,
+        token_vectors: bool,
         deadline: float | None,
     ) -> EmbedAnswer:
         """Embed texts with "models/{model}", or the default where empty.
 
-        prompt: as for Prompts.named; deadline: time.monotonic() seconds. Raises BatchSizeError, TextTooLargeError,
-        TextTooLongError, UnknownPromptError, DimensionsError, ModelNotServedError, OverloadedError, DeadlineError.
+        prompt: as for Prompts.named; token_vectors: whether those of tokens are wanted too; deadline: time.monotonic()
+        seconds. Raises BatchSizeError, TextTooLargeError, TextTooLongError, TokenVectorsTooLargeError,
+        UnknownPromptError, DimensionsError, ModelNotServedError, OverloadedError, DeadlineError.
         """
         bare, embedder = self._models.get(model)
         before = embedder.prompts.named(prompt)
         _check_dimensions(form, bare, embedder)
         self._check(texts)
-        submit = partial(embedder.submit, texts, prompt=before, form=form, truncation=truncation, deadline=deadline)
+        submit = partial(
+            embedder.submit,
+            texts,
+            prompt=before,
+            form=form,
+            truncation=truncation,
+            token_room=self._token_room if token_vectors else None,
+            deadline=deadline,
+        )
         if sum(map(len, texts)) <= _SHORT_CHARACTERS:
             pending = submit()
         else:

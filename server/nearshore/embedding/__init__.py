@@ -2,10 +2,12 @@
 
 from nearshore.bundle import SpecialTokens
 from nearshore.embedding.cores import usable_cores
-from nearshore.embedding.embedder import Embedder, Embeddings, Truncation
+from nearshore.embedding.embedder import Embedder
+from nearshore.embedding.embeddings import Embeddings, TokenVectors, Truncation
 from nearshore.embedding.form import Form
 from nearshore.embedding.observer import Observer
 from nearshore.embedding.reuse import Reuse
+from nearshore.embedding.token_room import TokenRoom
 from nearshore.embedding.tokenizer import Tokens
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "Observer",
     "Reuse",
     "SpecialTokens",
+    "TokenRoom",
+    "TokenVectors",
     "Tokens",
     "Truncation",
     "usable_cores",

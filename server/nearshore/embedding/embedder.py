@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -13,38 +12,26 @@ import numpy as np
 
 from nearshore.bundle import Bundle, SpecialTokens
 from nearshore.embedding.cores import usable_cores
+from nearshore.embedding.embeddings import Embeddings, TokenVectors, Truncation
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.embedding.form import AS_BUNDLED, Form
 from nearshore.embedding.golden import check_golden
 from nearshore.embedding.observer import Observer
 from nearshore.embedding.prompts import Prompts
+from nearshore.embedding.request import KeepTokens
 from nearshore.embedding.reuse import AS_USUAL, Reuse
 from nearshore.embedding.scheduler import Scheduler
 from nearshore.embedding.session import Session
+from nearshore.embedding.token_room import TokenRoom
 from nearshore.embedding.tokenizer import Tokenizer, Tokens
 from nearshore.records import F32
 
 T = TypeVar("T")
 
 _LEAST_TOKENS = 2  # of an empty text: [CLS] and [SEP]
-
-
-class Truncation(enum.StrEnum):
-    """What to do with a text that has more tokens than the model takes."""
-
-    CUT_END = "cut_end"
-    CUT_START = "cut_start"  # behind the prompt
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Embeddings:
-    """Vectors and what they were made of, in the order of the texts."""
-
-    vectors: F32  # (texts, dimensions), in the form that was asked for
-    tokens: list[int]  # of each text before truncation, special tokens included
-    tokens_used: list[int]  # of those, how many were embedded
-    fingerprint: str  # what the vectors mean
+# Of an answer with the vectors of tokens, at most, beside the vectors themselves.
+_TOKEN_ID_BYTES = 5
+_TEXT_BYTES = 160  # two fingerprints and some numbers
 
 
 class Embedder:
@@ -92,7 +79,7 @@ class Embedder:
         if bundle.has_golden:
             check_golden(bundle, tokenizers[bundle.manifest.special_tokens], session)
         scheduler = Scheduler(
-            session.run,
+            session.embed,
             workers=workers or usable_cores(),
             max_run_tokens=max_run_tokens,
             max_queued_tokens=max_queued_tokens,
@@ -138,22 +125,24 @@ class Embedder:
         """Token ids as the vocabulary spells them."""
         return self._tokenizers[self._mode(None)].spell(ids)
 
-    def submit(
+    def submit(  # noqa: PLR0913 -- each may be asked for or left out
         self,
         texts: Sequence[str],
         *,
         prompt: str = "",
         form: Form = AS_BUNDLED,
         truncation: Truncation = Truncation.CUT_END,
+        token_room: TokenRoom | None = None,
         bulk: bool = False,
         deadline: float | None = None,
     ) -> Future[Embeddings]:
         """Tokenize in this thread (see tokenize, also for prompt), queue, and return without waiting for the model.
 
-        bulk: let interactive calls go first; deadline: time.monotonic() seconds after which no new run takes the
+        token_room: where there is one, the vectors of tokens are answered too, and take room there until the future is
+        done. bulk: let interactive calls go first; deadline: time.monotonic() seconds after which no new run takes the
         texts. Cancelling the future drops them as well. Callbacks of the future run in a worker and must be short.
-        Raises OverloadedError, TextTooLongError (with Truncation.REFUSE), UnavailableError (closed). The future can
-        fail with DeadlineError, UnavailableError, ModelRunError.
+        Raises OverloadedError, TextTooLongError (with Truncation.REFUSE), TokenVectorsTooLargeError, UnavailableError
+        (closed). The future can fail with DeadlineError, UnavailableError, ModelRunError.
         """
         if not texts:
             nothing: Future[Embeddings] = Future()
@@ -161,6 +150,8 @@ class Embedder:
             nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(form)))
             return nothing
         used = self._used_ids(texts, prompt, form.special, truncation)
+        if token_room is not None:
+            return self._queue_with_tokens(used, token_room, form=form, bulk=bulk, deadline=deadline)
         return self._queue(used, _as_it_is, form=form, bulk=bulk, deadline=deadline)
 
     def submit_query(self, text: str, then: Callable[[Embeddings], T], *, deadline: float | None = None) -> Future[T]:
@@ -180,6 +171,7 @@ class Embedder:
         form: Form,
         bulk: bool,
         deadline: float | None,
+        keep_tokens: KeepTokens | None = None,
     ) -> Future[T]:
         """used: as _used_ids gives it."""
         fingerprint, manifest = self.fingerprint(form), self.bundle.manifest
@@ -188,10 +180,41 @@ class Embedder:
         return self._scheduler.submit(
             ids,
             answer=lambda vectors: then(Embeddings(form.of(vectors, manifest), tokens, tokens_used, fingerprint)),
+            keep_tokens=keep_tokens,
             bulk=bulk,
             deadline=deadline,
             share=self._share,
         )
+
+    def _queue_with_tokens(
+        self,
+        used: tuple[list[list[int]], list[int]],
+        room: TokenRoom,
+        *,
+        form: Form,
+        bulk: bool,
+        deadline: float | None,
+    ) -> Future[Embeddings]:
+        ids, tokens = used[0], sum(map(len, used[0]))
+        manifest, kept = self.bundle.manifest, dict[int, F32]()
+        fingerprint = self.bundle.token_fingerprint(self._mode(form.special))
+        size_bytes = tokens * (4 * manifest.network.hidden_size + _TOKEN_ID_BYTES)
+        size_bytes += len(ids) * (4 * manifest.dimensions + _TEXT_BYTES)
+
+        def add_tokens(embeddings: Embeddings) -> Embeddings:
+            vectors = [TokenVectors(each, kept[index], fingerprint) for index, each in enumerate(ids)]
+            return replace(embeddings, token_vectors=vectors)
+
+        room.take(tokens, size_bytes)
+        try:
+            future = self._queue(
+                used, add_tokens, form=form, bulk=bulk, deadline=deadline, keep_tokens=kept.__setitem__
+            )
+        except BaseException:
+            room.free(size_bytes)
+            raise
+        future.add_done_callback(lambda _: room.free(size_bytes))
+        return future
 
     def embed(
         self,

@@ -23,6 +23,24 @@ class TextTooLongError(InvalidArgumentError):
         )
 
 
+class TokenVectorsTooLargeError(InvalidArgumentError):
+    """The vectors of all tokens would not fit into one answer."""
+
+    reason = "TOKEN_VECTORS_TOO_LARGE"
+
+    def __init__(self, tokens: int, size_bytes: int, max_bytes: int) -> None:
+        """tokens: of all texts; size_bytes: of the answer with their vectors."""
+        super().__init__(
+            f"The vectors of {tokens:,} tokens make an answer of {size_bytes:,} bytes, more than "
+            f"server.max_message_bytes ({max_bytes:,}).",
+            f"Send texts of at most {tokens * max_bytes // size_bytes:,} tokens in one call, do without token_vectors, "
+            "or raise that limit.",
+            tokens=tokens,
+            size_bytes=size_bytes,
+            max_message_bytes=max_bytes,
+        )
+
+
 class UnknownPromptError(InvalidArgumentError):
     """A prompt that the model does not have."""
 

@@ -13,6 +13,8 @@ import numpy as np
 from nearshore.records import F32
 
 TokenIds = Sequence[int]
+KeepTokens = Callable[[int, F32], object]
+"""Given a text's position among those of its request, and the vectors of its tokens, (tokens, hidden size)."""
 
 
 def key_of(ids: TokenIds) -> bytes:
@@ -23,11 +25,12 @@ def key_of(ids: TokenIds) -> bytes:
 class Request:
     """Answered when the last of its texts is embedded. Its future stays pending until then, so it can be cancelled."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what the caller said of the texts
         self,
         texts: Sequence[TokenIds],
         *,
         answer: Callable[[F32], Any],
+        keep_tokens: KeepTokens | None = None,
         bulk: bool = False,
         deadline: float | None = None,
         queued_at: float = 0.0,
@@ -35,9 +38,11 @@ class Request:
     ) -> None:
         """texts: at least one; answer: makes the future's result of (texts, dimensions).
 
-        deadline and queued_at: seconds on the scheduler's clock; share: have identical texts embedded once.
+        keep_tokens: is given the vectors of tokens as they come, quickly, for the scheduler is locked meanwhile;
+        deadline and queued_at: seconds on the scheduler's clock; share: have identical texts embedded once, unless
+        their tokens are kept.
         """
-        keys: Sequence[Hashable] = [key_of(ids) if share else object() for ids in texts]
+        keys: Sequence[Hashable] = [key_of(ids) if share and keep_tokens is None else object() for ids in texts]
         distinct = dict(zip(keys, texts, strict=True))
         self.keys = list(distinct)
         """Of each distinct text; texts of equal keys, of whatever request, are embedded together."""
@@ -51,11 +56,17 @@ class Request:
         self.queued_at = queued_at
         self.future: Future[Any] = Future()
         self._answer = answer
+        self._keep_tokens = keep_tokens
         self._vectors: dict[int, F32] = {}
 
-    def put(self, position: int, vector: F32) -> bool:
-        """Keep the vector (dimensions,) of one distinct text; returns whether it was the last. Not thread-safe."""
+    def put(self, position: int, vector: F32, tokens: F32) -> bool:
+        """Keep the vector (dimensions,) of one distinct text; returns whether it was the last. Not thread-safe.
+
+        tokens: the vectors (tokens, hidden size) of its tokens.
+        """
         self._vectors[position] = vector
+        if self._keep_tokens is not None:
+            self._keep_tokens(position, tokens.copy())  # else the whole run would stay in memory
         return len(self._vectors) == len(self.texts)
 
     def finish(self) -> None:

@@ -19,13 +19,13 @@ import structlog
 from nearshore.embedding.backlog import Backlog, Sharers
 from nearshore.embedding.errors import ModelRunError
 from nearshore.embedding.observer import Observer
-from nearshore.embedding.request import Request, TokenIds
+from nearshore.embedding.request import KeepTokens, Request, TokenIds
 from nearshore.errors import DeadlineError, OverloadedError, UnavailableError
 from nearshore.records import F32
 
 T = TypeVar("T")
-Embed = Callable[[Sequence[TokenIds]], F32]
-"""Embeds B texts of one token count to (B, dimensions); called by several threads at once."""
+Embed = Callable[[Sequence[TokenIds]], tuple[F32, F32]]
+"""Embeds B texts of T tokens each to (B, dimensions), the tokens to (B, T, hidden size); several threads call it."""
 
 MODEL_FAILED = "If it goes on, give the process more memory, or lower embedding.max_run_tokens; see the traceback."
 
@@ -72,6 +72,7 @@ class Scheduler:
         texts: Sequence[TokenIds],
         *,
         answer: Callable[[F32], T],
+        keep_tokens: KeepTokens | None = None,
         bulk: bool = False,
         deadline: float | None = None,
         share: bool = True,
@@ -79,11 +80,14 @@ class Scheduler:
         """Queue texts (at least one) and return at once; callbacks of the future run in a worker and must be short.
 
         share: have texts that are identical, to each other or to those of other requests, embedded once.
-        The result is answer(vectors), vectors (texts, dimensions) in the order of texts. It can fail with
-        DeadlineError, ModelRunError, or UnavailableError (closed). Raises OverloadedError, UnavailableError.
+        The result is answer(vectors), vectors (texts, dimensions) in the order of texts; by then keep_tokens has been
+        given the vectors of each text's tokens. It can fail with DeadlineError, ModelRunError, or UnavailableError
+        (closed). Raises OverloadedError, UnavailableError.
         """
         now = self._clock()
-        request = Request(texts, answer=answer, bulk=bulk, deadline=deadline, queued_at=now, share=share)
+        request = Request(
+            texts, answer=answer, keep_tokens=keep_tokens, bulk=bulk, deadline=deadline, queued_at=now, share=share
+        )
         with self._changed:
             if self._closed:
                 raise _closed_error()
@@ -146,7 +150,7 @@ class Scheduler:
             _tell_waits(self._observer, run, self._clock())
         texts = [sharers[0].ids for sharers in run]
         try:
-            vectors = self._embed(texts)
+            vectors, tokens = self._embed(texts)
         except Exception as error:
             log.exception("The model failed on a run", texts=len(run), tokens_each=len(texts[0]), remedy=MODEL_FAILED)
             self._fail(run, error)
@@ -157,9 +161,9 @@ class Scheduler:
             self._backlog.end(run)
             finished = [
                 ticket.request
-                for sharers, vector in zip(run, vectors, strict=True)
+                for sharers, vector, of_tokens in zip(run, vectors, tokens, strict=True)
                 for ticket in sharers
-                if ticket.request.put(ticket.position, vector)
+                if ticket.request.put(ticket.position, vector, of_tokens)
             ]
             self._finished += finished
             self._changed.notify(max(0, len(finished) - 1))  # this worker takes one

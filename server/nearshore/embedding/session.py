@@ -46,10 +46,15 @@ class Session:
 
         texts: B lists of T ids. Returns (B, dimensions) float32, not normalized.
         """
-        return apply_dense(pool(self.run_tokens(texts), self._manifest.pooling), self._dense)
+        return self.embed(texts)[0]
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> tuple[F32, F32]:
+        """As run(), and beside it the vectors of all tokens that it was made of, as run_tokens() gives them."""
+        hidden = self.run_tokens(texts)
+        return apply_dense(pool(hidden, self._manifest.pooling), self._dense), hidden
 
     def run_tokens(self, texts: Sequence[Sequence[int]]) -> F32:
-        """The vectors of all tokens, (B, T, H), of B lists of T ids."""
+        """The vectors of all tokens, (B, T, H) float32, of B lists of T ids."""
         ids = np.array(texts, dtype=np.int64)  # (B, T)
         values = (ids, np.ones_like(ids), np.zeros_like(ids))
         feeds = {name: values[role].astype(kind, copy=False) for name, role, kind in self._inputs}

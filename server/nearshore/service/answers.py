@@ -37,7 +37,7 @@ FEWER_REASONS = {
 
 
 def embed_message(answer: EmbedAnswer) -> embedding_service_pb2.EmbedResponse:
-    """Vectors and how many tokens each text had."""
+    """Vectors and how many tokens each text had, and what was asked for of those."""
     embeddings = answer.embeddings
     return embedding_service_pb2.EmbedResponse(
         vectors=vectors_message(embeddings.vectors, embeddings.fingerprint),
@@ -46,6 +46,10 @@ def embed_message(answer: EmbedAnswer) -> embedding_service_pb2.EmbedResponse:
             for tokens, used in zip(embeddings.tokens, embeddings.tokens_used, strict=True)
         ],
         model=answer.model,
+        token_vectors=[
+            embedding_service_pb2.TokenVectors(ids=each.ids, vectors=vectors_message(each.vectors, each.fingerprint))
+            for each in embeddings.token_vectors
+        ],
     )
 
 

@@ -58,9 +58,11 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
             prompt=translate.prompt(request),
             truncation=translate.truncation(request.truncation),
             form=translate.form(request),
+            token_vectors=request.token_vectors,
             deadline=deadline_of(context),
         )
-        return await self._translator.build(answers.embed_message, answer, items=len(texts))
+        tokens = sum(answer.embeddings.tokens_used) if request.token_vectors else 0
+        return await self._translator.build(answers.embed_message, answer, items=len(texts) + tokens)
 
     async def Tokenize(  # noqa: N802
         self, request: embedding_pb.TokenizeRequest, context: Context

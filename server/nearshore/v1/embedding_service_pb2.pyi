@@ -55,6 +55,7 @@ class EmbedRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     NORMALIZE_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{model}". Default: the server's default model."""
     truncation: _values_pb2.Truncation.ValueType
@@ -76,6 +77,11 @@ class EmbedRequest(_message.Message):
     """Whether to scale each vector to unit length. Default: as the model's bundle says. The other way has a fingerprint of
     its own, as fewer dimensions have.
     """
+    token_vectors: _builtins.bool
+    """Whether to answer the vectors of all tokens too, for scores of token against token or a pooling of the caller's own.
+    Default: no. An answer may have server.max_message_bytes (default 64 MiB), and those in the making four times as
+    many together; a token takes 4 bytes a component: INVALID_ARGUMENT, TOKEN_VECTORS_TOO_LARGE, before anything is run.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to limits.max_texts (default 1,024) texts of at most limits.max_text_bytes (default 1 MiB). Empty text is
@@ -92,10 +98,11 @@ class EmbedRequest(_message.Message):
         prompt: _builtins.str | None = ...,
         dimensions: _builtins.int = ...,
         normalize: _builtins.bool | None = ...,
+        token_vectors: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "_prompt", b"_prompt", "normalize", b"normalize", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "_prompt", b"_prompt", "dimensions", b"dimensions", "model", b"model", "normalize", b"normalize", "prompt", b"prompt", "special_tokens", b"special_tokens", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "_prompt", b"_prompt", "dimensions", b"dimensions", "model", b"model", "normalize", b"normalize", "prompt", b"prompt", "special_tokens", b"special_tokens", "texts", b"texts", "token_vectors", b"token_vectors", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__normalize: _TypeAlias = _typing.Literal["normalize"]  # noqa: Y015
     _WhichOneofArgType__normalize: _TypeAlias = _typing.Literal["_normalize", b"_normalize"]  # noqa: Y015
@@ -115,6 +122,7 @@ class EmbedResponse(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{model}" that answered."""
     @_builtins.property
@@ -125,20 +133,58 @@ class EmbedResponse(_message.Message):
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextUsage]:
         """One entry a text, in request order."""
 
+    @_builtins.property
+    def token_vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenVectors]:
+        """One entry a text, in request order, where the request asks for them; else none."""
+
     def __init__(
         self,
         *,
         vectors: _values_pb2.Vectors | None = ...,
         usage: _abc.Iterable[Global___TextUsage] | None = ...,
         model: _builtins.str = ...,
+        token_vectors: _abc.Iterable[Global___TokenVectors] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "usage", b"usage", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "token_vectors", b"token_vectors", "usage", b"usage", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class TokenVectors(_message.Message):
+    """The tokens of one text that were embedded, special ones and prompt included, and what the network gave for each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """tokens_used of them, as Tokenize would give them where the text was not cut."""
+
+    @_builtins.property
+    def vectors(self) -> _values_pb2.Vectors:
+        """One row an id: the last layer's output in float32, as many components as the network's hidden size. Before pooling,
+        dense layers and normalization, whatever `dimensions` and `normalize` say; not scaled to unit length. A fingerprint
+        of their own: no collection with a model takes them.
+        """
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+        vectors: _values_pb2.Vectors | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenVectors: _TypeAlias = TokenVectors  # noqa: Y015
 
 @_typing.final
 class TextUsage(_message.Message):

@@ -1,0 +1,45 @@
+"""Room for the vectors of tokens, which take a hundred times what the vectors of their texts take."""
+
+from __future__ import annotations
+
+import threading
+
+from nearshore.embedding.errors import TokenVectorsTooLargeError
+from nearshore.errors import OverloadedError
+
+ANSWERS = 4  # of the largest size, that may be in the making at once
+
+
+class TokenRoom:
+    """Counts the bytes of token vectors that are kept for callers. Thread-safe."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        """max_message_bytes: of one answer; the answers that are in the making have ANSWERS times as many."""
+        self._max_message_bytes = max_message_bytes
+        self._taken_bytes = 0
+        self._lock = threading.Lock()
+
+    def take(self, tokens: int, size_bytes: int) -> None:
+        """Reserve for one answer until free() is called. tokens: it has the vectors of so many.
+
+        Raises TokenVectorsTooLargeError, and OverloadedError while others need the room.
+        """
+        if size_bytes > self._max_message_bytes:
+            raise TokenVectorsTooLargeError(tokens, size_bytes, self._max_message_bytes)
+        most = ANSWERS * self._max_message_bytes
+        with self._lock:
+            taken = self._taken_bytes
+            if taken + size_bytes <= most:
+                self._taken_bytes += size_bytes
+                return
+        raise OverloadedError(
+            f"The vectors of tokens make an answer of {size_bytes:,} bytes; others of {taken:,} are in the making, and "
+            f"together they may have {most:,}.",
+            f"Retry with back-off, send fewer texts a call, or raise server.max_message_bytes, of which that is "
+            f"{ANSWERS} times.",
+        )
+
+    def free(self, size_bytes: int) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._taken_bytes -= size_bytes
