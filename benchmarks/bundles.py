@@ -24,10 +24,10 @@ def with_int8() -> Bundle:
     return load_bundle(settings.model_dir / name)
 
 
-def open_engine(precision: Precision | None = None) -> Embedder:
+def open_engine(precision: Precision | None = None, *, share_in_flight: bool = True) -> Embedder:
     """The engine as a server opens it, but for a queue that refuses nothing; None: in the precision of the settings."""
     settings = load_settings()
-    changed: dict[str, object] = {"max_queued_tokens": 1 << 30}
+    changed: dict[str, object] = {"max_queued_tokens": 1 << 30, "share_in_flight": share_in_flight}
     if precision is not None:
         changed["precision"] = precision.value
     return open_embedder(settings.model_copy(update={"embedding": settings.embedding.model_copy(update=changed)}))
