@@ -107,7 +107,7 @@ def open_embedder(settings: Settings, observer: Observer | None = None) -> Embed
             workers=engine.workers,
             max_run_tokens=engine.max_run_tokens,
             max_queued_tokens=engine.max_queued_tokens,
-            reuse=Reuse(share_in_flight=engine.share_in_flight),
+            reuse=Reuse(share_in_flight=engine.share_in_flight, cache_bytes=engine.cache_bytes),
             observer=observer,
         )
 

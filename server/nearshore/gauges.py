@@ -21,6 +21,7 @@ def reader_of(replicas: Replicas, embedder: Embedder, admission: Admission, heal
             ready=health.serving,
             calls_in_flight=admission.calls,
             queued_tokens=embedder.queued_tokens,
+            vector_cache_bytes=embedder.cache_bytes,
             store_contact_age_s=None if contact_at is None else time.monotonic() - contact_at,
             collections=list(_loaded(replicas)),
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import structlog
 
@@ -77,6 +78,22 @@ def test_a_server_tells_what_it_does(server_process: ServerStarter) -> None:
     (build,) = seen.labels("nearshore_build_info")
     assert build["model"] == "tiny"
     assert not after.labels("nearshore_documents")
+
+
+def test_a_server_tells_how_its_vector_cache_does(server_process: ServerStarter) -> None:
+    """With embedding.cache_bytes a text that was embedded is not embedded again; hits, misses and bytes are told."""
+    port = free_port()
+    process = server_process(NEARSHORE_METRICS__PORT=str(port), NEARSHORE_EMBEDDING__CACHE_BYTES="100000")
+    with Client(process.address(), retries=NO_RETRIES) as client:
+        client.wait_ready()
+        first = client.embed(["a cat", "a dog"])
+        second = client.embed(["a dog", "a river", "a cat"])
+        seen = scrape(port)
+    np.testing.assert_array_equal(second.vectors[[2, 0]], first.vectors)
+    assert seen.value("nearshore_embedded_texts_total") == 3
+    assert seen.value("nearshore_vector_cache_misses_total") == 3
+    assert seen.value("nearshore_vector_cache_hits_total") == 2
+    assert 0 < seen.value("nearshore_vector_cache_bytes") <= 100_000
 
 
 def test_refusals_are_counted_while_a_server_waits_for_its_store(server_process: ServerStarter) -> None:

@@ -29,6 +29,9 @@ class Heard:
     def embedded(self, *, texts: int, tokens: int) -> None:
         self.runs.append((texts, tokens))
 
+    def looked_up(self, *, hits: int, misses: int) -> None:
+        raise AssertionError("a scheduler looks nothing up")
+
 
 def test_each_request_waits_once_and_every_text_counts() -> None:
     """However many runs a request takes, its wait is told once, up to the run that takes its first text."""

@@ -1,15 +1,32 @@
-"""An engine that embeds identical texts once."""
+"""An engine that embeds identical texts once, and keeps vectors where it is asked to."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
-from nearshore.embedding import Embedder, Reuse
+from nearshore.bundle import Bundle
+from nearshore.embedding import Embedder, Form, Reuse
+from nearshore.embedding.request import TokenIds
+from nearshore.embedding.reuse import Intake
+from nearshore.embedding.scheduler import Scheduler
+from nearshore.errors import OverloadedError, UnavailableError
 from nearshore.metrics import Metrics
+from nearshore.records import F32
 from tests.tiny_bert import corpus, make_bundle
+
+PATIENCE_S = 20.0
+CACHE = Reuse(cache_bytes=1 << 20)
+TEXTS = list(dict.fromkeys(corpus(9)))[:8]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("models"))
 
 
 def total(metrics: Metrics, name: str) -> float:
@@ -19,15 +36,148 @@ def total(metrics: Metrics, name: str) -> float:
     return value
 
 
+def opened(bundle: Bundle, reuse: Reuse, metrics: Metrics | None = None) -> Embedder:
+    """An engine with one worker."""
+    return Embedder.open(bundle, workers=1, max_run_tokens=64, max_queued_tokens=2_000, reuse=reuse, observer=metrics)
+
+
 @pytest.mark.parametrize(("share", "embedded"), [(True, 8), (False, 24)])
-def test_repeated_texts_are_embedded_as_the_setting_says(tmp_path: Path, share: bool, embedded: int) -> None:
+def test_repeated_texts_are_embedded_as_the_setting_says(bundle: Bundle, share: bool, embedded: int) -> None:
     """A text that a call repeats is embedded once, or each time where sharing is off, and has the same bits."""
-    metrics, texts = Metrics(), list(dict.fromkeys(corpus(9)))[:8]
-    reuse = Reuse(share_in_flight=share)
-    with Embedder.open(
-        make_bundle(tmp_path), workers=1, max_run_tokens=64, max_queued_tokens=10_000, reuse=reuse, observer=metrics
-    ) as engine:
-        vectors = engine.embed([*texts, *reversed(texts), *texts]).vectors
+    metrics = Metrics()
+    with opened(bundle, Reuse(share_in_flight=share), metrics) as engine:
+        vectors = engine.embed([*TEXTS, *reversed(TEXTS), *TEXTS]).vectors
         assert total(metrics, "nearshore_embedded_texts_total") == embedded
-        alone = np.concatenate([engine.embed([text]).vectors for text in texts])
+        alone = np.concatenate([engine.embed([text]).vectors for text in TEXTS])
     assert vectors.tobytes() == np.concatenate([alone, alone[::-1], alone]).tobytes()
+
+
+@pytest.mark.parametrize(
+    "form", [Form(), Form(dimensions=5), Form(normalize=False), Form(dimensions=3, normalize=False)]
+)
+def test_kept_vectors_serve_every_form(bundle: Bundle, form: Form) -> None:
+    """A text that was embedded is not embedded again for another form, and has the bits that it would have anew."""
+    metrics = Metrics()
+    with opened(bundle, CACHE, metrics) as engine, opened(bundle, Reuse()) as plain:
+        engine.embed(TEXTS)
+        kept = engine.embed(TEXTS[::-1], form=form)
+        anew = plain.embed(TEXTS[::-1], form=form)
+    assert kept.vectors.tobytes() == anew.vectors.tobytes()
+    assert (kept.tokens, kept.tokens_used, kept.fingerprint) == (anew.tokens, anew.tokens_used, anew.fingerprint)
+    assert total(metrics, "nearshore_embedded_texts_total") == 8
+    assert total(metrics, "nearshore_vector_cache_misses_total") == 8
+    assert total(metrics, "nearshore_vector_cache_hits_total") == 8
+    assert engine.cache_bytes > 8 * 4 * engine.dimensions
+
+
+def test_what_a_caller_does_to_its_vectors_stays_with_it(bundle: Bundle) -> None:
+    """An answer is the caller's own: writing to it moves no other answer."""
+    with opened(bundle, CACHE) as engine:
+        before = [engine.embed(TEXTS[:1], form=Form(normalize=False)).vectors for _ in range(2)]
+        bits = before[0].tobytes()
+        for vectors in before:
+            vectors[:] = 0
+        assert engine.embed(TEXTS[:1], form=Form(normalize=False)).vectors.tobytes() == bits
+
+
+def test_a_closed_engine_answers_nothing_that_it_keeps(bundle: Bundle) -> None:
+    """After close a call fails, whether its vectors are kept or not."""
+    with opened(bundle, CACHE) as engine:
+        engine.embed(TEXTS)
+    with pytest.raises(UnavailableError):
+        engine.embed(TEXTS)
+
+
+def test_a_full_queue_refuses_before_it_looks_up(bundle: Bundle) -> None:
+    """A call needs room for all its tokens, kept or not: an overloaded server has no time to tokenize."""
+    with opened(bundle, CACHE) as engine:
+        engine.embed(["cat"])
+        with pytest.raises(OverloadedError):
+            engine.embed(["cat"] * 2_000)
+
+
+class Blocked:
+    """An intake with one worker, whose model runs only when the test lets it; a text's vector is its ids."""
+
+    def __init__(self) -> None:
+        self.started: list[list[TokenIds]] = []
+        self._begun, self._go_on = threading.Semaphore(0), threading.Semaphore(0)
+        self.scheduler = Scheduler(self._embed, workers=1, max_run_tokens=64, max_queued_tokens=1_000)
+        self.intake = Intake(self.scheduler, CACHE, None)
+        self.calls: list[Callable[[], None]] = []  # of requests that need no run
+
+    def _embed(self, texts: Sequence[TokenIds]) -> F32:
+        self.started.append(list(texts))
+        self._begun.release()
+        assert self._go_on.acquire(timeout=PATIENCE_S)
+        return np.array(texts, np.float32)
+
+    def submit(self, *texts: list[int], bulk: bool = False) -> Future[F32]:
+        return self.intake.submit(
+            texts, answer=lambda vectors: vectors, bulk=bulk, deadline=None, start_known=self.calls.append
+        )
+
+    def run(self) -> list[TokenIds]:
+        """Wait until a run has begun and let it end."""
+        assert self._begun.acquire(timeout=PATIENCE_S)
+        self._go_on.release()
+        return self.started[-1]
+
+
+@pytest.fixture
+def blocked() -> Iterator[Blocked]:
+    blocked = Blocked()
+    yield blocked
+    blocked.scheduler.close()
+
+
+def test_who_is_served_whole_does_not_wait(blocked: Blocked) -> None:
+    """While the only worker is busy, a request whose vectors are all kept is answered, in the thread that it names."""
+    first = blocked.submit([1, 2], [3, 4])
+    blocked.run()
+    first.result(PATIENCE_S)
+    blocked.submit([5, 6, 7])
+    known, left = blocked.submit([3, 4], [1, 2], [3, 4]), blocked.submit([1, 2])
+    assert not known.done()
+    assert left.cancel()
+    for call in blocked.calls:
+        call()
+    np.testing.assert_array_equal(known.result(0), [[3, 4], [1, 2], [3, 4]])
+    assert blocked.run() == [[5, 6, 7]]
+
+
+def test_only_what_is_not_kept_is_embedded(blocked: Blocked) -> None:
+    """Of a request that is kept in part the rest is embedded, and all of it is answered in its order."""
+    blocked.submit([1, 2])
+    blocked.run()
+    part = blocked.submit([3, 4], [1, 2], [5, 6])
+    assert blocked.run() == [[3, 4], [5, 6]]
+    np.testing.assert_array_equal(part.result(PATIENCE_S), [[3, 4], [1, 2], [5, 6]])
+    assert not blocked.calls
+
+
+def test_bulk_requests_pass_the_cache_by(blocked: Blocked) -> None:
+    """Bulk texts are not kept, so that documents push out no query, and are not looked up."""
+    for bulk in (True, True, False):
+        pending = blocked.submit([1, 2], bulk=bulk)
+        assert blocked.run() == [[1, 2]]
+        pending.result(PATIENCE_S)
+    assert blocked.intake.cache_bytes > 0
+    pending = blocked.submit([1, 2], bulk=True)
+    blocked.run()
+    pending.result(PATIENCE_S)
+    assert not blocked.calls
+
+
+def test_an_answer_that_fails_reaches_its_caller(blocked: Blocked) -> None:
+    """What making an answer of kept vectors raises, the future fails with."""
+
+    def fail(vectors: F32) -> None:
+        raise ValueError("no")
+
+    pending = blocked.submit([1, 2])
+    blocked.run()
+    pending.result(PATIENCE_S)
+    failing = blocked.intake.submit([[1, 2]], answer=fail, bulk=False, deadline=None, start_known=lambda call: call())
+    with pytest.raises(ValueError, match="no"):
+        failing.result(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nearshore.embedding import Embedder, Embeddings
+from nearshore.documents.requests import DocumentInput, UpsertRequest
+from nearshore.embedding import Embedder, Embeddings, Reuse
 from nearshore.search import ranking
+from nearshore.search.answering import answer_queries
 from nearshore.search.requests import BatchSearchRequest, SearchRequest
 from tests.engine import DIMENSIONS, Engine, packed, tiny_embedder
+from tests.tiny_bert import make_bundle
 
 WAIT_S = 30.0
 
@@ -78,3 +82,35 @@ def test_a_batch_lets_other_searches_take_turns(tmp_path: Path, monkeypatch: pyt
         engine.put(collection, ["a"], np.ones((1, DIMENSIONS), np.float32))
         engine.run(ask(engine, collection))
     assert answered[0] == "single"
+
+
+def test_a_query_whose_vector_is_kept_is_not_searched_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker embeds it, so a thread of searches goes on to search; its hits are those of the first time."""
+    threads: list[str] = []
+
+    def answer(*arguments: Any) -> Iterator[Any]:
+        threads.append(threading.current_thread().name)
+        return answer_queries(*arguments)
+
+    monkeypatch.setattr("nearshore.search.searcher.answer_queries", answer)
+    with (
+        Embedder.open(
+            make_bundle(tmp_path),
+            workers=1,
+            max_run_tokens=64,
+            max_queued_tokens=1_000,
+            reuse=Reuse(cache_bytes=10_000),
+        ) as embedder,
+        Engine(tmp_path / "data", {"tiny": embedder}) as engine,
+    ):
+        collection = engine.create("c", model="models/tiny")
+        documents = [DocumentInput(each, text=each) for each in ("red fish", "blue bird")]
+        token = engine.run(engine.documents.upsert(UpsertRequest(collection, documents))).write_token
+        request = SearchRequest(collection, text="green fish", read_after=[token])
+        first, second = (engine.run(engine.searcher.search(request)) for _ in range(2))
+    assert [(hit.document.id, hit.score) for hit in first.hits] == [(hit.document.id, hit.score) for hit in second.hits]
+    assert threads[0].startswith("embed-")
+    assert threads[1] != threading.current_thread().name
+    assert not threads[1].startswith("embed-")

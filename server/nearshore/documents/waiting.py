@@ -69,6 +69,11 @@ async def in_thread(executor: Executor, call: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(executor, copy_context().run, call)
 
 
+def start_in_thread(executor: Executor, call: Callable[[], object]) -> None:
+    """Have work done beside the event loop, in the caller's context, whose end the work itself tells."""
+    executor.submit(copy_context().run, call)
+
+
 async def begun_in_thread(executor: Executor, begin: Callable[[], T], abandon: Callable[[T], object]) -> T:
     """Run blocking work that leaves something under way; if the caller goes meanwhile, abandon gets what it left."""
     return await unless_left(executor.submit(copy_context().run, begin), abandon, None, "")

@@ -19,7 +19,7 @@ from nearshore.embedding.golden import check_golden
 from nearshore.embedding.observer import Observer
 from nearshore.embedding.prompts import Prompts
 from nearshore.embedding.request import KeepTokens
-from nearshore.embedding.reuse import AS_USUAL, Reuse
+from nearshore.embedding.reuse import AS_USUAL, Intake, Reuse, Start
 from nearshore.embedding.scheduler import Scheduler
 from nearshore.embedding.session import Session
 from nearshore.embedding.token_room import TokenRoom
@@ -34,6 +34,10 @@ _TOKEN_ID_BYTES = 5
 _TEXT_BYTES = 160  # two fingerprints and some numbers
 
 
+def _at_once(call: Callable[[], None]) -> None:
+    call()
+
+
 class Embedder:
     """One model, ready to embed. Thread-safe.
 
@@ -41,14 +45,14 @@ class Embedder:
     """
 
     def __init__(
-        self, bundle: Bundle, tokenizers: dict[SpecialTokens, Tokenizer], scheduler: Scheduler, reuse: Reuse
+        self, bundle: Bundle, tokenizers: dict[SpecialTokens, Tokenizer], scheduler: Scheduler, intake: Intake
     ) -> None:
         """Use open()."""
         self.bundle = bundle
         self.prompts = Prompts(bundle.manifest)
         self._tokenizers = tokenizers
         self._scheduler = scheduler
-        self._share = reuse.share_in_flight
+        self._intake = intake
         self._fingerprints: dict[Form, str] = {}  # of those that were asked for
         (around,) = self.tokenize([""], prompt=self.prompts.document)
         self.max_document_tokens = self.max_tokens - len(around.ids)
@@ -67,8 +71,8 @@ class Embedder:
     ) -> Embedder:
         """Load a bundle, check that it gives its golden vectors, and start the workers (0: one a usable core).
 
-        A bundle without golden vectors, that is one being exported, is not checked. observer: told what the workers do.
-        Raises ModelMismatchError, CorruptBundleError.
+        A bundle without golden vectors, that is one being exported, is not checked. reuse: of vectors, by identical
+        texts; observer: told what the workers do. Raises ModelMismatchError, CorruptBundleError.
         """
         max_tokens = bundle.manifest.max_tokens
         tokenizers = {
@@ -85,7 +89,7 @@ class Embedder:
             max_queued_tokens=max_queued_tokens,
             observer=observer,
         )
-        return cls(bundle, tokenizers, scheduler, reuse)
+        return cls(bundle, tokenizers, scheduler, Intake(scheduler, reuse, observer))
 
     @property
     def dimensions(self) -> int:
@@ -101,6 +105,11 @@ class Embedder:
     def queued_tokens(self) -> int:
         """Tokens that wait for a worker."""
         return self._scheduler.queued_tokens
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the vectors that are kept."""
+        return self._intake.cache_bytes
 
     def fingerprint(self, form: Form = AS_BUNDLED) -> str:
         """What a vector in this form means."""
@@ -154,16 +163,24 @@ class Embedder:
             return self._queue_with_tokens(used, token_room, form=form, bulk=bulk, deadline=deadline)
         return self._queue(used, _as_it_is, form=form, bulk=bulk, deadline=deadline)
 
-    def submit_query(self, text: str, then: Callable[[Embeddings], T], *, deadline: float | None = None) -> Future[T]:
+    def submit_query(
+        self,
+        text: str,
+        then: Callable[[Embeddings], T],
+        *,
+        deadline: float | None = None,
+        start_known: Start = _at_once,
+    ) -> Future[T]:
         """Like submit for one text, behind the prompt of queries; the future's result is then(embeddings).
 
         It is called in the worker that embedded the text: for short work that would otherwise wait for a change of
-        threads. What it raises, the future fails with.
+        threads. Where the vector is kept there is no worker, and start_known has it called. What it raises, the future
+        fails with.
         """
         used = self._used_ids([text], self.prompts.query, None, Truncation.CUT_END)
-        return self._queue(used, then, form=AS_BUNDLED, bulk=False, deadline=deadline)
+        return self._queue(used, then, form=AS_BUNDLED, bulk=False, deadline=deadline, start_known=start_known)
 
-    def _queue(
+    def _queue(  # noqa: PLR0913 -- each is what the caller said
         self,
         used: tuple[list[list[int]], list[int]],
         then: Callable[[Embeddings], T],
@@ -172,18 +189,19 @@ class Embedder:
         bulk: bool,
         deadline: float | None,
         keep_tokens: KeepTokens | None = None,
+        start_known: Start = _at_once,
     ) -> Future[T]:
         """used: as _used_ids gives it."""
         fingerprint, manifest = self.fingerprint(form), self.bundle.manifest
         ids, tokens = used
         tokens_used = [len(each) for each in ids]
-        return self._scheduler.submit(
+        return self._intake.submit(
             ids,
             answer=lambda vectors: then(Embeddings(form.of(vectors, manifest), tokens, tokens_used, fingerprint)),
             keep_tokens=keep_tokens,
             bulk=bulk,
             deadline=deadline,
-            share=self._share,
+            start_known=start_known,
         )
 
     def _queue_with_tokens(

@@ -102,7 +102,9 @@ class Scheduler:
         return request.future
 
     def check_room(self, tokens: int) -> None:
-        """Raise the OverloadedError that submit would raise for so many tokens."""
+        """Raise the error that submit would raise for so many tokens."""
+        if self._closed:
+            raise _closed_error()
         overload = self._overload(tokens)
         if overload is not None:
             raise overload

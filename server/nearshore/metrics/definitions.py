@@ -76,7 +76,8 @@ QUEUE_SECONDS = Definition(
     Kind.HISTOGRAM,
     "seconds",
     "Time that the first text of a request waited for the model, from being queued to the start of its run: the sign "
-    "of too few cores. priority is interactive, or bulk: large upserts and batches, which let the others go first.",
+    "of too few cores. A request whose first text joins a run in progress, or is not embedded for it, is not counted. "
+    "priority is interactive, or bulk: large upserts and batches, which let the others go first.",
     ("priority",),
 )
 EMBEDDED_TEXTS = Definition("nearshore_embedded_texts_total", Kind.COUNTER, "texts", "Texts that the model embedded.")
@@ -85,6 +86,24 @@ EMBEDDED_TOKENS = Definition(
     Kind.COUNTER,
     "tokens",
     "Tokens that the model embedded, special tokens included; its rate is what the cores achieve.",
+)
+CACHE_HITS = Definition(
+    "nearshore_vector_cache_hits_total",
+    Kind.COUNTER,
+    "texts",
+    "Texts of interactive requests whose vectors were kept (embedding.cache_bytes), so that they were not embedded.",
+)
+CACHE_MISSES = Definition(
+    "nearshore_vector_cache_misses_total",
+    Kind.COUNTER,
+    "texts",
+    "Texts of interactive requests whose vectors were not kept; 0 while there is no cache.",
+)
+CACHE_BYTES = Definition(
+    "nearshore_vector_cache_bytes",
+    Kind.GAUGE,
+    "bytes",
+    "Memory of the vectors that are kept, with their texts' token ids; embedding.cache_bytes is the limit.",
 )
 STORE_CONTACT_AGE = Definition(
     "nearshore_store_contact_age_seconds",
@@ -136,6 +155,9 @@ ALL = (
     QUEUE_SECONDS,
     EMBEDDED_TEXTS,
     EMBEDDED_TOKENS,
+    CACHE_HITS,
+    CACHE_MISSES,
+    CACHE_BYTES,
     STORE_CONTACT_AGE,
     FEED_LAG_POSITIONS,
     FEED_LAG_SECONDS,

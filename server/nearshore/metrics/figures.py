@@ -36,6 +36,7 @@ class Figures:
     ready: bool = False
     calls_in_flight: int = 0
     queued_tokens: int = 0
+    vector_cache_bytes: int = 0
     store_contact_age_s: float | None = None  # None before the first answer
     collections: Sequence[CollectionFigures] = ()
 
@@ -69,6 +70,7 @@ def _of_process(figures: Figures) -> Iterable[Metric]:
     yield _gauge(definitions.READY, [((), figures.ready)])
     yield _gauge(definitions.CALLS_IN_FLIGHT, [((), figures.calls_in_flight)])
     yield _gauge(definitions.QUEUE_TOKENS, [((), figures.queued_tokens)])
+    yield _gauge(definitions.CACHE_BYTES, [((), figures.vector_cache_bytes)])
     age_s = figures.store_contact_age_s
     yield _gauge(definitions.STORE_CONTACT_AGE, [] if age_s is None else [((), age_s)])
 

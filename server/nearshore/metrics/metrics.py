@@ -61,6 +61,8 @@ class Metrics:
         self._interactive_waits, self._bulk_waits = waits.labels("interactive"), waits.labels("bulk")
         self._texts = _counter(definitions.EMBEDDED_TEXTS, self.registry)
         self._tokens = _counter(definitions.EMBEDDED_TOKENS, self.registry)
+        self._cache_hits = _counter(definitions.CACHE_HITS, self.registry)
+        self._cache_misses = _counter(definitions.CACHE_MISSES, self.registry)
         self._figures = FiguresCollector()
         self.registry.register(self._figures)
         for collector in (ProcessCollector, GCCollector, PlatformCollector):
@@ -86,6 +88,11 @@ class Metrics:
         """A run of the model has ended well."""
         self._texts.inc(texts)
         self._tokens.inc(tokens)
+
+    def looked_up(self, *, hits: int, misses: int) -> None:
+        """Of so many texts the vectors were kept, and of so many not."""
+        self._cache_hits.inc(hits)
+        self._cache_misses.inc(misses)
 
 
 def _counter(definition: Definition, registry: CollectorRegistry) -> Counter:

@@ -14,7 +14,7 @@ from nearshore.documents.reading import find_replica, reach
 from nearshore.documents.threads import Threads
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.vectors import for_metric
-from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
+from nearshore.documents.waiting import begun_in_thread, in_thread, result_of, start_in_thread
 from nearshore.embedding import Embeddings, Truncation
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.records import F32
@@ -91,7 +91,9 @@ class Searcher:
             return next(answer_queries(replica, [query], made, self._limits, deadline))
 
         embedder = self._models.of_collection(replica.collection.spec)
-        future = await self._begun([text], partial(embedder.submit_query, text, search, deadline=deadline))
+        start = partial(start_in_thread, self._threads.searches)  # where no worker embeds the text
+        submit = partial(embedder.submit_query, text, search, deadline=deadline, start_known=start)
+        future = await self._begun([text], submit)
         return await result_of(future, deadline, "searching")
 
     async def _embed(

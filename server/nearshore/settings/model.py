@@ -95,6 +95,12 @@ class EmbeddingSettings(_Section):
         description="Whether identical texts that wait or run at the same time are embedded once. No bit of a vector "
         "depends on it.",
     )
+    cache_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory of vectors kept for texts that come again, as queries do; bulk requests pass it by. 0: "
+        "none are kept. By the time of an answer a caller can tell whether a text was asked for before.",
+    )
 
     _model_has_a_name = field_validator("model")(checked)
 
