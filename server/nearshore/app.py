@@ -244,6 +244,7 @@ class Process:
         grace_s = self._settings.server.grace_s if self._death is None else 0.0
         log.info("Stopping", grace_s=grace_s)
         await self._health.close()
+        self._guards.stopping.set()
         await self._server.stop(grace_s)
 
     async def _close(self) -> None:

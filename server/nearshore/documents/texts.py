@@ -61,13 +61,15 @@ class Texts:
         truncation: Truncation,
         form: Form,
         token_vectors: bool,
+        bulk: bool,
         deadline: float | None,
     ) -> EmbedAnswer:
         """Embed texts with "models/{model}", or the default where empty.
 
-        prompt: as for Prompts.named; token_vectors: whether those of tokens are wanted too; deadline: time.monotonic()
-        seconds. Raises BatchSizeError, TextTooLargeError, TextTooLongError, TokenVectorsTooLargeError,
-        UnknownPromptError, DimensionsError, ModelNotServedError, OverloadedError, DeadlineError.
+        prompt: as for Prompts.named; token_vectors: whether those of tokens are wanted too; bulk: let others go first;
+        deadline: time.monotonic() seconds. Raises BatchSizeError, TextTooLargeError, TextTooLongError,
+        TokenVectorsTooLargeError, UnknownPromptError, DimensionsError, ModelNotServedError, OverloadedError,
+        DeadlineError.
         """
         bare, embedder = self._models.get(model)
         before = embedder.prompts.named(prompt)
@@ -80,6 +82,7 @@ class Texts:
             form=form,
             truncation=truncation,
             token_room=self._token_room if token_vectors else None,
+            bulk=bulk,
             deadline=deadline,
         )
         if sum(map(len, texts)) <= _SHORT_CHARACTERS:

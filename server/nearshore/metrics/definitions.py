@@ -48,8 +48,9 @@ CALLS = Definition(
     "nearshore_calls_total",
     Kind.COUNTER,
     "calls",
-    "Calls answered, by method and gRPC code. RESOURCE_EXHAUSTED counts overload, CANCELLED callers that left. What "
-    "gRPC refuses before we see it (a message that is too large, an unknown method) is not counted.",
+    "Calls answered, by method and gRPC code; each batch of EmbedStream is one. RESOURCE_EXHAUSTED counts overload, "
+    "CANCELLED callers that left. What gRPC refuses before we see it (a message that is too large, an unknown method) "
+    "is not counted.",
     ("method", "code"),
 )
 CALL_SECONDS = Definition(

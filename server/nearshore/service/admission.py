@@ -53,6 +53,19 @@ class TooManyStoreCallsError(OverloadedError):
         )
 
 
+class TooManyStreamsError(OverloadedError):
+    """As many streams are open as may be."""
+
+    reason = "TOO_MANY_STREAMS"
+
+    def __init__(self, max_streams: int) -> None:
+        """max_streams: the limit."""
+        super().__init__(
+            f"{max_streams} streams are open, as many as may be: half of server.max_concurrent_calls.",
+            "Retry with back-off, or use Embed; if memory allows, raise the limit, or add replicas.",
+        )
+
+
 class Admission:
     """Counts what is being worked on. Used on one event loop."""
 
@@ -62,6 +75,7 @@ class Admission:
         self._max_bytes = max_bytes
         self._calls = 0
         self._bytes = 0
+        self._streams = 0
         self._store_calls = 0  # of those, how many wait for the store
         self._store_bytes = 0
 
@@ -102,6 +116,18 @@ class Admission:
             if claimed:
                 self._store_calls -= 1
                 self._store_bytes -= size_bytes
+
+    @contextlib.contextmanager
+    def admit_stream(self) -> Iterator[None]:
+        """Count a stream while the block runs; each of its batches is a call besides. Raises TooManyStreamsError."""
+        most = max(1, self._max_calls // 2)
+        if self._streams >= most:
+            raise TooManyStreamsError(most)
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     def _check_store(self, size_bytes: int) -> None:
         if self._store_calls >= max(1, self._max_calls // 2):

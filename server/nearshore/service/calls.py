@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import grpc
@@ -20,10 +20,12 @@ from grpc import StatusCode, aio
 from nearshore.documents.errors import AnswerTooLargeError
 from nearshore.documents.store_threads import let_claim
 from nearshore.errors import NearshoreError, ServiceError
-from nearshore.metrics import Metrics
+from nearshore.metrics import CallMeter, Metrics
 from nearshore.service.admission import Admission
-from nearshore.service.decoding import UndecodableRequestError, decoder
+from nearshore.service.decoding import Received, receiver
 from nearshore.service.status import bug_status, status_of
+from nearshore.service.streams import Stream
+from nearshore.v1.embedding_service_pb2 import EmbedStreamRequest, EmbedStreamResponse
 from nearshore.wire import DETAILS_KEY, LOGGED_REQUEST_ID, REQUEST_ID_KEY
 
 SLOW_S = 1.0
@@ -39,19 +41,6 @@ Behaviour = Callable[[Any, Any], Awaitable[Message]]
 log = structlog.get_logger(__name__)
 
 
-class Received(NamedTuple):
-    """A request and how large it was on the wire, which only its bytes tell without making them again."""
-
-    request: Message | None  # None: the bytes are not that message
-    size_bytes: int
-
-    def message(self) -> Message:
-        """The request. Raises UndecodableRequestError."""
-        if self.request is None:
-            raise UndecodableRequestError
-        return self.request
-
-
 @dataclass(frozen=True, slots=True)
 class Guards:
     """What every call of a process goes through."""
@@ -59,6 +48,15 @@ class Guards:
     admission: Admission
     metrics: Metrics  # calls are counted in these
     max_message_bytes: int  # of the largest answer that gRPC would send
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams are read no further
+
+
+class Outcome(NamedTuple):
+    """What became of a call."""
+
+    code: StatusCode
+    status: Status | None  # None: it went well
+    answer: bytes
 
 
 class GuardedServer:
@@ -80,19 +78,20 @@ class GuardedServer:
     def add_registered_method_handlers(
         self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
-        """Register a service of nearshore.v1, all of whose methods take one message and answer one."""
+        """Register a service of nearshore.v1: each method takes one message and answers one, or EmbedStream's."""
         wrapped = {name: self._wrapped(f"{service}/{name}", handler) for name, handler in handlers.items()}
         generic = grpc.method_handlers_generic_handler(service, wrapped)
         self._server.add_generic_rpc_handlers((generic,))
         self._server.add_registered_method_handlers(service, wrapped)
 
     def _wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        decode = decoder(handler.request_deserializer)
+        receive, name = receiver(handler.request_deserializer), method.removeprefix(PACKAGE)
+        if handler.request_streaming:
+            streamed: Any = self._guard_stream(name, handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(streamed, request_deserializer=receive)
         behaviour = handler.unary_unary if self._refusal is None else _refusing(self._refusal)
-        guarded: Any = self._guard(method.removeprefix(PACKAGE), behaviour)
-        return grpc.unary_unary_rpc_method_handler(
-            guarded, request_deserializer=lambda data: Received(decode(data), len(data))
-        )
+        guarded: Any = self._guard(name, behaviour)
+        return grpc.unary_unary_rpc_method_handler(guarded, request_deserializer=receive)
 
     def _guard(self, method: str, behaviour: Behaviour) -> Callable[[Received, Context], Awaitable[bytes]]:
         meter = self._guards.metrics.calls(method)
@@ -100,34 +99,76 @@ class GuardedServer:
         async def guarded(received: Received, context: Context) -> bytes:
             request_id = _request_id(context)
             structlog.contextvars.bind_contextvars(request_id=request_id)
-            started = time.perf_counter()
-            code, reason = StatusCode.CANCELLED, ""
-            try:
-                with self._guards.admission.admit(received.size_bytes) as claim_store:
-                    let_claim(claim_store)
-                    answer = self._serialize(await behaviour(received.message(), context))
-                code = StatusCode.OK
-            except (asyncio.CancelledError, aio.AbortError):
-                raise
-            except NearshoreError as error:
-                code, status = status_of(error, request_id)
-                reason = error.reason
-                if isinstance(error, ServiceError):  # the caller is told, but only the operator can mend it
-                    log.warning(error.message, remedy=error.remedy, reason=reason, method=method)
-            except Exception:
-                log.exception("A call failed by a bug", method=method, remedy=REPORT)
-                code, status = bug_status(request_id)
-                reason = NearshoreError.reason
-            finally:
-                seconds = time.perf_counter() - started
-                meter.answered(code.name, seconds)
-                self._log_access(method, received.request, code, reason, seconds)
-            if code is not StatusCode.OK:
-                await context.abort(code, status.message, _trailing(request_id, status))
+            outcome = await self._outcome(method, meter, received, behaviour, context, request_id)
+            if outcome.status is not None:
+                await context.abort(outcome.code, outcome.status.message, _trailing(request_id, outcome.status))
             context.set_trailing_metadata(_trailing(request_id, None))
-            return answer
+            return outcome.answer
 
         return guarded
+
+    def _guard_stream(self, method: str, behaviour: Behaviour) -> Callable[[Any, Context], Awaitable[None]]:
+        """behaviour: answers one of its requests; each is a call by itself, and its failure an answer."""
+        meter = self._guards.metrics.calls(method)
+
+        async def guarded(_: object, context: Context) -> None:
+            request_id = _request_id(context)
+            structlog.contextvars.bind_contextvars(request_id=request_id)
+
+            async def answer(request: EmbedStreamRequest, size_bytes: int) -> bytes:
+                received = Received(request, size_bytes)
+                outcome = await self._outcome(method, meter, received, behaviour, context, request_id)
+                if outcome.status is None:
+                    return outcome.answer
+                return EmbedStreamResponse(id=request.id, error=outcome.status).SerializeToString()
+
+            try:
+                with self._guards.admission.admit_stream():
+                    if self._refusal is not None:
+                        raise self._refusal.with_traceback(None)  # else that would grow with every call
+                    await Stream(context, answer, self._guards.stopping).serve()
+            except NearshoreError as error:
+                code, status = status_of(error, request_id)
+                meter.answered(code.name, 0.0)  # nobody waited for the end of a stream
+                self._log_access(method, None, code, error.reason, 0.0)
+                await context.abort(code, status.message, _trailing(request_id, status))
+            context.set_trailing_metadata(_trailing(request_id, None))
+
+        return guarded
+
+    async def _outcome(
+        self,
+        method: str,
+        meter: CallMeter,
+        received: Received,
+        behaviour: Behaviour,
+        context: Context,
+        request_id: str,
+    ) -> Outcome:
+        """Admit, answer, count and log one call."""
+        started = time.perf_counter()
+        code, reason, status, answer = StatusCode.CANCELLED, "", None, b""
+        try:
+            with self._guards.admission.admit(received.size_bytes) as claim_store:
+                let_claim(claim_store)
+                answer = self._serialize(await behaviour(received.message(), context))
+            code = StatusCode.OK
+        except (asyncio.CancelledError, aio.AbortError):
+            raise
+        except NearshoreError as error:
+            code, status = status_of(error, request_id)
+            reason = error.reason
+            if isinstance(error, ServiceError):  # the caller is told, but only the operator can mend it
+                log.warning(error.message, remedy=error.remedy, reason=reason, method=method)
+        except Exception:
+            log.exception("A call failed by a bug", method=method, remedy=REPORT)
+            code, status = bug_status(request_id)
+            reason = NearshoreError.reason
+        finally:
+            seconds = time.perf_counter() - started
+            meter.answered(code.name, seconds)
+            self._log_access(method, received.request, code, reason, seconds)
+        return Outcome(code, status, answer)
 
     def _log_access(self, method: str, request: Message | None, code: StatusCode, reason: str, seconds: float) -> None:
         level = logging.INFO if code is not StatusCode.OK or seconds >= SLOW_S else logging.DEBUG
@@ -174,8 +215,8 @@ def _trailing(request_id: str, status: Status | None) -> tuple[tuple[str, str | 
 
 def _collection(request: Message | None) -> str:
     """The collection that a request names, whatever it calls the field."""
-    for field in ("collection_id", "collection", "name"):
-        value = getattr(request, field, None)
+    for name in ("collection_id", "collection", "name"):
+        value = getattr(request, name, None)
         if isinstance(value, str):
             return value[:100]
     return ""

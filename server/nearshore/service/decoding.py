@@ -7,7 +7,7 @@ traceback for every such call, of which anybody can make as many as he likes. So
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -32,6 +32,26 @@ class UndecodableRequestError(InvalidArgumentError):
             "Send that message with code generated from the proto of this server's version, such as the client of the "
             "same version.",
         )
+
+
+class Received(NamedTuple):
+    """A request and how large it was on the wire, which only its bytes tell without making them again."""
+
+    request: Any  # the message; None: the bytes are not that
+    size_bytes: int
+
+    def message(self) -> Message:
+        """The request. Raises UndecodableRequestError."""
+        if self.request is None:
+            raise UndecodableRequestError
+        message: Message = self.request
+        return message
+
+
+def receiver(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Received]:
+    """A deserializer that takes whatever comes."""
+    decode = decoder(deserialize)
+    return lambda data: Received(decode(data), len(data))
 
 
 def decoder(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | None]:

@@ -9,6 +9,7 @@ from grpc import aio
 
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
+from nearshore.documents.errors import FieldNotAllowedError
 from nearshore.documents.texts import Texts
 from nearshore.search.searcher import Searcher
 from nearshore.service import answers, translate
@@ -51,6 +52,24 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
         self, request: embedding_pb.EmbedRequest, context: Context
     ) -> embedding_pb.EmbedResponse:
         """Turn texts into vectors."""
+        return await self._embed(request, context, bulk=False)
+
+    async def EmbedStream(  # type: ignore[override]  # noqa: N802 -- GuardedServer has one of the stream's requests answered
+        self, request: embedding_pb.EmbedStreamRequest, context: Context
+    ) -> embedding_pb.EmbedStreamResponse:
+        """Turn one batch of texts into vectors."""
+        if request.batch.token_vectors:
+            raise FieldNotAllowedError(
+                "batch.token_vectors has no meaning in a stream.",
+                "Use Embed for vectors of tokens.",
+                field="batch.token_vectors",
+            )
+        answer = await self._embed(request.batch, context, bulk=True)
+        return embedding_pb.EmbedStreamResponse(id=request.id, answer=answer)
+
+    async def _embed(
+        self, request: embedding_pb.EmbedRequest, context: Context, *, bulk: bool
+    ) -> embedding_pb.EmbedResponse:
         texts = await self._translator.read(translate.texts, request)
         answer = await self._texts.embed(
             texts,
@@ -59,6 +78,7 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
             truncation=translate.truncation(request.truncation),
             form=translate.form(request),
             token_vectors=request.token_vectors,
+            bulk=bulk,
             deadline=deadline_of(context),
         )
         tokens = sum(answer.embeddings.tokens_used) if request.token_vectors else 0

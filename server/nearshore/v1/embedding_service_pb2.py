@@ -22,32 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from nearshore.v1 import values_pb2 as nearshore_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$nearshore/v1/embedding_service.proto\x12\x0cnearshore.v1\x1a\x19nearshore/v1/values.proto\"\x80\x02\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12,\n\ntruncation\x18\x03 \x01(\x0e\x32\x18.nearshore.v1.Truncation\x12\x33\n\x0especial_tokens\x18\x04 \x01(\x0e\x32\x1b.nearshore.v1.SpecialTokens\x12\x13\n\x06prompt\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x12\n\ndimensions\x18\x06 \x01(\x05\x12\x16\n\tnormalize\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x15\n\rtoken_vectors\x18\x08 \x01(\x08\x42\t\n\x07_promptB\x0c\n\n_normalize\"\xa1\x01\n\rEmbedResponse\x12&\n\x07vectors\x18\x01 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12&\n\x05usage\x18\x02 \x03(\x0b\x32\x17.nearshore.v1.TextUsage\x12\r\n\x05model\x18\x03 \x01(\t\x12\x31\n\rtoken_vectors\x18\x04 \x03(\x0b\x32\x1a.nearshore.v1.TokenVectors\"C\n\x0cTokenVectors\x12\x0b\n\x03ids\x18\x01 \x03(\x05\x12&\n\x07vectors\x18\x02 \x01(\x0b\x32\x15.nearshore.v1.Vectors\"0\n\tTextUsage\x12\x0e\n\x06tokens\x18\x01 \x01(\x05\x12\x13\n\x0btokens_used\x18\x02 \x01(\x05\"\x84\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x33\n\x0especial_tokens\x18\x03 \x01(\x0e\x32\x1b.nearshore.v1.SpecialTokens\x12\x13\n\x06prompt\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_prompt\"~\n\x10TokenizeResponse\x12*\n\x05texts\x18\x01 \x03(\x0b\x32\x1b.nearshore.v1.TokenizedText\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x1b\n\x13max_document_tokens\x18\x04 \x01(\x05\",\n\rTokenizedText\x12\x0b\n\x03ids\x18\x01 \x03(\x05\x12\x0e\n\x06tokens\x18\x02 \x03(\t*e\n\rSpecialTokens\x12\x1e\n\x1aSPECIAL_TOKENS_UNSPECIFIED\x10\x00\x12\x1a\n\x16SPECIAL_TOKENS_AS_TEXT\x10\x01\x12\x18\n\x14SPECIAL_TOKENS_PARSE\x10\x02\x32\x9f\x01\n\x10\x45mbeddingService\x12@\n\x05\x45mbed\x12\x1a.nearshore.v1.EmbedRequest\x1a\x1b.nearshore.v1.EmbedResponse\x12I\n\x08Tokenize\x12\x1d.nearshore.v1.TokenizeRequest\x1a\x1e.nearshore.v1.TokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$nearshore/v1/embedding_service.proto\x12\x0cnearshore.v1\x1a\x17google/rpc/status.proto\x1a\x19nearshore/v1/values.proto\"\x80\x02\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12,\n\ntruncation\x18\x03 \x01(\x0e\x32\x18.nearshore.v1.Truncation\x12\x33\n\x0especial_tokens\x18\x04 \x01(\x0e\x32\x1b.nearshore.v1.SpecialTokens\x12\x13\n\x06prompt\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x12\n\ndimensions\x18\x06 \x01(\x05\x12\x16\n\tnormalize\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x15\n\rtoken_vectors\x18\x08 \x01(\x08\x42\t\n\x07_promptB\x0c\n\n_normalize\"\xa1\x01\n\rEmbedResponse\x12&\n\x07vectors\x18\x01 \x01(\x0b\x32\x15.nearshore.v1.Vectors\x12&\n\x05usage\x18\x02 \x03(\x0b\x32\x17.nearshore.v1.TextUsage\x12\r\n\x05model\x18\x03 \x01(\t\x12\x31\n\rtoken_vectors\x18\x04 \x03(\x0b\x32\x1a.nearshore.v1.TokenVectors\"C\n\x0cTokenVectors\x12\x0b\n\x03ids\x18\x01 \x03(\x05\x12&\n\x07vectors\x18\x02 \x01(\x0b\x32\x15.nearshore.v1.Vectors\"K\n\x12\x45mbedStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12)\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1a.nearshore.v1.EmbedRequest\"\x80\x01\n\x13\x45mbedStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x03\x12-\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1b.nearshore.v1.EmbedResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"0\n\tTextUsage\x12\x0e\n\x06tokens\x18\x01 \x01(\x05\x12\x13\n\x0btokens_used\x18\x02 \x01(\x05\"\x84\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x33\n\x0especial_tokens\x18\x03 \x01(\x0e\x32\x1b.nearshore.v1.SpecialTokens\x12\x13\n\x06prompt\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_prompt\"~\n\x10TokenizeResponse\x12*\n\x05texts\x18\x01 \x03(\x0b\x32\x1b.nearshore.v1.TokenizedText\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x1b\n\x13max_document_tokens\x18\x04 \x01(\x05\",\n\rTokenizedText\x12\x0b\n\x03ids\x18\x01 \x03(\x05\x12\x0e\n\x06tokens\x18\x02 \x03(\t*e\n\rSpecialTokens\x12\x1e\n\x1aSPECIAL_TOKENS_UNSPECIFIED\x10\x00\x12\x1a\n\x16SPECIAL_TOKENS_AS_TEXT\x10\x01\x12\x18\n\x14SPECIAL_TOKENS_PARSE\x10\x02\x32\xf7\x01\n\x10\x45mbeddingService\x12@\n\x05\x45mbed\x12\x1a.nearshore.v1.EmbedRequest\x1a\x1b.nearshore.v1.EmbedResponse\x12V\n\x0b\x45mbedStream\x12 .nearshore.v1.EmbedStreamRequest\x1a!.nearshore.v1.EmbedStreamResponse(\x01\x30\x01\x12I\n\x08Tokenize\x12\x1d.nearshore.v1.TokenizeRequest\x1a\x1e.nearshore.v1.TokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nearshore.v1.embedding_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SPECIALTOKENS']._serialized_start=932
-  _globals['_SPECIALTOKENS']._serialized_end=1033
-  _globals['_EMBEDREQUEST']._serialized_start=82
-  _globals['_EMBEDREQUEST']._serialized_end=338
-  _globals['_EMBEDRESPONSE']._serialized_start=341
-  _globals['_EMBEDRESPONSE']._serialized_end=502
-  _globals['_TOKENVECTORS']._serialized_start=504
-  _globals['_TOKENVECTORS']._serialized_end=571
-  _globals['_TEXTUSAGE']._serialized_start=573
-  _globals['_TEXTUSAGE']._serialized_end=621
-  _globals['_TOKENIZEREQUEST']._serialized_start=624
-  _globals['_TOKENIZEREQUEST']._serialized_end=756
-  _globals['_TOKENIZERESPONSE']._serialized_start=758
-  _globals['_TOKENIZERESPONSE']._serialized_end=884
-  _globals['_TOKENIZEDTEXT']._serialized_start=886
-  _globals['_TOKENIZEDTEXT']._serialized_end=930
-  _globals['_EMBEDDINGSERVICE']._serialized_start=1036
-  _globals['_EMBEDDINGSERVICE']._serialized_end=1195
+  _globals['_SPECIALTOKENS']._serialized_start=1165
+  _globals['_SPECIALTOKENS']._serialized_end=1266
+  _globals['_EMBEDREQUEST']._serialized_start=107
+  _globals['_EMBEDREQUEST']._serialized_end=363
+  _globals['_EMBEDRESPONSE']._serialized_start=366
+  _globals['_EMBEDRESPONSE']._serialized_end=527
+  _globals['_TOKENVECTORS']._serialized_start=529
+  _globals['_TOKENVECTORS']._serialized_end=596
+  _globals['_EMBEDSTREAMREQUEST']._serialized_start=598
+  _globals['_EMBEDSTREAMREQUEST']._serialized_end=673
+  _globals['_EMBEDSTREAMRESPONSE']._serialized_start=676
+  _globals['_EMBEDSTREAMRESPONSE']._serialized_end=804
+  _globals['_TEXTUSAGE']._serialized_start=806
+  _globals['_TEXTUSAGE']._serialized_end=854
+  _globals['_TOKENIZEREQUEST']._serialized_start=857
+  _globals['_TOKENIZEREQUEST']._serialized_end=989
+  _globals['_TOKENIZERESPONSE']._serialized_start=991
+  _globals['_TOKENIZERESPONSE']._serialized_end=1117
+  _globals['_TOKENIZEDTEXT']._serialized_start=1119
+  _globals['_TOKENIZEDTEXT']._serialized_end=1163
+  _globals['_EMBEDDINGSERVICE']._serialized_start=1269
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1516
 # @@protoc_insertion_point(module_scope)

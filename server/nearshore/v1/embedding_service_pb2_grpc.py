@@ -40,6 +40,11 @@ class EmbeddingServiceStub:
                 request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.EmbedStream = channel.stream_stream(
+                '/nearshore.v1.EmbeddingService/EmbedStream',
+                request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.EmbedStreamRequest.SerializeToString,
+                response_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.EmbedStreamResponse.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/nearshore.v1.EmbeddingService/Tokenize',
                 request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.TokenizeRequest.SerializeToString,
@@ -59,6 +64,20 @@ class EmbeddingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EmbedStream(self, request_iterator, context):
+        """Embeds batches of texts as they are sent, for programs that have many: as many Embed calls, without their number to
+        choose. Answers come as they are done, in any order, with the ids of their batches; a batch that fails is answered
+        with its error, and the stream goes on. The server reads no further while 8 batches, 2,048 texts or 1 MiB of requests
+        of the stream are not answered (one batch alone is taken whatever its size): then the caller's writes wait. So read
+        and write side by side. Queries go before them. A deadline is the whole stream's: leave it out for long ones. A
+        server that stops answers what it has taken, then ends the stream: UNAVAILABLE, SERVER_STOPPING. Send what has no
+        answer in another stream. At most half as many streams as server.max_concurrent_calls (default 512) are open at
+        once: RESOURCE_EXHAUSTED, TOO_MANY_STREAMS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Tokenize(self, request, context):
         """Shows how texts are cut into tokens, exactly as Embed would do it.
         """
@@ -73,6 +92,11 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.EmbedRequest.FromString,
                     response_serializer=nearshore_dot_v1_dot_embedding__service__pb2.EmbedResponse.SerializeToString,
+            ),
+            'EmbedStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.EmbedStream,
+                    request_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.EmbedStreamRequest.FromString,
+                    response_serializer=nearshore_dot_v1_dot_embedding__service__pb2.EmbedStreamResponse.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -108,6 +132,33 @@ class EmbeddingService:
             '/nearshore.v1.EmbeddingService/Embed',
             nearshore_dot_v1_dot_embedding__service__pb2.EmbedRequest.SerializeToString,
             nearshore_dot_v1_dot_embedding__service__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/nearshore.v1.EmbeddingService/EmbedStream',
+            nearshore_dot_v1_dot_embedding__service__pb2.EmbedStreamRequest.SerializeToString,
+            nearshore_dot_v1_dot_embedding__service__pb2.EmbedStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

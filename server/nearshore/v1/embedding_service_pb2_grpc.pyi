@@ -37,6 +37,16 @@ class EmbeddingServiceStub:
     """Embeds texts. Request order is kept; all texts are embedded or none is. A text's vector does not depend on
     what else is in the request or in the server: it is bit-equal however it is sent.
     """
+    EmbedStream: _grpc.StreamStreamMultiCallable[_embedding_service_pb2.EmbedStreamRequest, _embedding_service_pb2.EmbedStreamResponse]
+    """Embeds batches of texts as they are sent, for programs that have many: as many Embed calls, without their number to
+    choose. Answers come as they are done, in any order, with the ids of their batches; a batch that fails is answered
+    with its error, and the stream goes on. The server reads no further while 8 batches, 2,048 texts or 1 MiB of requests
+    of the stream are not answered (one batch alone is taken whatever its size): then the caller's writes wait. So read
+    and write side by side. Queries go before them. A deadline is the whole stream's: leave it out for long ones. A
+    server that stops answers what it has taken, then ends the stream: UNAVAILABLE, SERVER_STOPPING. Send what has no
+    answer in another stream. At most half as many streams as server.max_concurrent_calls (default 512) are open at
+    once: RESOURCE_EXHAUSTED, TOO_MANY_STREAMS.
+    """
     Tokenize: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.TokenizeRequest, _embedding_service_pb2.TokenizeResponse]
     """Shows how texts are cut into tokens, exactly as Embed would do it."""
 
@@ -48,6 +58,16 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     Embed: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedRequest, _embedding_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts. Request order is kept; all texts are embedded or none is. A text's vector does not depend on
     what else is in the request or in the server: it is bit-equal however it is sent.
+    """
+    EmbedStream: _aio.StreamStreamMultiCallable[_embedding_service_pb2.EmbedStreamRequest, _embedding_service_pb2.EmbedStreamResponse]  # type: ignore[assignment]
+    """Embeds batches of texts as they are sent, for programs that have many: as many Embed calls, without their number to
+    choose. Answers come as they are done, in any order, with the ids of their batches; a batch that fails is answered
+    with its error, and the stream goes on. The server reads no further while 8 batches, 2,048 texts or 1 MiB of requests
+    of the stream are not answered (one batch alone is taken whatever its size): then the caller's writes wait. So read
+    and write side by side. Queries go before them. A deadline is the whole stream's: leave it out for long ones. A
+    server that stops answers what it has taken, then ends the stream: UNAVAILABLE, SERVER_STOPPING. Send what has no
+    answer in another stream. At most half as many streams as server.max_concurrent_calls (default 512) are open at
+    once: RESOURCE_EXHAUSTED, TOO_MANY_STREAMS.
     """
     Tokenize: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.TokenizeRequest, _embedding_service_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Shows how texts are cut into tokens, exactly as Embed would do it."""
@@ -63,6 +83,22 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_embedding_service_pb2.EmbedResponse, _abc.Awaitable[_embedding_service_pb2.EmbedResponse]]:
         """Embeds texts. Request order is kept; all texts are embedded or none is. A text's vector does not depend on
         what else is in the request or in the server: it is bit-equal however it is sent.
+        """
+
+    @_abc_1.abstractmethod
+    def EmbedStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_embedding_service_pb2.EmbedStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_embedding_service_pb2.EmbedStreamResponse], _abc.AsyncIterator[_embedding_service_pb2.EmbedStreamResponse]]:
+        """Embeds batches of texts as they are sent, for programs that have many: as many Embed calls, without their number to
+        choose. Answers come as they are done, in any order, with the ids of their batches; a batch that fails is answered
+        with its error, and the stream goes on. The server reads no further while 8 batches, 2,048 texts or 1 MiB of requests
+        of the stream are not answered (one batch alone is taken whatever its size): then the caller's writes wait. So read
+        and write side by side. Queries go before them. A deadline is the whole stream's: leave it out for long ones. A
+        server that stops answers what it has taken, then ends the stream: UNAVAILABLE, SERVER_STOPPING. Send what has no
+        answer in another stream. At most half as many streams as server.max_concurrent_calls (default 512) are open at
+        once: RESOURCE_EXHAUSTED, TOO_MANY_STREAMS.
         """
 
     @_abc_1.abstractmethod
