@@ -69,9 +69,11 @@ def test_the_table_names_every_parameter_that_takes_a_list(client: type[object])
         (name, parameter.name)
         for name, method in inspect.getmembers(client, inspect.isfunction)
         for parameter in inspect.signature(method).parameters.values()
-        if "Sequence" in str(parameter.annotation) or "Iterable" in str(parameter.annotation)
+        if not name.startswith("_")
+        and ("Sequence" in str(parameter.annotation) or "Iterable" in str(parameter.annotation))
     }
-    assert found == {(method, parameter) for method, parameter, _, _ in LISTS}
+    streamed = {("embed_stream", "batches")}  # read one by one; tests/integration/test_embed_stream.py
+    assert found - streamed == {(method, parameter) for method, parameter, _, _ in LISTS}
 
 
 @pytest.mark.parametrize("one", ["12", b"12", ""], ids=repr)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,12 +13,13 @@ import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from nearshore.client import address, channels, codec, request_ids
-from nearshore.client.failures import ClientClosedError, not_ready
+from nearshore.client import address, channels, codec, request_ids, streams
+from nearshore.client.failures import ClientClosedError, failure_of, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
     Embedded,
+    EmbeddedBatch,
     EmbedTruncation,
     Fetched,
     Page,
@@ -218,6 +220,60 @@ class AsyncClient:
             token_vectors=token_vectors,
         )
         return await self._run(call)
+
+    def embed_stream(  # noqa: PLR0913 -- each is a field of the request
+        self,
+        batches: Iterable[Sequence[str]] | AsyncIterable[Sequence[str]],
+        *,
+        model: str = "",
+        prompt: str | None = None,
+        truncation: EmbedTruncation = "cut_end",
+        special_tokens: SpecialTokens = "bundle",
+        dimensions: int = 0,
+        normalize: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[EmbeddedBatch]:
+        """Embed batches of texts while they are read; each one's outcome is given as it is there, in any order.
+
+        batches: lists of texts, awaited or not, read as far ahead as the server takes them; timeout_s: of the whole
+        stream, None for none; the rest is as for embed. A batch that fails does so alone, in its outcome. The stream is
+        not made again: when it ends early, what ended it is raised, and the batches without an outcome may be sent in
+        another.
+        """
+        streams.checked(batches, Iterable, AsyncIterable)
+        call_of = partial(
+            codec.embed,
+            model=model,
+            prompt=prompt,
+            truncation=truncation,
+            special_tokens=special_tokens,
+            dimensions=dimensions,
+            normalize=normalize,
+            token_vectors=False,
+        )
+        return self._stream(streams.Requests(call_of), batches, timeout_s)
+
+    async def _stream(
+        self,
+        requests: streams.Requests,
+        batches: Iterable[Sequence[str]] | AsyncIterable[Sequence[str]],
+        timeout_s: float | None,
+    ) -> AsyncIterator[EmbeddedBatch]:
+        target, metadata = self._caller.target, request_ids.metadata()
+        try:
+            answers = self._methods[streams.METHOD](requests.of_any(batches), timeout=timeout_s, metadata=metadata)
+        except aio.UsageError:
+            if not self._caller.closed:
+                raise
+            raise ClientClosedError(target) from None
+        try:
+            async for answer in answers:
+                yield streams.outcome(answer, target)
+        except aio.AioRpcError as failure:
+            raise failure_of(failure.code(), failure.details(), failure.trailing_metadata(), target).error from None
+        finally:
+            answers.cancel()  # where the reader has left
+        requests.check()
 
     async def tokenize(
         self,

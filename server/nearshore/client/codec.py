@@ -44,7 +44,7 @@ from nearshore.v1 import document_service_pb2 as documents_pb
 from nearshore.v1 import embedding_service_pb2 as embedding_pb
 from nearshore.v1 import search_service_pb2 as search_pb
 from nearshore.v1 import values_pb2
-from nearshore.wire import INDEX_KIND_NUMBERS, METRIC_NUMBERS, document, vectors_array
+from nearshore.wire import INDEX_KIND_NUMBERS, METRIC_NUMBERS, document
 
 Answer = TypeVar("Answer")
 
@@ -229,17 +229,6 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
     token_vectors: bool,
 ) -> Call[Embedded]:
     """EmbeddingService.Embed."""
-
-    def read(answer: embedding_pb.EmbedResponse) -> Embedded:
-        return Embedded(
-            vectors=vectors_array(answer.vectors),
-            tokens=[each.tokens for each in answer.usage],
-            tokens_used=[each.tokens_used for each in answer.usage],
-            fingerprint=answer.vectors.fingerprint,
-            model=answer.model.removeprefix("models/"),
-            token_vectors=[decode.token_vectors(each) for each in answer.token_vectors],
-        )
-
     request = message(
         "",
         embedding_pb.EmbedRequest,
@@ -252,7 +241,7 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
         normalize=normalize,
         token_vectors=token_vectors,
     )
-    return Call("EmbeddingService.Embed", request, read)
+    return Call("EmbeddingService.Embed", request, decode.embedded)
 
 
 def tokenize(texts: Sequence[str], model: str, prompt: str | None, special_tokens: SpecialTokens) -> Call[Tokenized]:

@@ -7,6 +7,7 @@ from typing import Any
 from nearshore.client.messages import (
     CollectionInfo,
     CollectionStatus,
+    Embedded,
     Hit,
     SearchResult,
     TokenVectors,
@@ -26,6 +27,18 @@ FEWER_REASONS = {
 def vectors(answer: Any) -> F32 | None:
     """The vectors of an answer (rows, dimensions), where it has any."""
     return vectors_array(answer.vectors) if answer.HasField("vectors") else None
+
+
+def embedded(answer: embedding_service_pb2.EmbedResponse) -> Embedded:
+    """Texts as vectors."""
+    return Embedded(
+        vectors=vectors_array(answer.vectors),
+        tokens=[each.tokens for each in answer.usage],
+        tokens_used=[each.tokens_used for each in answer.usage],
+        fingerprint=answer.vectors.fingerprint,
+        model=answer.model.removeprefix("models/"),
+        token_vectors=[token_vectors(each) for each in answer.token_vectors],
+    )
 
 
 def token_vectors(message: embedding_service_pb2.TokenVectors) -> TokenVectors:

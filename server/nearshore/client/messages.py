@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from nearshore.errors import NearshoreError
 from nearshore.records import F32, Document, FewerReason, IndexKind, Metric, ReadState
 
 Truncation = Literal["cut_end", "refuse"]
@@ -155,6 +156,22 @@ class Embedded:
     fingerprint: str
     model: str
     token_vectors: Sequence[TokenVectors] = ()  # one a text, where asked for
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedBatch:
+    """What became of one batch of a stream: exactly one of `embedded` and `error` is there."""
+
+    number: int  # of the batch among those given, from 0
+    embedded: Embedded | None
+    error: NearshoreError | None
+
+    def result(self) -> Embedded:
+        """The texts as vectors. Raises the error of the batch."""
+        if self.error is not None:
+            raise self.error
+        assert self.embedded is not None
+        return self.embedded
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from nearshore.client import address, channels, codec, request_ids
-from nearshore.client.failures import ClientClosedError, not_ready
+from nearshore.client import address, channels, codec, request_ids, streams
+from nearshore.client.failures import ClientClosedError, failure_of, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
     Embedded,
+    EmbeddedBatch,
     EmbedTruncation,
     Fetched,
     Page,
@@ -226,6 +228,56 @@ class Client:
             token_vectors=token_vectors,
         )
         return self._run(call)
+
+    def embed_stream(  # noqa: PLR0913 -- each is a field of the request
+        self,
+        batches: Iterable[Sequence[str]],
+        *,
+        model: str = "",
+        prompt: str | None = None,
+        truncation: EmbedTruncation = "cut_end",
+        special_tokens: SpecialTokens = "bundle",
+        dimensions: int = 0,
+        normalize: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[EmbeddedBatch]:
+        """Embed batches of texts while they are read; each one's outcome is given as it is there, in any order.
+
+        batches: lists of texts, read as far ahead as the server takes them; timeout_s: of the whole stream, None for
+        none; the rest is as for embed. A batch that fails does so alone, in its outcome. The stream is not made again:
+        when it ends early, what ended it is raised, and the batches without an outcome may be sent in another.
+        """
+        streams.checked(batches, Iterable)
+        call_of = partial(
+            codec.embed,
+            model=model,
+            prompt=prompt,
+            truncation=truncation,
+            special_tokens=special_tokens,
+            dimensions=dimensions,
+            normalize=normalize,
+            token_vectors=False,
+        )
+        return self._stream(streams.Requests(call_of), batches, timeout_s)
+
+    def _stream(
+        self, requests: streams.Requests, batches: Iterable[Sequence[str]], timeout_s: float | None
+    ) -> Iterator[EmbeddedBatch]:
+        target, metadata = self._caller.target, request_ids.metadata()
+        try:
+            answers = self._methods[streams.METHOD](requests.of(batches), timeout=timeout_s, metadata=metadata)
+        except ValueError:
+            if not self._caller.closed:
+                raise
+            raise ClientClosedError(target) from None
+        try:
+            for answer in answers:
+                yield streams.outcome(answer, target)
+        except grpc.RpcError as failure:
+            raise failure_of(failure.code(), failure.details(), failure.trailing_metadata(), target).error from None
+        finally:
+            answers.cancel()  # where the reader has left
+        requests.check()
 
     def tokenize(
         self,

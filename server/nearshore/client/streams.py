@@ -1,0 +1,81 @@
+"""A stream of batches as both clients send and read it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+from google.protobuf.message import Message
+from grpc import StatusCode
+
+from nearshore.client import decode
+from nearshore.client.arguments import instance
+from nearshore.client.codec import Call
+from nearshore.client.failures import failure_of
+from nearshore.client.messages import Embedded, EmbeddedBatch
+from nearshore.v1.embedding_service_pb2 import EmbedStreamRequest, EmbedStreamResponse
+from nearshore.wire import DETAILS_KEY
+
+METHOD = "EmbeddingService.EmbedStream"
+_CODES = {code.value[0]: code for code in StatusCode}
+
+
+class Requests:
+    """The requests of one stream, made of the caller's batches as gRPC asks for them; numbered from 0.
+
+    gRPC only logs what an iterator of its raises, and says UNKNOWN. So that is kept for check(), and the requests end.
+    """
+
+    def __init__(self, call_of: Callable[[Sequence[str]], Call[Embedded]]) -> None:
+        """call_of: what one batch asks for; raises TypeError or ValueError for what no request can hold."""
+        self._call_of = call_of
+        self._number = 0
+        self._error: Exception | None = None
+
+    def of(self, batches: Iterable[Sequence[str]]) -> Iterator[Message]:
+        """Those of batches that are given one by one."""
+        try:
+            for batch in batches:
+                yield self._next(batch)
+        except Exception as error:
+            self._error = error
+
+    async def of_any(self, batches: Iterable[Sequence[str]] | AsyncIterable[Sequence[str]]) -> AsyncIterator[Message]:
+        """The same, for batches that may have to be awaited."""
+        try:
+            if isinstance(batches, AsyncIterable):
+                async for batch in batches:
+                    yield self._next(batch)
+            else:
+                for batch in batches:
+                    yield self._next(batch)
+        except Exception as error:
+            self._error = error
+
+    def check(self) -> None:
+        """Raise what the caller's batches raised."""
+        if self._error is not None:
+            raise self._error
+
+    def _next(self, batch: Sequence[str]) -> Message:
+        request = EmbedStreamRequest(id=self._number, batch=self._call_of(batch).request)
+        self._number += 1
+        return request
+
+
+def checked(batches: object, *kinds: type) -> None:
+    """Raise TypeError for what gives no batches, above all for one text."""
+    if isinstance(batches, str | bytes):
+        raise TypeError(
+            f"batches is one {type(batches).__name__}; it takes lists of texts: batches=[[{batches!r:.80}]]."
+        )
+    instance("batches", batches, *kinds)
+
+
+def outcome(message: EmbedStreamResponse, target: str) -> EmbeddedBatch:
+    """What became of one batch; target: as it was given, for messages."""
+    if message.WhichOneof("outcome") == "answer":
+        return EmbeddedBatch(message.id, decode.embedded(message.answer), None)
+    status = message.error
+    code = _CODES.get(status.code, StatusCode.UNKNOWN)
+    failure = failure_of(code, status.message, ((DETAILS_KEY, status.SerializeToString()),), target)
+    return EmbeddedBatch(message.id, None, failure.error)
