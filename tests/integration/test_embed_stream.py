@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from nearshore.client import AsyncClient, Client, EmbeddedBatch, Retries
+from nearshore.client import AsyncClient, Client, EmbeddedBatch, Retries, StreamLostError
 from nearshore.documents.errors import BatchSizeError
 from nearshore.embedding.session import Session
 from nearshore.errors import DeadlineError, NearshoreError, OverloadedError
@@ -304,6 +304,31 @@ def test_clients_are_told_that_the_server_stops(start_server: Start) -> None:
         with pytest.raises(ServerStoppingError, match="new stream"):
             next(stream)
         forever.set()
+
+
+def test_a_stop_is_no_fault_of_an_asynchronous_client(gate: Gate, start_server: Start) -> None:
+    """With a batch being sent, what it raises is an UnavailableError that says what to do with the others."""
+    server = start_server()
+    gate.hold()
+
+    def endless() -> Iterator[list[str]]:
+        while True:
+            yield ["x" * 500_000] * 4
+
+    async def ask() -> None:
+        async with AsyncClient(server.address) as asking:
+            reading = asyncio.ensure_future(exhausted(asking.embed_stream(endless())))
+            assert await asyncio.to_thread(gate.running.acquire, timeout=WAIT_S)
+            server.ask_to_stop()
+            gate.may_run.set()
+            with pytest.raises((ServerStoppingError, StreamLostError), match="new stream"):
+                await asyncio.wait_for(reading, WAIT_S)
+
+    async def exhausted(stream: AsyncIterator[EmbeddedBatch]) -> None:
+        async for outcome in stream:
+            assert outcome.error is None
+
+    asyncio.run(ask())
 
 
 def test_more_streams_than_allowed_are_refused(start_server: Start) -> None:

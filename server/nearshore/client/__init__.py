@@ -30,6 +30,7 @@ from nearshore.client.messages import (
 )
 from nearshore.client.request_ids import logged_as
 from nearshore.client.retries import NO_RETRIES, Retries
+from nearshore.client.streams import StreamLostError
 from nearshore.client.sync import Client
 from nearshore.errors import InvalidAddressError
 from nearshore.records import Document, FewerReason, IndexKind, Metric, ReadState
@@ -63,6 +64,7 @@ __all__ = [
     "ServerNotReadyError",
     "ServerUnreachableError",
     "SpecialTokens",
+    "StreamLostError",
     "TokenVectors",
     "Tokenized",
     "TokenizedText",

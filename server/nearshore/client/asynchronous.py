@@ -14,7 +14,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nearshore.client import address, channels, codec, request_ids, streams
-from nearshore.client.failures import ClientClosedError, failure_of, not_ready
+from nearshore.client.failures import ClientClosedError, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -270,7 +270,7 @@ class AsyncClient:
             async for answer in answers:
                 yield streams.outcome(answer, target)
         except aio.AioRpcError as failure:
-            raise failure_of(failure.code(), failure.details(), failure.trailing_metadata(), target).error from None
+            raise streams.ending(failure.code(), failure.details(), failure.trailing_metadata(), target) from None
         finally:
             answers.cancel()  # where the reader has left
         requests.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from google.protobuf.message import Message
 from grpc import StatusCode
@@ -12,11 +13,28 @@ from nearshore.client.arguments import instance
 from nearshore.client.codec import Call
 from nearshore.client.failures import failure_of
 from nearshore.client.messages import Embedded, EmbeddedBatch
+from nearshore.errors import NearshoreError, UnavailableError
 from nearshore.v1.embedding_service_pb2 import EmbedStreamRequest, EmbedStreamResponse
 from nearshore.wire import DETAILS_KEY
 
 METHOD = "EmbeddingService.EmbedStream"
+# What grpc.aio puts in place of the status of a call that ended while a message was being sent.
+_WRITE_FAILED = "Internal error from Core"
 _CODES = {code.value[0]: code for code in StatusCode}
+
+
+class StreamLostError(UnavailableError):
+    """A stream ended while a batch was on its way, and gRPC kept the reason to itself."""
+
+    reason = "STREAM_LOST"
+
+    def __init__(self, target: str) -> None:
+        """target: as it was given."""
+        super().__init__(
+            f"{target} ended the stream while a batch was being sent; gRPC for asyncio does not tell why.",
+            "Send the batches without an outcome in a new stream. If that ends too, the server's log has the reason.",
+            target=target,
+        )
 
 
 class Requests:
@@ -69,6 +87,13 @@ def checked(batches: object, *kinds: type) -> None:
             f"batches is one {type(batches).__name__}; it takes lists of texts: batches=[[{batches!r:.80}]]."
         )
     instance("batches", batches, *kinds)
+
+
+def ending(code: StatusCode, details: str | None, trailing: Iterable[Any] | None, target: str) -> NearshoreError:
+    """What ended a stream; the arguments are those of failure_of()."""
+    if code is StatusCode.INTERNAL and details == _WRITE_FAILED:
+        return StreamLostError(target)
+    return failure_of(code, details, trailing, target).error
 
 
 def outcome(message: EmbedStreamResponse, target: str) -> EmbeddedBatch:
