@@ -158,7 +158,7 @@ def test_a_flood_of_empty_batches_is_refused_one_by_one(client: Client) -> None:
 
 def test_answers_overtake_each_other(gate: Gate, start_server: Start) -> None:
     """A short batch behind a long one is answered while that one is being embedded."""
-    server = start_server(embedding__workers=1, embedding__max_run_tokens=16)
+    server = start_server(embedding__workers=1, embedding__max_run_tokens=16, embedding__share_in_flight=False)
     gate.hold()
     with grpc.insecure_channel(server.address) as channel:
         caller = Caller(channel)
