@@ -155,6 +155,26 @@ def test_an_argument_that_no_request_can_hold_is_named(refused: Refused, call: C
 
 
 @pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        (Query("bananas", document_id="p2"), ["text", "document_id"]),
+        (Query("", vector=VECTORS[0]), ["text", "vector"]),
+        (Query("bananas", vector=VECTORS[0], document_id=""), ["text", "vector", "document_id"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_query_asks_one_thing(refused: Refused, query: Query, fields: list[str]) -> None:
+    """Of several that are given none is dropped without a word: all are named, alone and in a batch."""
+
+    def told(place: str) -> str:
+        named = " and ".join(f"{place}.{field}" for field in fields)
+        return f"{named} are given; a query takes exactly one of text, vector, document_id."
+
+    assert refused(lambda client: client.search("docs", query), ValueError) == told("query")
+    assert refused(lambda client: client.batch_search("docs", ["a", query]), ValueError) == told("queries[1]")
+
+
+@pytest.mark.parametrize(
     ("call", "name"),
     [
         (lambda client: client.upsert("docs", [GOOD, Document("a", "\ud800")]), "documents[1].text"),

@@ -124,6 +124,7 @@ def search(name: str, given: Query | str) -> search_pb.SearchRequest:
     """One query, as yet of no collection. Raises TypeError, ValueError."""
     instance(name, given, Query, str)
     query = Query(text=given) if isinstance(given, str) else given
+    _check_one_meant(name, query)
     place, kind = f"{name}.", search_pb.SearchRequest
     request = message(
         place,
@@ -143,6 +144,14 @@ def search(name: str, given: Query | str) -> search_pb.SearchRequest:
     if query.document_id is not None:
         request.MergeFrom(message(place, kind, document_id=query.document_id))
     return request
+
+
+def _check_one_meant(name: str, query: Query) -> None:
+    """Refuse several of what a request holds one of: the last would replace the others. None: the server refuses it."""
+    meant = {"text": query.text, "vector": query.vector, "document_id": query.document_id}
+    found = [f"{name}.{field}" for field, value in meant.items() if value is not None]
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(found)} are given; a query takes exactly one of {', '.join(meant)}.")
 
 
 def _document(index: int, source: Document) -> documents_pb.Document:
