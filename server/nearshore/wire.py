@@ -53,7 +53,8 @@ def moment(stamp: Timestamp) -> datetime:
 def vectors_message(vectors: F32, fingerprint: str = "") -> values_pb2.Vectors:
     """Pack an array (rows, dimensions); fingerprint says which model made it."""
     rows, dimensions = vectors.shape
-    data = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        data = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
     return values_pb2.Vectors(data=data, rows=rows, dimensions=dimensions, fingerprint=fingerprint)
 
 

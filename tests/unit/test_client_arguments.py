@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nearshore.client import AsyncClient, Client, Document, Parts, Query
+from nearshore.client import AsyncClient, Client, Document, Parts, Query, Retries
 from nearshore.errors import InvalidMetadataError
 from nearshore.v1 import document_service_pb2 as documents_pb
+from nearshore.v1 import search_service_pb2 as search_pb
 from tests.scripted_server import ScriptedServer
 
 Call = Callable[[Any], Any]  # the methods of a client have the same names in both
@@ -113,6 +116,8 @@ def test_any_iterable_of_ids_is_a_list(server: ScriptedServer) -> None:
     [
         (lambda client: client.upsert("docs", [GOOD, Document(5, "x")]), "documents[1].id is 5; it takes str."),  # type: ignore[arg-type]
         (lambda client: client.upsert("docs", [Document("a", None)]), "documents[0].text is None; it takes str."),  # type: ignore[arg-type]
+        (lambda client: client.upsert("docs", [Document("a", b"abc")]), "documents[0].text is b'abc'; it takes str."),  # type: ignore[arg-type]
+        (lambda client: client.upsert("docs", [Document("a", "x", metadata={b"k": 1})]), "documents[0].metadata is {b"),  # type: ignore[dict-item]
         (lambda client: client.upsert("docs", [Document("a", "x", metadata=[1])]), "documents[0].metadata is [1]"),  # type: ignore[arg-type]
         (lambda client: client.upsert("docs", [Document("a", "x", metadata={5: "x"})]), "documents[0].metadata is {5"),  # type: ignore[dict-item]
         (lambda client: client.upsert("docs", [GOOD], vectors=[[1.0]]), "vectors is [[1.0]]; it takes a numpy array"),
@@ -133,6 +138,9 @@ def test_any_iterable_of_ids_is_a_list(server: ScriptedServer) -> None:
         (lambda client: client.get_collection(None), "name is None; it takes str."),
         (lambda client: client.count(None), "collection is None; it takes str."),
         (lambda client: client.count("docs", filter=4), "filter is 4; it takes str"),
+        (lambda client: client.count("docs", filter=b"a"), "filter is b'a'; it takes str"),
+        (lambda client: client.wait_ready("5"), "timeout_s is '5'; it takes a number of seconds."),
+        (lambda client: client.wait_ready(timeout_s=math.nan), "timeout_s is nan; it takes seconds, 0.001 or more,"),
         (lambda client: client.delete("docs", filter=4), "filter is 4; it takes str"),
         (lambda client: client.list_documents("docs", page_size=2**40), "page_size is 1099511627776; it takes int of"),
         (lambda client: client.get("docs", ["a"], parts={"text": True}), "parts is {'text': True}; it takes Parts."),
@@ -141,6 +149,7 @@ def test_any_iterable_of_ids_is_a_list(server: ScriptedServer) -> None:
         (lambda client: client.search("docs", Query("a", limit=2**40)), "query.limit is 1099511627776; it takes int"),
         (lambda client: client.search("docs", Query("a", filter=4)), "query.filter is 4; it takes str"),  # type: ignore[arg-type]
         (lambda client: client.search("docs", Query(5)), "query.text is 5; it takes str"),  # type: ignore[arg-type]
+        (lambda client: client.search("docs", Query(b"a")), "query.text is b'a'; it takes str"),  # type: ignore[arg-type]
         (lambda client: client.search("docs", Query(document_id=5)), "query.document_id is 5; it takes str"),  # type: ignore[arg-type]
         (lambda client: client.search("docs", Query(vector=[1.0])), "query.vector is [1.0]; it takes a numpy array"),  # type: ignore[arg-type]
         (lambda client: client.search("docs", Query(vector=np.ones((2, 3)))), "query.vector has the shape (2, 3)"),  # type: ignore[arg-type]
@@ -207,3 +216,49 @@ def test_a_client_without_an_address_says_so() -> None:
         Client(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="target is None; it takes str"):
         asyncio.run(connect())
+
+
+OPTIONS: list[tuple[Callable[[], dict[str, Any]], type[Exception], str]] = [
+    (lambda: {"retries": 5}, TypeError, "retries is 5; it takes Retries."),
+    (lambda: {"retries": None}, TypeError, "retries is None; it takes Retries."),
+    (lambda: {"retries": Retries(away_s="x")}, TypeError, "Retries.away_s is 'x'; it takes a number of"),  # type: ignore[arg-type]
+    (lambda: {"retries": Retries(away_s=-1)}, ValueError, "Retries.away_s is -1; it takes seconds, 0 or more,"),
+    (lambda: {"retries": Retries(overload_s=math.nan)}, ValueError, "Retries.overload_s is nan; it takes seconds"),
+    (lambda: {"retries": Retries(max_pause_s=math.inf)}, ValueError, "Retries.max_pause_s is inf; it takes"),
+    (lambda: {"timeout_s": None}, TypeError, "timeout_s is None; it takes a number of seconds."),
+    (lambda: {"timeout_s": "5"}, TypeError, "timeout_s is '5'; it takes a number of seconds."),
+    (lambda: {"timeout_s": True}, TypeError, "timeout_s is True; it takes a number of seconds."),
+    (lambda: {"timeout_s": math.nan}, ValueError, "timeout_s is nan; it takes seconds, 0.001 or more,"),
+    (lambda: {"timeout_s": -1}, ValueError, "timeout_s is -1; it takes seconds, 0.001 or more,"),
+    (lambda: {"timeout_s": 0}, ValueError, 'timeout_s is 0; it takes seconds, 0.001 or more, float("inf") for no'),
+    (lambda: {"max_message_bytes": "1"}, TypeError, "max_message_bytes is '1'; it takes int."),
+    (lambda: {"max_message_bytes": 0}, ValueError, "max_message_bytes is 0; it takes 1 to 2147483647 bytes."),
+    (lambda: {"max_message_bytes": 1 << 32}, ValueError, "max_message_bytes is 4294967296; it takes 1 to"),
+    (lambda: {"read_own_writes": "no"}, TypeError, "read_own_writes is 'no'; it takes bool."),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "told"), OPTIONS, ids=[told[:36] for _, _, told in OPTIONS])
+def test_a_client_is_made_of_options_that_can_be(
+    options: Callable[[], dict[str, Any]], kind: type[Exception], told: str
+) -> None:
+    """Each is judged where it is given, not by the first call, and the error names it."""
+
+    async def connect() -> None:
+        AsyncClient(**options())
+
+    with pytest.raises(kind) as blocking:
+        Client(**options())
+    with pytest.raises(kind) as awaited:
+        asyncio.run(connect())
+    assert str(blocking.value) == str(awaited.value)
+    assert str(blocking.value).startswith(told)
+
+
+def test_a_number_beyond_float32_is_the_servers_to_refuse(server: ScriptedServer) -> None:
+    """It travels as infinity, which has an error of its own, and numpy prints nothing beside that."""
+    with Client(server.target) as client, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        client.search("docs", Query(vector=np.array([1.0, 1e300])))
+    sent = search_pb.SearchRequest.FromString(server.received.pop().request)
+    assert np.frombuffer(sent.vector.data, "<f4").tolist() == [1.0, math.inf]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -234,6 +235,14 @@ def test_no_attempt_outlives_the_deadline(serve: Serve, run: Run) -> None:
     with pytest.raises(UnavailableError):
         run(late.target, count, timeout_s=WAIT_S, retries=endless)
     assert len(late.received) == 1
+
+
+def test_patience_and_deadline_may_be_without_limit(serve: Serve, run: Run) -> None:
+    """Infinity is longer than any number of failures, and no deadline goes to gRPC."""
+    endless = Retries(away_s=math.inf, first_pause_s=1e-6, max_pause_s=1e-5)
+    server = serve(*[STORE_AWAY._replace(retry_after_s=0.0)] * 1_100)
+    run(server.target, count, timeout_s=math.inf, retries=endless)
+    assert len(server.received) == 1_101
 
 
 @pytest.mark.parametrize(

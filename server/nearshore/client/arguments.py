@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, ParamSpec, TypeVar, get_args
 
 import numpy as np
@@ -39,6 +41,7 @@ _TAKES = {
     FieldDescriptor.TYPE_FLOAT: "float",
     FieldDescriptor.TYPE_DOUBLE: "float",
 }
+SHORTEST_TIMEOUT_S = 0.001
 _NUMBERS = "fiub"  # numpy's kinds of dtype that become float32 as they are
 
 
@@ -47,6 +50,9 @@ def message(place: str, kind: Callable[Fields, Made], *args: Fields.args, **fiel
 
     place: where in the call the message stands, such as "queries[1]."; empty for the request itself.
     """
+    for name, value in fields.items():
+        if isinstance(value, bytes):  # protobuf would take them for text
+            raise TypeError(f"{place}{name} is {value!r:.80}; it takes str.")
     try:
         return kind(*args, **fields)
     except (TypeError, ValueError):
@@ -59,6 +65,30 @@ def instance(name: str, value: Item, *kinds: type) -> Item:
     """The value itself. Raises TypeError for one of another type."""
     if not isinstance(value, kinds):
         raise TypeError(f"{name} is {value!r:.80}; it takes {_names(kinds)}.")
+    return value
+
+
+def seconds(name: str, value: float, *, least_s: float = 0.0, endless: bool = True) -> float:
+    """A time of at least least_s, and with `endless` infinity, which is no limit. Raises TypeError, ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r:.80}; it takes a number of seconds.")
+    if not least_s <= value or (math.isinf(value) and not endless):
+        most = 'float("inf") for no limit' if endless else "finite"
+        raise ValueError(f"{name} is {value!r:.80}; it takes seconds, {least_s:g} or more, {most}.")
+    return float(value)
+
+
+def timeout(value: float) -> float:
+    """The argument timeout_s, in seconds; infinity is no limit. Raises TypeError, ValueError."""
+    return seconds("timeout_s", value, least_s=SHORTEST_TIMEOUT_S)
+
+
+def size_bytes(name: str, value: int) -> int:
+    """A size that gRPC can hold, which takes -1 for no limit and forgets higher bits. Raises TypeError, ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r:.80}; it takes int.")
+    if not 1 <= value < 1 << 31:
+        raise ValueError(f"{name} is {value}; it takes 1 to {(1 << 31) - 1} bytes.")
     return value
 
 
@@ -155,17 +185,21 @@ def _check_one_meant(name: str, query: Query) -> None:
 
 
 def _document(index: int, source: Document) -> documents_pb.Document:
+    place = f"documents[{index}]."
+    for name in ("id", "text", "title", "parent_id"):
+        instance(f"{place}{name}", getattr(source, name), str)  # protobuf would take bytes for text
     try:
+        for key in source.metadata:
+            instance("key", key, str)
         return document_message(source)
     except (TypeError, ValueError, AttributeError) as error:
-        place = f"documents[{index}]."
         message(
             place,
             documents_pb.Document,
-            id=instance(f"{place}id", source.id, str),
-            text=instance(f"{place}text", source.text, str),
-            title=instance(f"{place}title", source.title, str),
-            parent_id=instance(f"{place}parent_id", source.parent_id, str),
+            id=source.id,
+            text=source.text,
+            title=source.title,
+            parent_id=source.parent_id,
         )
         if isinstance(error, UnicodeEncodeError):
             raise _unencodable(f"{place}metadata", error) from None

@@ -14,6 +14,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nearshore.client import address, channels, codec, request_ids, streams
+from nearshore.client.arguments import instance, timeout
 from nearshore.client.failures import ClientClosedError, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
@@ -51,7 +52,7 @@ class AsyncClient:
         retries: Retries = DEFAULT_RETRIES,
     ) -> None:
         """As Client; call it inside the running loop."""
-        tokens = WriteTokens(enabled=read_own_writes)
+        tokens = WriteTokens(enabled=instance("read_own_writes", read_own_writes, bool))
         self._caller = Caller(address.checked(target), timeout_s, retries, tokens)
         self._channel = aio.insecure_channel(target, channels.options(max_message_bytes))
         self._methods = channels.methods(self._channel)
@@ -92,7 +93,7 @@ class AsyncClient:
 
         Raises ServerNotReadyError when it answers but is not ready in time, ServerUnreachableError when nothing does.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout(timeout_s)
         health = health_pb2_grpc.HealthStub(self._channel)
         answered = False
         while True:

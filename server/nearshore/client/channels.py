@@ -9,6 +9,7 @@ import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2
 
+from nearshore.client.arguments import size_bytes
 from nearshore.v1.collection_service_pb2_grpc import CollectionServiceStub
 from nearshore.v1.document_service_pb2_grpc import DocumentServiceStub
 from nearshore.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
@@ -38,7 +39,11 @@ PING_INTERVAL_MS, PING_TIMEOUT_MS = 10_000, 5_000  # so a server that vanished i
 
 
 def options(max_message_bytes: int) -> list[tuple[str, int | str]]:
-    """Channel options: balance, look names up, notice that a server is gone; messages as large as the server's."""
+    """Channel options: balance, look names up, notice that a server is gone; messages as large as the server's.
+
+    Raises TypeError, ValueError.
+    """
+    size_bytes("max_message_bytes", max_message_bytes)
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from grpc import StatusCode
 
+from nearshore.client.arguments import instance, seconds, timeout
 from nearshore.client.codec import Call
 from nearshore.client.failures import Failure, failure_of
 from nearshore.client.tokens import WriteTokens
@@ -41,20 +42,29 @@ class Retries:
     first_pause_s: float = 0.1  # doubled with each attempt, up to halved at random; never less than the server asks for
     max_pause_s: float = 2.0
 
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError that names what is no time; all but the pauses may be infinite."""
+        for name in ("away_s", "first_contact_s", "overload_s"):
+            seconds(f"Retries.{name}", getattr(self, name))
+        for name in ("first_pause_s", "max_pause_s"):
+            seconds(f"Retries.{name}", getattr(self, name), endless=False)
+
 
 NO_RETRIES = Retries(away_s=0.0, first_contact_s=0.0, overload_s=0.0)
 """Every failure is raised at once: for programs with a patience of their own."""
 DEFAULT_RETRIES = Retries()
+LONGEST_S = 1e9  # thirty years: gRPC takes a time of three hundred for one that is over
+MOST_DOUBLINGS = 64  # of the first pause: a float ends at a thousand, which patience without limit outlives
 
 
 class Caller:
     """What both clients share beside their channel. Thread-safe."""
 
     def __init__(self, target: str, timeout_s: float, retries: Retries, tokens: WriteTokens) -> None:
-        """target: as given, for messages; timeout_s: each call's deadline."""
+        """target: as given, for messages; timeout_s: each call's deadline. Raises TypeError, ValueError."""
         self.target = target
-        self.timeout_s = timeout_s
-        self.retries = retries
+        self.timeout_s = timeout(timeout_s)
+        self.retries = instance("retries", retries, Retries)
         self.tokens = tokens
         self.reached = False  # there was a connection to a server
         self.closed = False  # calls in flight are cancelled, and none is made again
@@ -68,22 +78,24 @@ class Caller:
 class Attempts(Generic[Answer]):
     """The attempts of one call, all before one deadline."""
 
-    __slots__ = ("_call", "_caller", "_carried", "_deadline", "_failures", "_overloaded", "_since")
+    __slots__ = ("_began", "_call", "_caller", "_carried", "_deadline", "_failures", "_overloaded", "_since")
 
     def __init__(self, caller: Caller, call: Call[Answer]) -> None:
         """Use Caller.begin()."""
         self._caller = caller
         self._call = call
-        self._deadline = time.monotonic() + caller.timeout_s
+        self._began = time.monotonic()
+        self._deadline = self._began + caller.timeout_s
         self._failures = 0
         self._overloaded = False  # or away: the kind of failure
         self._since = 0.0  # when failures of this kind began
         self._carried: tuple[WriteToken, ...] = ()  # as the latest attempt began
 
-    def begin(self) -> float:
-        """Begin an attempt. Returns what is left until the deadline, in seconds."""
+    def begin(self) -> float | None:
+        """Begin an attempt. Returns what is left until the deadline, in seconds; None for no deadline."""
         self._carried = self._caller.tokens.carried(self._call)
-        return self._deadline - time.monotonic()
+        left_s = self._deadline - time.monotonic()
+        return left_s if left_s <= LONGEST_S else None
 
     def succeeded(self, message: Any) -> Answer:
         """What the answer of the last attempt means."""
@@ -106,8 +118,7 @@ class Attempts(Generic[Answer]):
         if now + pause_s > min(self._since + patience_s, self._deadline):
             caller.tokens.learn_failure(self._call, failure.error, self._carried)
             if self._failures > 1:
-                spent_s = now - (self._deadline - caller.timeout_s)
-                failure.error.add_note(f"{self._failures} attempts in {spent_s:.1f} s have failed.")
+                failure.error.add_note(f"{self._failures} attempts in {now - self._began:.1f} s have failed.")
             raise failure.error from None  # it says all that gRPC's error does
         return pause_s
 
@@ -123,6 +134,7 @@ class Attempts(Generic[Answer]):
 
 def _pause_s(retries: Retries, failures: int, asked_s: float | None) -> float:
     """Longer with each failure, and at random: the callers of a server that was away must not come all at once."""
-    longest_s = min(retries.max_pause_s, retries.first_pause_s * 2.0 ** (failures - 1))
+    doublings = min(failures - 1, MOST_DOUBLINGS)
+    longest_s = min(retries.max_pause_s, retries.first_pause_s * 2.0**doublings)
     pause_s = random.uniform(0.5, 1.0) * longest_s  # noqa: S311 -- no secret
     return pause_s if asked_s is None else max(pause_s, asked_s * random.uniform(1.0, 1.5))  # noqa: S311

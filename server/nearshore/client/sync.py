@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nearshore.client import address, channels, codec, request_ids, streams
+from nearshore.client.arguments import instance, timeout
 from nearshore.client.failures import ClientClosedError, not_ready
 from nearshore.client.messages import (
     CollectionInfo,
@@ -54,12 +55,14 @@ class Client:
     ) -> None:
         """Connect lazily to `target`; timeout_s is each call's deadline, retries included. Raises InvalidAddressError.
 
+        Infinity (math.inf) is no deadline. Any other value that an option cannot have is a TypeError or ValueError.
+
         target: "host:port" or "dns:///host:port", and calls go to all addresses of the host in turn; or a list of them
         such as "ipv4:192.0.2.1:50051,192.0.2.2:50051".
         With read_own_writes, each read waits until it reflects what this client wrote to that collection.
         retries: when and for how long a failed call is made again; NO_RETRIES: never.
         """
-        tokens = WriteTokens(enabled=read_own_writes)
+        tokens = WriteTokens(enabled=instance("read_own_writes", read_own_writes, bool))
         self._caller = Caller(address.checked(target), timeout_s, retries, tokens)
         self._channel = grpc.insecure_channel(target, channels.options(max_message_bytes))
         self._methods = channels.methods(self._channel)
@@ -100,7 +103,7 @@ class Client:
 
         Raises ServerNotReadyError when it answers but is not ready in time, ServerUnreachableError when nothing does.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout(timeout_s)
         health = health_pb2_grpc.HealthStub(self._channel)
         answered = False
         while True:
