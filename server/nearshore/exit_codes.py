@@ -41,12 +41,14 @@ CODES: tuple[tuple[type[NearshoreError], ExitCode], ...] = (
 OPTIONS = {
     "DIMENSIONS_OUT_OF_RANGE",
     "EF_SEARCH_OUT_OF_RANGE",
+    "EMPTY_TEXT",
     "EVALUATION_MISMATCH",
     "INVALID_FILTER",
     "INVALID_ID",
     "INVALID_NAME",
     "INVALID_SCORE_THRESHOLD",
     "LIMIT_OUT_OF_RANGE",
+    "PROMPT_UNKNOWN",
 }
 """Reasons for which a server, or a command, refuses what an option or an argument said."""
 

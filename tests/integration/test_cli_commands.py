@@ -320,6 +320,11 @@ def test_embed_gives_the_servers_bits(
     assert np.array_equal(np.load(tmp_path / "e.npy"), expected)
 
 
+def test_vectors_that_cannot_be_written_are_refused_at_once(run: Run, tmp_path: Path) -> None:
+    """Before anything is embedded, as for --rejects."""
+    assert run("embed", "x", "--npy", str(tmp_path / "none" / "a.npy")) == (ExitCode.USAGE, [])
+
+
 def test_text_that_is_not_utf8_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Argument or line of standard input: the caller's mistake, not a bug."""
     for arguments in (["search", "caf\udce9"], ["search", "x", "--filter", "a = \udce9"], ["embed", "caf\udce9"]):
@@ -369,6 +374,8 @@ def test_what_an_option_says_wrong_is_wrong_usage(run: Run, collection_id: str) 
     assert run("search", "x", "-c", collection_id, "-f", "a =")[0] == ExitCode.USAGE
     assert run("search", "x", "-c", collection_id, "-n", "1000000")[0] == ExitCode.USAGE
     assert run("search", "x", "-c", "Not There")[0] == ExitCode.USAGE
+    assert run("search", "   ", "-c", collection_id)[0] == ExitCode.USAGE
+    assert run("embed", "x", "--prompt", "nope")[0] == ExitCode.USAGE
     assert run("search", "x", "-c", "not-there")[0] == ExitCode.NOT_FOUND
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import numpy as np
 import typer
@@ -62,7 +63,7 @@ def embed(  # noqa: PLR0913 -- each is an option
     if cut_start and refuse_long:
         raise typer.BadParameter("--cut-start and --refuse-long exclude each other")
     source = iter(texts) if texts else _lines()
-    with connect() as client, Progress("embedding", "texts") as progress:
+    with connect() as client, _opened(npy) as file, Progress("embedding", "texts") as progress:
         ask = partial(
             client.embed,
             model=model,
@@ -72,13 +73,13 @@ def embed(  # noqa: PLR0913 -- each is an option
             dimensions=dimensions,
             normalize=normalize,
         )
-        cut = _embed_all(source, ask, npy, progress)
+        cut = _embed_all(source, ask, file, progress)
     if cut:
         output.warn(f"{cut:,} texts were cut at the model's maximum.")
 
 
 def _embed_all(
-    source: Iterator[str], ask: Callable[[list[str]], Embedded], npy: Path | None, progress: Progress
+    source: Iterator[str], ask: Callable[[list[str]], Embedded], npy: IO[bytes] | None, progress: Progress
 ) -> int:
     """Embed some texts a call; npy: where the vectors go, None for standard output. Returns how many were cut."""
     cut = done = 0
@@ -125,10 +126,25 @@ def _emit(texts: list[str], answer: Embedded) -> None:
         )
 
 
-def _save(path: Path, matrix: F32) -> None:
-    with path.open("wb") as file:
-        np.save(file, matrix)
+@contextmanager
+def _opened(path: Path | None) -> Iterator[IO[bytes] | None]:
+    """Create the file, or empty it, before anything is embedded. Raises typer.BadParameter where that fails."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror or error}", param_hint="--npy") from error
+    with file:
+        yield file
+
+
+def _save(file: IO[bytes], matrix: F32) -> None:
+    np.save(file, matrix)
+    file.flush()  # before it is told that the file is there
+    path = file.name
     if output.as_json():
-        output.emit({"file": str(path), "rows": matrix.shape[0], "dimensions": matrix.shape[1]})
+        output.emit({"file": path, "rows": matrix.shape[0], "dimensions": matrix.shape[1]})
     else:
         output.note(f"{path}: {matrix.shape[0]:,} vectors of {matrix.shape[1]} dimensions, float32")

@@ -39,7 +39,7 @@ class DuplicateIdError(InvalidArgumentError):
 
 
 class EmptyTextError(InvalidArgumentError):
-    """A text to embed holds nothing but white space."""
+    """The text of a query, or of a document that a model embeds, holds nothing that is read; Embed takes any text."""
 
     reason = "EMPTY_TEXT"
 
