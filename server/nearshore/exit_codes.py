@@ -52,9 +52,14 @@ OPTIONS = {
 }
 """Reasons for which a server, or a command, refuses what an option or an argument said."""
 
+HELD_UP = {"READ_AFTER_HELD_UP"}
+"""Reasons for which only what lies outside the process can be mended, such as a full disk."""
+
 
 def exit_code(error: NearshoreError) -> ExitCode:
     """Of a process that this error ends, be it the server or a command."""
     if error.reason in OPTIONS:
         return ExitCode.USAGE
+    if error.reason in HELD_UP:
+        return ExitCode.UNAVAILABLE
     return next((code for kind, code in CODES if isinstance(error, kind)), ExitCode.FAILED)

@@ -41,12 +41,16 @@ from nearshore.errors import (
     DeadlineError,
     OverloadedError,
     RequestIdReusedError,
+    StorageFullError,
     UnavailableError,
 )
+from nearshore.exit_codes import ExitCode, exit_code
 from nearshore.index.filters import parse
 from nearshore.records import Document, MetadataValue, Upsert, WriteToken
+from nearshore.replica.mirror import Mirror
 from nearshore.store.errors import StoreOverloadedError
 from tests.engine import DIMENSIONS, Engine, packed, tiny_embedder, unpacked
+from tests.waiting import eventually
 
 NAMES = (f"c{number}" for number in count())
 QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -347,6 +351,31 @@ def test_parts_leave_out_what_was_not_asked_for(engine: Engine, plain: str) -> N
     assert bare.vectors is None
     listed = engine.run(engine.documents.list(ListRequest(plain, parts=Parts(vector=True))))
     np.testing.assert_array_equal(unpacked(listed.vectors), np.eye(1, DIMENSIONS))
+
+
+def test_a_read_whose_replica_is_held_up_says_by_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a full disk it names the disk, not a retry, and a command that ends so ends as what lacks room does."""
+
+    def apply(*_: object) -> None:
+        raise StorageFullError("appending rows")
+
+    with Engine(tmp_path) as engine:
+        collection = engine.create("c")
+        with monkeypatch.context() as full:
+            full.setattr(Mirror, "apply", apply)
+            token = engine.put(collection, ["a"], np.ones((1, DIMENSIONS), np.float32))
+            replica = engine.replicas.get("c")
+            eventually(lambda: replica.held_up is not None)
+            with pytest.raises(DeadlineError, match=r"held up: .*disk.*appending rows") as caught:
+                engine.run(
+                    engine.documents.count(
+                        CountRequest(collection, read_after=[token]), deadline=time.monotonic() + 0.05
+                    )
+                )
+        assert caught.value.reason == "READ_AFTER_HELD_UP"
+        assert caught.value.remedy.startswith("Mend that")
+        assert exit_code(caught.value) is ExitCode.UNAVAILABLE
+        assert engine.run(engine.documents.count(CountRequest(collection, read_after=[token]))).count == 1
 
 
 def test_a_read_that_cannot_see_its_write_in_time_says_how_far_it_got(tmp_path: Path) -> None:

@@ -212,6 +212,12 @@ class ReadAfterTimeoutError(DeadlineError):
     reason = "READ_AFTER_TIMEOUT"
 
 
+class ReadAfterHeldUpError(ReadAfterTimeoutError):
+    """The replica did not reach the write of read_after, because following the store fails again and again."""
+
+    reason = "READ_AFTER_HELD_UP"
+
+
 class WriteOutcomePendingError(DeadlineError):
     """The deadline passed while the write was being made durable: it may take effect or not."""
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from nearshore.documents.errors import AnswerTooLargeError, BatchSizeError, ReadAfterTimeoutError
+from nearshore.documents.errors import AnswerTooLargeError, BatchSizeError, ReadAfterHeldUpError, ReadAfterTimeoutError
 from nearshore.documents.limits import Limits
 from nearshore.documents.names import collection_id
 from nearshore.documents.requests import Parts
@@ -171,11 +171,17 @@ def check_answer_bytes(size: int, limits: Limits) -> None:
 
 
 def _not_reached(replica: Replica, token: WriteToken) -> ReadAfterTimeoutError:
-    state = replica.state()
-    return ReadAfterTimeoutError(
-        f"This replica stands at position {state.position} and had to reach {token.position}; "
-        f"it last heard from its store {state.contact_age_s:.1f} s ago.",
-        "Retry; if it stays behind, look at read_state.head and contact_age_s of the collection.",
+    state, held_up = replica.state(), replica.held_up
+    stands = f"This replica stands at position {state.position} and had to reach {token.position}"
+    if held_up is None:
+        kind, why = ReadAfterTimeoutError, f"it last heard from its store {state.contact_age_s:.1f} s ago."
+        remedy = "Retry; if it stays behind, look at read_state.head and contact_age_s of the collection."
+    else:
+        kind, why = ReadAfterHeldUpError, f"it is held up: {held_up.detail}"
+        remedy = "Mend that; it then goes on by itself, and what was written stays written."
+    return kind(
+        f"{stands}; {why}",
+        remedy,
         position=state.position,
         wanted=token.position,
         lag=max(0, token.position - state.position),
