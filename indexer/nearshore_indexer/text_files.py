@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -15,6 +17,8 @@ from nearshore_indexer.passages import TokenCounter, split
 
 MAX_FILE_BYTES = 256 << 20
 _NUMBER_BYTES = 10  # of the #n after the path
+_PIPE = re.compile(r"-|/dev/stdin|/(?:dev|proc/self)/fd/\d+")  # names that say nothing of what comes through
+_DIGEST_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class TextFiles:
         if problem := _name_problem(file) or _content_problem(data):
             yield Rejection(Place(file), problem)
             return
-        parent = parent_id(file)
+        parent = parent_id(file, data)
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         number, line, at = 0, 1, 0
         for number, piece in enumerate(self._cut(text, self._splitting), 1):
@@ -87,14 +91,20 @@ class TextFiles:
             return Rejection(place, str(refused), sent.id)
 
 
-def parent_id(file: str) -> str:
-    """The id that the passages of a file share: its path as it was named; standard input is "stdin"."""
-    return "stdin" if file == "-" else PurePath(file).as_posix()
+def parent_id(file: str, data: bytes) -> str:
+    """The id that the passages of a file share: its path as it was named.
+
+    Standard input, and a pipe that a shell made, have no name of their own: under a common one each text would replace
+    the one before. They are "stdin-" and the first 12 hexadecimal digits of the SHA-256 of what came.
+    """
+    if _PIPE.fullmatch(file):
+        return f"stdin-{hashlib.sha256(data).hexdigest()[:_DIGEST_DIGITS]}"
+    return PurePath(file).as_posix()
 
 
 def _name_problem(file: str) -> str:
     try:
-        size = len(parent_id(file).encode())
+        size = len(PurePath(file).as_posix().encode())
     except UnicodeEncodeError:
         return "the name of the file is not UTF-8, so no passage can be named after it"
     return "the path is too long to name passages after it" if size > MAX_ID_BYTES - _NUMBER_BYTES else ""

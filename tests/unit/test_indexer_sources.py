@@ -1,6 +1,7 @@
 """Reading files of documents."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -249,11 +250,25 @@ def test_a_shorter_version_is_known_by_its_count(tmp_path: Path) -> None:
 
 def test_standard_input_is_known_by_its_first_character(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An opening brace is JSON, anything else text."""
-    for content, expected in ((b' {"id": "a", "text": "b"}\n', "a"), (b"plain words", "stdin#1")):
+    for content, expected in ((b' {"id": "a", "text": "b"}\n', "a"), (b"plain words", "stdin-fcfb09747001#1")):
         path = written(tmp_path / "in", content)
         with path.open() as stdin, monkeypatch.context() as patch:
             patch.setattr("sys.stdin", stdin)
             assert [document.id for document in documents(read("-"))] == [expected]
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/63", "/proc/self/fd/12"])
+def test_piped_texts_are_named_by_their_content(name: str) -> None:
+    """The same text gets the same ids again, and another stays beside it: a pipe's own name says nothing."""
+    counts: dict[str, int] = {}
+    text = TextFiles(plain_pieces, Splitting(6, 0, count), Limits(), counts)
+    found = [
+        [item.document.id for item in text.read(io.BytesIO(content), name) if isinstance(item, Entry)]
+        for content in (b"about cats", b"about dogs", b"about cats")
+    ]
+    parents = [f"stdin-{hashlib.sha256(content).hexdigest()[:12]}" for content in (b"about cats", b"about dogs")]
+    assert found == [[f"{parents[0]}#1"], [f"{parents[1]}#1"], [f"{parents[0]}#1"]]
+    assert counts == dict.fromkeys(parents, 1)
 
 
 def test_a_named_pipe_is_read(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def index(  # noqa: PLR0913 -- each is an option
         list[str] | None,
         typer.Argument(
             help="JSON lines (.jsonl), CSV (.csv, .tsv), Parquet (.parquet), Markdown (.md) or text (.txt, .rst), "
-            "all but Parquet also gzipped (.gz); a folder stands for those below it, - for standard input."
+            "all but Parquet also gzipped (.gz); a folder stands for those below it, - for standard input; a text that "
+            "comes there is named by its content: stdin- and 12 digits of its SHA-256."
         ),
     ] = None,
     *,
