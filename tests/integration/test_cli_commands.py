@@ -365,7 +365,7 @@ def test_eval_names_the_line_that_it_cannot_read(run: Run, tmp_path: Path) -> No
     queries = json_lines(tmp_path / "q.jsonl", {"_id": "q", "text": "x"})
     (tmp_path / "qrels.tsv").write_text("q\td\t1\nq d 1\n")
     code, printed = run("eval", "--corpus", "none", "--queries", queries, "--qrels", str(tmp_path / "qrels.tsv"))
-    assert (code, printed) == (ExitCode.FAILED, [])
+    assert (code, printed) == (ExitCode.USAGE, [])
 
 
 def test_what_an_option_says_wrong_is_wrong_usage(run: Run, collection_id: str) -> None:

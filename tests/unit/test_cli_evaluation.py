@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nearshore.cli import main
-from nearshore.cli.evaluation import EvaluationFileError, read_judgements
+from nearshore.cli.evaluation import EvaluationFileError, read_judgements, read_queries
 from nearshore.exit_codes import ExitCode
 
 KNOWN = {"q1": "pies", "q2": "jets"}
@@ -42,6 +42,53 @@ def test_a_line_that_is_no_judgement_is_named(text: str, line: int, tmp_path: Pa
     (tmp_path / "qrels").write_text(text)
     with pytest.raises(EvaluationFileError, match=f"qrels:{line} is no judgement"):
         read_judgements(tmp_path / "qrels", KNOWN)
+
+
+@pytest.mark.parametrize("relevance", [1, 0])
+def test_a_judgement_may_be_repeated_but_not_contradicted(relevance: int, tmp_path: Path) -> None:
+    """Which of two relevances counts is not for the reader to choose."""
+    (tmp_path / "qrels").write_text(f"q1\ta\t1\nq1\ta\t{relevance}\n")
+    if relevance == 1:
+        assert read_judgements(tmp_path / "qrels", KNOWN) == {"q1": {"a": 1}}
+        return
+    with pytest.raises(EvaluationFileError, match="qrels:2: an earlier line judges document 'a' for query 'q1'"):
+        read_judgements(tmp_path / "qrels", KNOWN)
+
+
+def test_queries_are_json_lines_with_id_and_text(tmp_path: Path) -> None:
+    """BEIR's _id goes before id, and an integer stands for its digits."""
+    lines = ['{"_id": "q1", "id": "x", "text": "pies"}', "", '{"id": 7, "text": "jets\u2028fly", "metadata": {}}']
+    (tmp_path / "queries").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert read_queries(tmp_path / "queries") == {"q1": "pies", "7": "jets\u2028fly"}
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"id": "q1", "text": "again"}', "an earlier line has the query id 'q1' too"),
+        ('{"id": "a", "text": 5}', "text is missing or no string"),
+        ('{"id": "a"}', "text is missing or no string"),
+        ('{"id": 7, "text": ["l"]}', "text is missing or no string"),
+        ('{"id": "", "text": "x"}', "id (or _id) is missing, empty or no string"),
+        ('{"id": true, "text": "x"}', "id (or _id) is missing, empty or no string"),
+        ('{"text": "x"}', "id (or _id) is missing, empty or no string"),
+        ('["a", "x"]', "is no JSON object"),
+        ('"a"', "is no JSON object"),
+        ('{"id": "a"', "is no JSON"),
+    ],
+)
+def test_a_broken_query_is_named_and_nothing_is_run(
+    line: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong input, with file, line and what is expected, as all wrong input of eval."""
+    (tmp_path / "qrels").write_text("q1\td1\t1\n")
+    (tmp_path / "queries").write_text(f'{{"id": "q1", "text": "pies"}}\n{line}\n')
+    files = ["--corpus", "none", "--queries", str(tmp_path / "queries"), "--qrels", str(tmp_path / "qrels")]
+    assert main.run(["eval", *files]) == ExitCode.USAGE
+    shown = capsys.readouterr().err
+    assert "queries:2" in shown
+    assert problem in shown
+    assert "Traceback" not in shown
 
 
 @pytest.mark.parametrize("qrels", ["", "query\tdocument\tscore\n", "other\td1\t1\n"])

@@ -14,6 +14,7 @@ from nearshore_indexer.entries import Entry, Item
 from nearshore_indexer.sources import FormatReader
 
 QUERIES_AT_ONCE = 64
+QUERY_FORM = "Each line is a JSON object with id (or _id), a non-empty string or an integer, and text, a string."
 
 
 class EvaluationFileError(InvalidArgumentError):
@@ -37,24 +38,42 @@ class EvaluationFileNotFoundError(NotFoundError):
 def read_queries(path: Path) -> dict[str, str]:
     """Texts by query id, of JSON lines with id (or _id) and text. Raises EvaluationFileError naming the line."""
     queries: dict[str, str] = {}
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-            queries[str(record["_id"] if "_id" in record else record["id"])] = str(record["text"])
-        except (ValueError, KeyError, TypeError) as error:
+        query_id, text = _query(line, f"{path}:{number}")
+        if query_id in queries:
             raise EvaluationFileError(
-                f"{path}:{number} is no query ({error!r}).", "Each line is a JSON object with id (or _id) and text."
-            ) from error
+                f"{path}:{number}: an earlier line has the query id {query_id!r} too.", "Give each query its own id."
+            )
+        queries[query_id] = text
     return queries
+
+
+def _query(line: str, place: str) -> tuple[str, str]:
+    """Id and text of one line. Raises EvaluationFileError."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise EvaluationFileError(f"{place} is no JSON.", QUERY_FORM) from error
+    if not isinstance(record, dict):
+        raise EvaluationFileError(f"{place} is no JSON object.", QUERY_FORM)
+    query_id, text = record.get("_id", record.get("id")), record.get("text")
+    # Judgements are text: there a number can be written in one way only, as an integer.
+    if isinstance(query_id, int) and not isinstance(query_id, bool):
+        query_id = str(query_id)
+    if not isinstance(query_id, str) or not query_id:
+        raise EvaluationFileError(f"{place}: id (or _id) is missing, empty or no string.", QUERY_FORM)
+    if not isinstance(text, str):
+        raise EvaluationFileError(f"{place}: text is missing or no string.", QUERY_FORM)
+    return query_id, text
 
 
 def read_judgements(path: Path, queries: Collection[str]) -> dict[str, dict[str, int]]:
     """Relevance by query id and document id, of lines: query, document, relevance (tabs), or TREC's four columns.
 
-    queries: the known ids; a first line that names none of them and ends in no number is a header and skipped.
-    Raises EvaluationFileError naming the line.
+    queries: the known ids; a first line that names none of them and ends in no number is a header and skipped. A
+    judgement may be repeated. Raises EvaluationFileError naming the line, also one that contradicts an earlier one.
     """
     judged: dict[str, dict[str, int]] = {}
     for number, line in enumerate(_text(path).splitlines(), 1):
@@ -62,7 +81,12 @@ def read_judgements(path: Path, queries: Collection[str]) -> dict[str, dict[str,
             continue
         cells = _judgement_cells(line)
         if len(cells) == 3 and _is_integer(cells[2]):
-            judged.setdefault(cells[0], {})[cells[1]] = int(cells[2])
+            relevance = int(cells[2])
+            if judged.setdefault(cells[0], {}).setdefault(cells[1], relevance) != relevance:
+                raise EvaluationFileError(
+                    f"{path}:{number}: an earlier line judges document {cells[1]!r} for query {cells[0]!r} otherwise.",
+                    "Keep one relevance of each document for a query.",
+                )
         elif number > 1 or len(cells) != 3 or cells[0] in queries:
             raise EvaluationFileError(
                 f"{path}:{number} is no judgement.",
