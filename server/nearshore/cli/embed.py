@@ -128,12 +128,12 @@ def _emit(texts: list[str], answer: Embedded) -> None:
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[IO[bytes] | None]:
-    """Create the file, or empty it, before anything is embedded. Raises typer.BadParameter where that fails."""
+    """The file, found to be writable before anything is embedded. Raises typer.BadParameter where it is not."""
     if path is None:
         yield None
         return
     try:
-        file = path.open("wb")
+        file = path.open("ab")  # what it holds is kept until there are vectors
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be written: {error.strerror or error}", param_hint="--npy") from error
     with file:
@@ -141,6 +141,7 @@ def _opened(path: Path | None) -> Iterator[IO[bytes] | None]:
 
 
 def _save(file: IO[bytes], matrix: F32) -> None:
+    file.truncate(0)
     np.save(file, matrix)
     file.flush()  # before it is told that the file is there
     path = file.name
