@@ -368,6 +368,19 @@ def test_eval_names_the_line_that_it_cannot_read(run: Run, tmp_path: Path) -> No
     assert (code, printed) == (ExitCode.USAGE, [])
 
 
+def test_eval_checks_what_it_is_told_before_it_works(server: InProcessServer, tmp_path: Path, capsys: Capture) -> None:
+    """No corpus is indexed for a depth that the server refuses, no server asked for a corpus that is not there."""
+    corpus = json_lines(tmp_path / "c.jsonl", {"id": "what indexing would find unjudged", "text": "red fish"})
+    queries = json_lines(tmp_path / "q.jsonl", {"id": "q1", "text": "red fish"})
+    (tmp_path / "qrels").write_text("q1\td1\t1\n")
+    files = ["--queries", queries, "--qrels", str(tmp_path / "qrels")]
+    asked = ["--json", "--server", server.address, "eval", "--corpus", corpus, *files, "--k", "100000"]
+    assert main.run(asked) == ExitCode.USAGE
+    assert "LIMIT_OUT_OF_RANGE" in capsys.readouterr().err
+    nobody = ["--server", "127.0.0.1:1", "eval", "--corpus", str(tmp_path / "nope"), *files]
+    assert main.run(nobody) == ExitCode.NOT_FOUND
+
+
 def test_what_an_option_says_wrong_is_wrong_usage(run: Run, collection_id: str) -> None:
     """Though only the server knows it; what is right in itself and not there ends with 4."""
     run("collection", "create", collection_id)

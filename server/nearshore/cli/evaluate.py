@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +29,7 @@ from nearshore.cli.metrics import Figures, Judgements, average
 from nearshore.cli.progress import Progress
 from nearshore.cli.session import session
 from nearshore.client import Client
+from nearshore_indexer.sources import Format, check_sources
 
 app = typer.Typer()
 
@@ -52,23 +53,16 @@ def evaluate(
     depths = sorted(set(k or DEPTHS))
     if depths[0] < 1:
         raise typer.BadParameter("k is at least 1")
+    limit = max(10, depths[-1])
     asked, judged, unknown = _judged_queries(queries, qrels)
+    check_sources([corpus], Format.JSONL)
     with _server() as client:
         collection = f"eval-{uuid.uuid4().hex[:12]}"
         prepare_collection(client, collection)
         try:
+            _search_once(client, collection, asked, limit)
             outcome, absent = _index(corpus, collection, qrels, {each: judged[each] for each in asked})
-            started = time.monotonic()
-            with Progress("searching", "queries") as progress:
-                rankings = rank(
-                    client,
-                    collection,
-                    asked,
-                    limit=max(10, depths[-1]),
-                    exact=exact,
-                    report=lambda done: progress.update(done, done / len(asked)),
-                )
-            search_s = time.monotonic() - started
+            rankings, search_s = _search(client, collection, asked, limit, exact=exact)
             model = client.get_collection(collection).model
         finally:
             client.delete_collection(collection)
@@ -108,6 +102,12 @@ def _server() -> Iterator[Client]:
         yield client
 
 
+def _search_once(client: Client, collection: str, asked: Mapping[str, str], limit: int) -> None:
+    """Search the empty collection: a depth beyond the server's limit is refused before the corpus is indexed."""
+    query_id, text = next(iter(asked.items()))
+    rank(client, collection, {query_id: text}, limit=limit, exact=False, report=lambda _: None)
+
+
 def _index(corpus: str, collection: str, qrels: Path, judged: Mapping[str, Judgements]) -> tuple[Outcome, int]:
     """Index the corpus. Returns also how many judgements are of documents that it does not have.
 
@@ -129,6 +129,23 @@ def _index(corpus: str, collection: str, qrels: Path, judged: Mapping[str, Judge
             "no search finds them."
         )
     return outcome, absent
+
+
+def _search(
+    client: Client, collection: str, asked: Mapping[str, str], limit: int, *, exact: bool
+) -> tuple[dict[str, Sequence[str]], float]:
+    """Ids of the best documents for each query, best first, and the seconds that it took."""
+    started = time.monotonic()
+    with Progress("searching", "queries") as progress:
+        rankings = rank(
+            client,
+            collection,
+            asked,
+            limit=limit,
+            exact=exact,
+            report=lambda done: progress.update(done, done / len(asked)),
+        )
+    return rankings, time.monotonic() - started
 
 
 def _report(
