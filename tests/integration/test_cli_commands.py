@@ -269,6 +269,21 @@ def test_documents_are_deleted_by_id(run: Run, collection_id: str, tmp_path: Pat
     assert {hit["id"] for hit in answer["hits"]} == {"0", "3"}
 
 
+def test_a_delete_says_how_many_ids_were_not_there(
+    run: Run, server: InProcessServer, collection_id: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """A slip in an id is no error, but it is told."""
+    run("index", json_lines(tmp_path / "a.jsonl", *({"id": n, "text": "fish"} for n in "123")), "-c", collection_id)
+    for ids, told in (
+        (["1", "none", "none"], "1 document of {}; 1 of the 2 ids were not there."),
+        (["2", "3"], "2 documents of {}."),
+        (["none"], "0 documents of {}; 1 of the 1 ids were not there."),
+    ):
+        options = [word for each in ids for word in ("--id", each)]
+        assert main.run(["--server", server.address, "delete", collection_id, *options]) == ExitCode.OK
+        assert f"Deleted {told.format(collection_id)}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_file_that_is_gone_is_deleted_by_its_path(
     run: Run, collection_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,9 +34,15 @@ def delete(
     with connect() as client:
         if filter and not yes:
             found = client.count(collection, filter=filter)
-            output.confirm(f"Delete {found:,} documents of {output.visible(collection)} for good?")
-        deleted = client.delete(collection, ids=list(dict.fromkeys(id or ())), filter=filter).deleted_count
+            output.confirm(f"Delete {_documents(found)} of {output.visible(collection)} for good?")
+        ids = list(dict.fromkeys(id or ()))
+        deleted = client.delete(collection, ids=ids, filter=filter).deleted_count
     if output.as_json():
         output.emit({"collection": collection, "deleted_count": deleted})
     else:
-        output.note(f"Deleted {deleted:,} documents of {collection}.")
+        absent = f"; {len(ids) - deleted:,} of the {len(ids):,} ids were not there" if deleted < len(ids) else ""
+        output.note(f"Deleted {_documents(deleted)} of {collection}{absent}.")
+
+
+def _documents(count: int) -> str:
+    return f"{count:,} document{'' if count == 1 else 's'}"
