@@ -284,6 +284,13 @@ def test_a_delete_says_how_many_ids_were_not_there(
         assert f"Deleted {told.format(collection_id)}" in " ".join(capsys.readouterr().err.split())
 
 
+def test_more_ids_than_one_call_takes_are_deleted(run: Run, collection_id: str, tmp_path: Path) -> None:
+    """Nobody has to know how many that is."""
+    run("index", json_lines(tmp_path / "a.jsonl", {"id": "1005", "text": "red fish"}), "-c", collection_id)
+    ids = [part for number in range(1_010) for part in ("--id", str(number))]
+    assert run("delete", collection_id, *ids)[1][0]["deleted_count"] == 1
+
+
 def test_a_file_that_is_gone_is_deleted_by_its_path(
     run: Run, collection_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,7 +312,10 @@ def test_a_file_that_is_gone_is_deleted_by_its_path(
     assert figures["documents"] > 2
 
 
-@pytest.mark.parametrize("arguments", [[], ["--id", "1", "--filter", "a = 1"], ["--filter", " "], ["--filter", "a ="]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--id", "1", "--filter", "a = 1"], ["--id", "1", "--filter", " "], ["--filter", " "], ["--filter", "a ="]],
+)
 def test_a_delete_without_a_clear_aim_is_refused(arguments: list[str], run: Run, collection_id: str) -> None:
     """Nothing is deleted by mistake."""
     run("collection", "create", collection_id)

@@ -14,10 +14,11 @@ import structlog
 
 from nearshore.cli import main
 from nearshore.cli.progress import duration
+from nearshore.cli.reference import errors_page
 from nearshore.cli.session import Session, begin
 from nearshore.documents.errors import ModelNotServedError
 from nearshore.errors import InvalidSettingsError, NearshoreError, OverloadedError, PortInUseError, StorageFullError
-from nearshore.exit_codes import ExitCode, exit_code
+from nearshore.exit_codes import HELD_UP, OPTIONS, ExitCode, exit_code
 from nearshore.index.errors import InvalidFilterError
 
 ROOT = Path(__file__).parents[2]
@@ -227,3 +228,9 @@ def test_exit_codes_say_whose_turn_it_is(error: NearshoreError, code: ExitCode) 
 def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
     """No more digits than anybody reads."""
     assert duration(seconds) == said
+
+
+def test_every_reason_with_an_exit_code_of_its_own_exists() -> None:
+    """A reason that is renamed takes its exit code along."""
+    page = errors_page()
+    assert not [reason for reason in OPTIONS | HELD_UP if f"`{reason}`" not in page]

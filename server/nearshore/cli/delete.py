@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from nearshore.cli import output
 from nearshore.cli.connection import connect
+
+IDS_AT_ONCE = 1_000  # the most that the API takes
 
 app = typer.Typer()
 
@@ -20,8 +23,13 @@ def delete(
         list[str] | None, typer.Option("--id", help="Id of a document; may be repeated.", metavar="ID")
     ] = None,
     filter: Annotated[  # noqa: A002 -- the API's word
-        str, typer.Option("--filter", "-f", help="""All documents that match, as in: _parent_id = "notes/old.md".""")
-    ] = "",
+        str | None,
+        typer.Option(
+            "--filter",
+            "-f",
+            help="""All documents that match, as in: _parent_id = "notes/old.md".""",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, where a filter says what to delete.")] = False,
 ) -> None:
     """Delete documents. Needs a server: start one with `nearshore serve`.
@@ -29,19 +37,26 @@ def delete(
     The passages of a text file have its path, as `nearshore index` was told it, as their parent: a file that is gone
     leaves nothing behind after --filter '_parent_id = "path"'. To delete all, see nearshore collection delete.
     """
-    if bool(id) == bool(filter.strip()):
-        raise typer.BadParameter("give either --id or --filter")
+    if (id is None) == (filter is None) or (filter is not None and not filter.strip()):
+        raise typer.BadParameter("give either --id or a --filter that says something")
+    ids = list(dict.fromkeys(id or ()))
     with connect() as client:
-        if filter and not yes:
-            found = client.count(collection, filter=filter)
-            output.confirm(f"Delete {_documents(found)} of {output.visible(collection)} for good?")
-        ids = list(dict.fromkeys(id or ()))
-        deleted = client.delete(collection, ids=ids, filter=filter).deleted_count
+        if filter is None:
+            deleted = sum(client.delete(collection, ids=some).deleted_count for some in _batches(ids))
+        else:
+            if not yes:
+                found = client.count(collection, filter=filter)
+                output.confirm(f"Delete {_documents(found)} of {output.visible(collection)} for good?")
+            deleted = client.delete(collection, filter=filter).deleted_count
     if output.as_json():
         output.emit({"collection": collection, "deleted_count": deleted})
     else:
         absent = f"; {len(ids) - deleted:,} of the {len(ids):,} ids were not there" if deleted < len(ids) else ""
         output.note(f"Deleted {_documents(deleted)} of {collection}{absent}.")
+
+
+def _batches(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
 
 
 def _documents(count: int) -> str:
