@@ -28,7 +28,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session", autouse=True)
 def log_to_standard_error() -> None:
-    """As in a server: structlog's default is standard output, where commands answer."""
+    """As in a server, from the first that is started on: structlog's default is standard output."""
+    logs.configure("info", "json")
+
+
+@pytest.fixture(autouse=True)
+def log_to_standard_error_again() -> None:
+    """Behind a test of a command too, which logs as a person reads."""
     logs.configure("info", "json")
 
 
