@@ -114,7 +114,7 @@ def test_commands_know_prompts(
     code, (answer,) = run("embed", "red fish", "--prompt", "query")
     assert (code, answer["tokens"]) == (ExitCode.OK, 6)
     np.testing.assert_array_equal(np.array([answer["vector"]], np.float32), prompted.embed(["query: red fish"]).vectors)
-    assert run("embed", "red fish", "--prompt", "qwery") == (ExitCode.FAILED, [])
+    assert run("embed", "red fish", "--prompt", "qwery") == (ExitCode.USAGE, [])
     (tmp_path / "long.txt").write_text("Fish. " * 200, encoding="utf-8")
     code, (figures,) = run("index", str(tmp_path / "long.txt"), "-c", collection_id)
     assert (code, figures["truncated"]) == (ExitCode.OK, 0)
