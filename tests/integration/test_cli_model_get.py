@@ -25,7 +25,7 @@ from nearshore.exit_codes import ExitCode
 from nearshore.export.aside import exclusive
 from nearshore.export.int8.recipe import SCHEME
 from tests.servers import ROOT
-from tests.tiny_bert import make_bundle, make_checkpoint
+from tests.tiny_bert import make_bundle, make_checkpoint, vocabulary
 
 Get = Callable[..., tuple[dict[str, Any], str]]
 
@@ -101,6 +101,47 @@ def test_a_folder_that_is_not_what_the_bundle_was_made_of_is_told(get: Get, tmp_
     assert f"mine was made of other weights than those in {other}" in told
     assert "--force exports it anew" in told
     assert "other weights" not in get(checkpoint=make_checkpoint(tmp_path / "same"))[1]
+
+
+@pytest.fixture
+def with_vocabulary(tmp_path: Path) -> Path:
+    """A checkpoint whose vocabulary has no capitals, which by itself makes letters small."""
+    folder = make_checkpoint(tmp_path / "vocabulary")
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(vocabulary()))
+    return folder
+
+
+def test_a_bundle_keeps_how_it_uses_a_vocabulary(get: Get, with_vocabulary: Path, tmp_path: Path) -> None:
+    """An export for something else does not undo --cased, nor does --force; where it is the usual none is told."""
+    made, _ = get("--cased", checkpoint=with_vocabulary)
+    for options in (("--int8",), ("--force",)):
+        again, told = get(*options, checkpoint=with_vocabulary)
+        assert (again["exported"], again["fingerprint"]) == (True, made["fingerprint"])
+        assert "--cased" in told
+    shutil.rmtree(tmp_path / "models" / "mine")
+    usual, _ = get(checkpoint=with_vocabulary)
+    again, told = get("--force", checkpoint=with_vocabulary)
+    assert again["fingerprint"] == usual["fingerprint"] != made["fingerprint"]
+    assert "case" not in told
+
+
+@pytest.mark.parametrize("options", [("--int8",), ("--pooled",)])
+def test_other_vectors_take_no_bundles_place_unasked(
+    get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """The export is refused with both fingerprints and --force, before anything is lost; --force does it."""
+    made, _ = get()
+    other = make_checkpoint(tmp_path / "other", seed=1)
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(other)]
+    assert main.run([*command, *options]) == ExitCode.FAILED
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert told["reason"] == "OTHER_VECTORS"
+    assert load_bundle(tmp_path / "models" / "mine").manifest.fingerprint == made["fingerprint"]
+    assert [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()] == ["mine"]
+    forced, _ = get(*options, "--force", checkpoint=other)
+    assert all(each in told["message"] for each in (made["fingerprint"], forced["fingerprint"]))
+    assert "--force" in told["remedy"]
 
 
 @pytest.mark.parametrize("name", ["mine", "new"])

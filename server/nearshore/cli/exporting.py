@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from nearshore.bundle import INT8_FILE, Bundle, Manifest, ModelNotFoundError, Precision, load_bundle, read_manifest
+from nearshore.bundle import (
+    INT8_FILE,
+    TOKENIZER_FILE,
+    Bundle,
+    Manifest,
+    ModelNotFoundError,
+    Precision,
+    file_digest,
+    load_bundle,
+    read_manifest,
+)
 from nearshore.cli import output
 from nearshore.cli.session import session
 from nearshore.embedding import Embedder
-from nearshore.errors import CorruptionError, StorageFullError
+from nearshore.errors import FULL_DISK, CorruptionError, StorageFullError
 from nearshore.export.aside import exclusive
+from nearshore.export.checkpoint import read_checkpoint
 from nearshore.export.errors import CheckpointNotFoundError, ModelFolderReadOnlyError
 from nearshore.export.exporter import replace_bundle
 from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
 from nearshore.export.origin import read_source
 from nearshore.export.sources import find_files
+from nearshore.export.tokenizer import kept_case
 from nearshore.records import F32
 
 CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
 _DEFAULTS = ExportOptions()
 _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _UNTOLD = "--pooled, --all-layers, --mlm, --contract tfhub, --lower-case, --cased"
 _OTHER_MODEL = (
     "If that was made of another checkpoint, or with --lower-case or --cased, get it so again; else index the "
@@ -44,9 +54,9 @@ def ensure(
 
     source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
     again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not; of
-    one made of other weights than a folder's, a warning says so. Of several callers at once, in whatever processes, one
-    exports. Raises what obtain and replace_bundle do, CheckpointNotFoundError, ModelFolderReadOnlyError and
-    StorageFullError.
+    one made of other weights than a folder's, a warning says so. Without force no export takes its place whose vectors
+    in float32 mean something else. Of several callers at once, in whatever processes, one exports. Raises what obtain
+    and replace_bundle do, CheckpointNotFoundError, ModelFolderReadOnlyError and StorageFullError.
     """
     folder, origin = session().settings.model_dir / name, _origin(source)
     if not force and (found := _fitting(folder, options)) is not None:
@@ -58,10 +68,13 @@ def ensure(
             _tell_source(found, origin)
             return found, False
         before = _described(folder)
-        kept = _kept(folder, before, options)
         checkpoint = obtain(name, origin, folder.parent / CHECKPOINTS, report=output.note)
+        kept = _kept(folder, before, checkpoint, options)
+        meaning = None if force or before is None else before.fingerprint
         output.note(f"Exporting {name} to {folder}")
-        bundle = replace_bundle(checkpoint, folder, name=name, embed_golden=_embed_golden, options=kept)
+        bundle = replace_bundle(
+            checkpoint, folder, name=name, embed_golden=_embed_golden, options=kept, meaning=meaning
+        )
     if before is not None:
         _tell_change(Bundle(folder, before), bundle)
     return bundle, True
@@ -104,10 +117,12 @@ def _described(folder: Path) -> Manifest | None:
         return None
 
 
-def _kept(folder: Path, before: Manifest | None, options: ExportOptions) -> ExportOptions:
+def _kept(folder: Path, before: Manifest | None, checkpoint: Path, options: ExportOptions) -> ExportOptions:
     """What is asked for and what the bundle that is there was made with besides; says what is added and what not."""
     if before is not None:
         kept = options.with_those_of(before)
+        if kept.lower_case is None:
+            kept = replace(kept, lower_case=_kept_case(folder, before, checkpoint, kept))
     elif folder.exists():
         output.warn(f"What it was made with cannot be read: if that was one of {_UNTOLD}, run the command again so.")
         kept = replace(options, int8=options.int8 or (folder / INT8_FILE).exists())
@@ -120,6 +135,15 @@ def _kept(folder: Path, before: Manifest | None, options: ExportOptions) -> Expo
     return kept
 
 
+def _kept_case(folder: Path, before: Manifest, checkpoint: Path, kept: ExportOptions) -> bool | None:
+    """How the bundle that is there uses the vocab.txt, as far as that had to be asked for; only of the same weights."""
+    made, tokenizer = read_checkpoint(checkpoint, for_tfhub=kept.contract == "tfhub"), folder / TOKENIZER_FILE
+    if not tokenizer.is_file() or file_digest(tokenizer) != before.files.get(TOKENIZER_FILE):
+        return None
+    same = read_source(checkpoint, made.files.weights).sha256 == before.source.sha256
+    return kept_case(made, tokenizer) if same else None
+
+
 def _flags(options: ExportOptions) -> dict[str, bool]:
     return {
         "--pooled": options.pooled_output,
@@ -127,6 +151,8 @@ def _flags(options: ExportOptions) -> dict[str, bool]:
         "--mlm": options.mlm,
         "--contract tfhub": options.contract == "tfhub",
         "--int8": options.int8,
+        "--lower-case": options.lower_case is True,
+        "--cased": options.lower_case is False,
     }
 
 

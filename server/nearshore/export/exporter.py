@@ -18,6 +18,7 @@ from nearshore.bundle import (
     CorruptBundleError,
     Manifest,
     Precision,
+    SpecialTokens,
     file_digest,
     load_bundle,
     write_dense,
@@ -27,7 +28,7 @@ from nearshore.bundle import (
 from nearshore.export.adopted import AdoptedModel
 from nearshore.export.aside import exclusive, replaced
 from nearshore.export.checkpoint import Checkpoint, read_checkpoint
-from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.errors import OtherVectorsError, UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_TEXTS
 from nearshore.export.graph.builder import Integers
 from nearshore.export.graph.encoder import build_encoder
@@ -58,41 +59,29 @@ def export_bundle(
 
 
 def replace_bundle(
-    checkpoint: Path, destination: Path, *, name: str, embed_golden: EmbedGolden, options: ExportOptions
+    checkpoint: Path,
+    destination: Path,
+    *,
+    name: str,
+    embed_golden: EmbedGolden,
+    options: ExportOptions,
+    meaning: str | None = None,
 ) -> Bundle:
-    """export_bundle for a caller in a block of exclusive(destination)."""
+    """export_bundle for a caller in a block of exclusive(destination).
+
+    meaning: the fingerprint that it must have in float32, or else OtherVectorsError is raised and what is there stays.
+    """
     source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
-    family, network = source.configuration.family, source.configuration.network
     with replaced(destination) as folder:
-        inputs, outputs, build = _write_model(source, folder / MODEL_FILE, options)
+        names, build = _write_model(source, folder / MODEL_FILE, options)
         tokenizer = read_tokenizer(source, lower_case=options.lower_case)
         source.prompts.check_room(checkpoint, tokenizer.text, source.max_tokens)
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
         if source.modules.dense:
             write_dense(folder, source.modules.dense)
-        manifest = Manifest(
-            name=name,
-            architecture=family.architecture,
-            network=network,
-            dimensions=source.modules.dimensions,
-            max_tokens=source.max_tokens,
-            truncation_side="right",
-            pooling=source.modules.pooling,
-            dense=tuple(layer.describe() for layer in source.modules.dense),
-            normalize=source.modules.normalize,
-            prompts=dict(source.prompts.texts),
-            default_prompt=source.prompts.default,
-            special_tokens=options.special_tokens,
-            precision="fp32",
-            recipe="none",
-            tokenizer_sha256=tokenizer.sha256,
-            source=read_source(checkpoint, source.files.weights),
-            license=source.license,
-            inputs=inputs,
-            outputs=outputs,
-            exporter=f"nearshore {__version__}",
-            files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
-        )
+        manifest = _describe(name, source, folder, names, tokenizer.sha256, options.special_tokens)
+        if meaning not in {None, manifest.fingerprint}:
+            raise OtherVectorsError(destination, known=str(meaning), made=manifest.fingerprint)
         try:
             bundle = _with_golden(checkpoint, Bundle(folder, manifest), options, build, embed_golden)
             write_manifest(folder, bundle.manifest)
@@ -102,25 +91,54 @@ def replace_bundle(
     return Bundle(destination, written.manifest)
 
 
+def _describe(
+    name: str, source: Checkpoint, folder: Path, names: _Names, tokenizer_sha256: str, special_tokens: SpecialTokens
+) -> Manifest:
+    """The manifest of what is in the folder so far."""
+    modules, prompts = source.modules, source.prompts
+    return Manifest(
+        name=name,
+        architecture=source.configuration.family.architecture,
+        network=source.configuration.network,
+        dimensions=modules.dimensions,
+        max_tokens=source.max_tokens,
+        truncation_side="right",
+        pooling=modules.pooling,
+        dense=tuple(layer.describe() for layer in modules.dense),
+        normalize=modules.normalize,
+        prompts=dict(prompts.texts),
+        default_prompt=prompts.default,
+        special_tokens=special_tokens,
+        precision="fp32",
+        recipe="none",
+        tokenizer_sha256=tokenizer_sha256,
+        source=read_source(source.folder, source.files.weights),
+        license=source.license,
+        inputs=names[0],
+        outputs=names[1],
+        exporter=f"nearshore {__version__}",
+        files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
+    )
+
+
+_Names = tuple[tuple[str, ...], tuple[str, ...]]  # of a graph's inputs, and of its outputs
 _Build = Callable[[Integers], bytes]  # the encoder again, with these products in integers, for texts without padding
 
 
-def _write_model(
-    checkpoint: Checkpoint, path: Path, options: ExportOptions
-) -> tuple[tuple[str, ...], tuple[str, ...], _Build | None]:
+def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[_Names, _Build | None]:
     """Check all tensors and build, or check a model and take it; returns the names of inputs and outputs."""
     folder, configuration, files = checkpoint.folder, checkpoint.configuration, checkpoint.files
     if files.model is not None:
         refuse_more_outputs(folder, options)
         adopted = AdoptedModel(folder, files.model, configuration)
         path.write_bytes(adopted.content)
-        return adopted.inputs, adopted.outputs, None
+        return (adopted.inputs, adopted.outputs), None
     assert files.open_store is not None
     weights = Weights(folder, files.open_store(configuration.family))
     outputs = choose_outputs(checkpoint, weights, options)
     path.write_bytes(build_encoder(configuration, weights.read, outputs))
     names = outputs.input_names(configuration.network), tuple(outputs.shapes(configuration.network))
-    return *names, partial(build_encoder, configuration, weights.read, Outputs(contract=outputs.contract, masked=False))
+    return names, partial(build_encoder, configuration, weights.read, Outputs(contract=outputs.contract, masked=False))
 
 
 def _with_int8(

@@ -64,7 +64,7 @@ class ExportOptions:
     def with_those_of(self, manifest: Manifest) -> ExportOptions:
         """These, and what a bundle was made with besides: somebody may serve or run it.
 
-        How it used a vocab.txt is not told by its manifest.
+        How it used a vocab.txt is not told by its manifest, but by its tokenizer: see kept_case.
         """
         hub = TFHUB.ids in manifest.inputs
         given = manifest.outputs

@@ -61,9 +61,8 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) ->
     lower_case: of a vocab.txt, where the caller knows better than the checkpoint; refused beside a tokenizer.json.
     Raises UnusableCheckpointError.
     """
-    folder, vocabulary = checkpoint.folder, checkpoint.files.vocabulary
-    family = checkpoint.configuration.family
-    if vocabulary is not None and family.word_pieces and not (folder / _FILE).is_file():
+    folder, vocabulary = checkpoint.folder, _only_vocabulary(checkpoint)
+    if vocabulary is not None:
         lower_case = checkpoint.files.lower_case if lower_case is None else lower_case
         content, name = _from_vocabulary(checkpoint, vocabulary, lower_case), vocabulary.name
     else:
@@ -89,6 +88,28 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) ->
         detail = f"{name} does not put two special tokens, as [CLS] and [SEP], around a text"
         raise UnusableCheckpointError(folder, detail, _ONE_MODEL)
     return PlainTokenizer(text, content_digest(content))
+
+
+def kept_case(checkpoint: Checkpoint, made: Path) -> bool | None:
+    """The lower_case that a tokenizer.json was made with, where the checkpoint by itself would give the other one.
+
+    None: nothing is to be kept. Raises what read_tokenizer does.
+    """
+    if _only_vocabulary(checkpoint) is None:
+        return None
+    known, usual = (_lowercase(text) for text in (made.read_text("utf-8"), read_tokenizer(checkpoint).text))
+    return None if known == usual else known
+
+
+def _lowercase(text: str) -> bool | None:
+    normalizer = json.loads(text).get("normalizer") or {}
+    return normalizer.get("lowercase") if normalizer.get("type") == "BertNormalizer" else None
+
+
+def _only_vocabulary(checkpoint: Checkpoint) -> Path | None:
+    """The vocab.txt that the tokenizer is made from; None where a tokenizer.json is taken."""
+    given = checkpoint.configuration.family.word_pieces and not (checkpoint.folder / _FILE).is_file()
+    return checkpoint.files.vocabulary if given else None
 
 
 def _from_file(checkpoint: Checkpoint, lower_case: bool | None) -> dict[str, Any]:
