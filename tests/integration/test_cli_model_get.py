@@ -144,6 +144,20 @@ def test_other_vectors_take_no_bundles_place_unasked(
     assert "--force" in told["remedy"]
 
 
+def test_what_is_kept_and_cannot_be_given_is_not_called_asked_for(
+    get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The remedy names the folder to delete, not an option that nobody gave; for one that was given it stays."""
+    get("--int8")
+    other, folder = make_checkpoint(tmp_path / "other"), tmp_path / "models" / "mine"
+    (other / "model.safetensors").unlink()
+    shutil.copy(folder / MODEL_FILE, other / "model.onnx")
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(other)]
+    for options, remedy in (((), f"with --int8, which is kept: delete {folder}"), (("--int8",), "without --int8")):
+        assert main.run([*command, "--force", *options]) == ExitCode.FAILED
+        assert remedy in json.loads(capsys.readouterr().err.splitlines()[-1])["error"]["remedy"]
+
+
 @pytest.mark.parametrize("name", ["mine", "new"])
 def test_a_folder_that_does_not_exist_is_not_found(
     get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

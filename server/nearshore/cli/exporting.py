@@ -24,7 +24,7 @@ from nearshore.embedding import Embedder
 from nearshore.errors import FULL_DISK, CorruptionError, StorageFullError
 from nearshore.export.aside import exclusive
 from nearshore.export.checkpoint import read_checkpoint
-from nearshore.export.errors import CheckpointNotFoundError, ModelFolderReadOnlyError
+from nearshore.export.errors import CheckpointNotFoundError, ModelFolderReadOnlyError, UnusableCheckpointError
 from nearshore.export.exporter import replace_bundle
 from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
@@ -72,9 +72,10 @@ def ensure(
         kept = _kept(folder, before, checkpoint, options)
         meaning = None if force or before is None else before.fingerprint
         output.note(f"Exporting {name} to {folder}")
-        bundle = replace_bundle(
-            checkpoint, folder, name=name, embed_golden=_embed_golden, options=kept, meaning=meaning
-        )
+        with _shedding(folder, _added(options, kept)):
+            bundle = replace_bundle(
+                checkpoint, folder, name=name, embed_golden=_embed_golden, options=kept, meaning=meaning
+            )
     if before is not None:
         _tell_change(Bundle(folder, before), bundle)
     return bundle, True
@@ -128,11 +129,28 @@ def _kept(folder: Path, before: Manifest | None, checkpoint: Path, options: Expo
         kept = replace(options, int8=options.int8 or (folder / INT8_FILE).exists())
     else:
         return options
-    asked = _flags(options)
-    flags = [flag for flag, wanted in _flags(kept).items() if wanted and not asked[flag]]
-    if flags:
+    if flags := _added(options, kept):
         output.note(f"It keeps what it was made with: {' '.join(flags)}. Delete {folder} first to be rid of that.")
     return kept
+
+
+def _added(options: ExportOptions, kept: ExportOptions) -> list[str]:
+    """What is kept without being asked for."""
+    asked = _flags(options)
+    return [flag for flag, wanted in _flags(kept).items() if wanted and not asked[flag]]
+
+
+@contextmanager
+def _shedding(folder: Path, added: list[str]) -> Iterator[None]:
+    """Let a refusal of what nobody asked for say why it was tried, and how to be rid of it."""
+    try:
+        yield
+    except UnusableCheckpointError as error:
+        shed = " ".join(flag for flag in added if flag in error.flags)
+        if not shed:
+            raise
+        remedy = f"The bundle that is there was made with {shed}, which is kept: delete {folder} first to be rid of it."
+        raise UnusableCheckpointError(error.folder, error.detail, remedy, flags=error.flags) from error
 
 
 def _kept_case(folder: Path, before: Manifest, checkpoint: Path, kept: ExportOptions) -> bool | None:

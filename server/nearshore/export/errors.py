@@ -12,8 +12,12 @@ class UnusableCheckpointError(PreconditionError):
 
     reason = "CHECKPOINT_UNUSABLE"
 
-    def __init__(self, folder: Path, detail: str, remedy: str = "") -> None:
-        """folder: of the checkpoint; detail: a clause that names file, tensor or setting and what is wrong with it."""
+    def __init__(self, folder: Path, detail: str, remedy: str = "", *, flags: tuple[str, ...] = ()) -> None:
+        """folder: of the checkpoint; detail: a clause that names file, tensor or setting and what is wrong with it.
+
+        flags: options of `nearshore model get` without which it might be exported.
+        """
+        self.folder, self.detail, self.flags = folder, detail, flags
         super().__init__(
             f"The checkpoint in {folder} cannot be exported: {detail}.",
             remedy or "Use a complete checkpoint: config.json, model.safetensors and tokenizer.json of one model.",

@@ -147,8 +147,9 @@ def _with_int8(
     if build is None:
         raise UnusableCheckpointError(
             checkpoint,
-            "it is another's ONNX model, whose layers are not known, and --int8 is asked for",
+            "it is another's ONNX model, whose layers are not known, and int8 needs them",
             "Export it without --int8, or export the checkpoint's own weights (model.safetensors).",
+            flags=("--int8",),
         )
     int8 = convert(checkpoint, bundle, options.outputs().contract, build, embed)
     files = {**bundle.manifest.files, INT8_FILE: file_digest(bundle.path / INT8_FILE)}

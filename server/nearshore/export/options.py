@@ -115,6 +115,7 @@ def _present(checkpoint: Checkpoint, shapes: Mapping[str, Shape], output: str) -
             checkpoint.folder,
             f"{output} is asked for, and {architecture} has no head for it",
             f"Export it without {output}.",
+            flags=("--mlm",) if output == MLM_LOGITS else ("--pooled", "--contract tfhub"),
         )
     return shapes
 
@@ -126,4 +127,5 @@ def refuse_more_outputs(folder: Path, options: ExportOptions) -> None:
             folder,
             "further outputs and other names cannot be given to another's ONNX model",
             "Export the checkpoint's own weights (model.safetensors), or take the model without them.",
+            flags=("--pooled", "--all-layers", "--mlm", "--contract tfhub"),
         )

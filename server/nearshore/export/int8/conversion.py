@@ -55,6 +55,7 @@ def convert(
             f"{INT8_FILE} cannot be made: of {len(found)} recipes the best has a mean cosine of {best.mean_cosine} and "
             f"a least one of {best.least_cosine} to float32; wanted are {_LOSS.least_mean} and {_LOSS.least}",
             "Export it without --int8, and serve it in float32.",
+            flags=("--int8",),
         )
     return Int8(recipe=str(found.recipe), trials=found.trials)
 
