@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from safetensors.numpy import load_file, save_file
 
-from nearshore.bundle import Bundle, CorruptBundleError, Precision, PrecisionMissingError, load_bundle
+from nearshore.bundle import (
+    MANIFEST_FILE,
+    Bundle,
+    CorruptBundleError,
+    Precision,
+    PrecisionMissingError,
+    load_bundle,
+    write_manifest,
+)
 from nearshore.embedding import Embedder
 from nearshore.embedding.pooling import normalize
 from nearshore.embedding.processor import overflows
@@ -278,6 +287,20 @@ def test_damaged_weights_are_not_blamed_on_8_bits(tmp_path: Path, tensor: str, r
         )
     assert caught.value.metadata["checkpoint"] == str(checkpoint)
     assert "int8" not in str(caught.value)
+
+
+def test_the_inputs_of_the_graph_in_8_bits_are_told(tmp_path: Path) -> None:
+    """They are those that the graph has, mean nothing to its vectors, and are missing from older bundles."""
+    bundle = make_bundle(tmp_path, int8=True)
+    int8 = bundle.manifest.int8
+    assert int8 is not None
+    session = ort.InferenceSession(str(bundle.at(Precision.INT8).model_path), providers=["CPUExecutionProvider"])
+    assert int8.inputs == tuple(each.name for each in session.get_inputs())
+    assert "attention_mask" in set(bundle.manifest.inputs) - set(int8.inputs)
+    older = bundle.manifest.model_copy(update={"int8": int8.model_copy(update={"inputs": ()})})
+    write_manifest(bundle.path, older)
+    assert "inputs" not in json.loads((bundle.path / MANIFEST_FILE).read_text())["int8"]
+    assert load_bundle(bundle.path).fingerprints == bundle.fingerprints
 
 
 def test_a_bundle_that_cannot_be_used_is_named_by_its_own_folder(tmp_path: Path) -> None:

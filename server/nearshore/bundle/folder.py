@@ -104,6 +104,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     for name in ("int8", "dense", "default_prompt"):
         if not content[name]:
             del content[name]  # as in bundles from before there was such a thing
+    if "int8" in content and not content["int8"]["inputs"]:
+        del content["int8"]["inputs"]
     content["fingerprint"] = manifest.fingerprint
     content["digest"] = content_digest(content)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

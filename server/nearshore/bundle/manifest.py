@@ -95,6 +95,7 @@ class Int8(_Frozen):
 
     recipe: str  # how they are made; part of what a vector means
     trials: tuple[Trial, ...]  # from the fastest recipe to the one that was kept
+    inputs: tuple[str, ...] = ()  # of its graph, which takes no mask; empty in bundles from before it was told
 
 
 class Manifest(_Frozen):

@@ -208,6 +208,8 @@ def _int8_facts(bundle: Bundle) -> list[tuple[str, object]]:
         ("int8", f"{int8.recipe}; cosine to fp32 {kept.mean_cosine} in the mean, {kept.least_cosine} at least"),
         ("  fingerprint", bundle.fingerprints[Precision.INT8]),
     ]
+    if int8.inputs:
+        found.append(("  inputs", f"{', '.join(int8.inputs)}; texts of a run cannot be padded"))
     if is_outdated(int8.recipe):
         found.append(("  newer recipe", _newer_recipe(bundle.manifest)))
     return found

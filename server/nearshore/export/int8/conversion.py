@@ -11,7 +11,7 @@ from nearshore.bundle import INT8_FILE, Bundle, Int8, Precision
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_TEXTS
 from nearshore.export.graph.builder import Integers
-from nearshore.export.graph.outputs import Contract
+from nearshore.export.graph.outputs import Contract, Outputs
 from nearshore.export.int8.products import IntegerProducts
 from nearshore.export.int8.ranges import observe, trying_batches
 from nearshore.export.int8.recipe import Loss, Recipe, ladder
@@ -35,6 +35,7 @@ def convert(
     these products in integers. Raises UnusableCheckpointError when no recipe is within the loss.
     """
     network = bundle.manifest.network
+    inputs = Outputs(contract=contract, masked=False).input_names(network)
     content = bundle.model_path.read_bytes()
     batches = trying_batches(_token_ids(bundle), network.vocabulary_size, bundle.manifest.max_tokens)
     ranges = observe(content, contract, batches)
@@ -57,7 +58,7 @@ def convert(
             "Export it without --int8, and serve it in float32.",
             flags=("--int8",),
         )
-    return Int8(recipe=str(found.recipe), trials=found.trials)
+    return Int8(recipe=str(found.recipe), trials=found.trials, inputs=inputs)
 
 
 def _token_ids(bundle: Bundle) -> list[list[int]]:
