@@ -230,6 +230,18 @@ def test_a_checkpoint_that_cannot_be_read_is_not_the_model_folders_fault(get: Ge
     assert main.run([*command, "--from", str(tmp_path / "file")]) == ExitCode.FAILED
 
 
+def test_a_checkpoint_in_the_model_folder_that_cannot_be_read_is_not_called_unwritable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder can be written: what the system said of the checkpoint's file is told instead."""
+    inside = make_checkpoint(tmp_path / "models" / "checkpoint")
+    (inside / "config.json").unlink()
+    (inside / "config.json").mkdir()
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(inside)]
+    assert main.run(command) == ExitCode.FAILED
+    assert "MODEL_FOLDER_READ_ONLY" not in capsys.readouterr().err
+
+
 def test_one_of_two_at_once_exports(checkpoint: Path, tmp_path: Path) -> None:
     """Who had to wait looks again before it exports, and finds the other's bundle done."""
     folder, model_dir = make_bundle(tmp_path / "made", name="mine").path, tmp_path / "models"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +37,7 @@ from nearshore.records import F32
 CHECKPOINTS = ".checkpoints"  # hidden: not a bundle
 _DEFAULTS = ExportOptions()
 _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS = 512, 1 << 20
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # EEXIST: a file is there
 _UNTOLD = "--pooled, --all-layers, --mlm, --contract tfhub, --lower-case, --cased"
 _OTHER_MODEL = (
     "If that was made of another checkpoint, or with --lower-case or --cased, get it so again; else index the "
@@ -90,7 +92,8 @@ def _in_writable(model_dir: Path) -> Iterator[None]:
         if error.errno in FULL_DISK:
             raise StorageFullError(f"making a bundle in {model_dir}", "the model folder") from error
         place = Path(str(error.filename))  # "None" where the system names none
-        if place.is_relative_to(model_dir) or model_dir.is_relative_to(place):
+        inside = place.is_relative_to(model_dir) or model_dir.is_relative_to(place)
+        if inside and error.errno in _NOT_WRITABLE:
             raise ModelFolderReadOnlyError(model_dir, error.strerror or str(error)) from error
         raise
 
