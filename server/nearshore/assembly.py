@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from nearshore.bundle import MANIFEST_FILE, BundleExchangedError, Precision, load_bundle
+from nearshore.bundle import MANIFEST_FILE, BundleExchangedError, ModelNotFoundError, Precision, load_bundle
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.limits import Limits
@@ -119,10 +119,15 @@ def _loaded_from_one(folder: Path, load: Callable[[], Embedder]) -> Embedder:
 
     bundle.json has the digests of them all, so where it is the same before and after, they all were.
     """
-    for _ in range(LOADS):
+    for attempt in range(LOADS):
         before = _manifest_of(folder)
         try:
             embedder = load()
+        except ModelNotFoundError as error:  # also between the two renames of an exchange
+            if _manifest_of(folder) == before:
+                if attempt:
+                    raise BundleExchangedError(folder) from error
+                raise
         except NearshoreError:
             if _manifest_of(folder) == before:
                 raise

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from nearshore import assembly
-from nearshore.bundle import Bundle, BundleExchangedError, CorruptBundleError, Precision, load_bundle
+from nearshore.bundle import (
+    Bundle,
+    BundleExchangedError,
+    CorruptBundleError,
+    ModelNotFoundError,
+    Precision,
+    load_bundle,
+)
 from tests.servers import make_settings
 from tests.tiny_bert import embed_golden, make_bundle
 
@@ -50,6 +57,22 @@ def test_a_bundle_that_never_stays_is_refused(tmp_path: Path, monkeypatch: pytes
     others = [make_bundle(tmp_path / f"others-{seed}", seed=seed) for seed in (1, 2)]
     monkeypatch.setattr(assembly, "load_bundle", exchanged_after(1_000, served.path, *others))
     with pytest.raises(BundleExchangedError, match=r"nearshore model get"):
+        assembly.open_embedder(make_settings(tmp_path, tmp_path / "models"))
+
+
+def test_a_bundle_that_goes_while_it_is_loaded_was_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that was there a moment ago is not unknown; one that never was is."""
+    served = make_bundle(tmp_path / "models")
+
+    def load(path: Path, precision: Precision | None = None) -> Bundle:
+        loaded = load_bundle(path, precision)
+        shutil.rmtree(served.path)
+        return loaded
+
+    monkeypatch.setattr(assembly, "load_bundle", load)
+    with pytest.raises(BundleExchangedError, match=r"nearshore model get"):
+        assembly.open_embedder(make_settings(tmp_path, tmp_path / "models"))
+    with pytest.raises(ModelNotFoundError):
         assembly.open_embedder(make_settings(tmp_path, tmp_path / "models"))
 
 
