@@ -261,3 +261,50 @@ def test_one_of_two_at_once_exports(checkpoint: Path, tmp_path: Path) -> None:
         shutil.copytree(folder, model_dir / "mine")
     out, _ = waiting.communicate()
     assert json.loads(out)["exported"] is False
+
+
+@pytest.mark.parametrize("options", [(), ("--force",)])
+@pytest.mark.parametrize("below", ["", "checkpoint"])
+def test_a_checkpoint_in_the_bundles_place_is_not_deleted(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], below: str
+) -> None:
+    """The weights that are exported may be the only ones: no option deletes them."""
+    place = tmp_path / "models" / "mine"
+    source = shutil.copytree(checkpoint, place / below)
+    before = contents(place)
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(source)]
+    assert main.run([*command, *options]) == ExitCode.FAILED
+    told = capsys.readouterr()
+    assert json.loads(told.err.splitlines()[-1])["error"]["reason"] == "BUNDLE_PLACE_TAKEN"
+    assert "exported again" not in told.err
+    assert contents(place) == before
+
+
+def test_a_checkpoint_below_a_bundle_is_not_deleted(get: Get, checkpoint: Path, tmp_path: Path) -> None:
+    """A folder that is a bundle besides is no licence to delete what the next one is made of."""
+    get()
+    inside = shutil.copytree(checkpoint, tmp_path / "models" / "mine" / "checkpoint")
+    command = ["--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(inside), "--force"]
+    assert main.run(command) == ExitCode.FAILED
+    assert contents(inside) == contents(checkpoint)
+
+
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_a_folder_that_is_no_bundle_is_not_deleted(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """Whatever lies there is somebody's, and who wants it gone deletes it; an empty folder is nobody's."""
+    place = tmp_path / "models" / "mine"
+    place.mkdir(parents=True)
+    (place / "notes.txt").write_text("mine")
+    command = ["--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(checkpoint), *options]
+    assert main.run(command) == ExitCode.FAILED
+    assert "move that out of the model folder" in " ".join(capsys.readouterr().err.split())
+    assert contents(place) == {"notes.txt": b"mine"}
+    (place / "notes.txt").unlink()
+    assert main.run(command) == ExitCode.OK
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -26,7 +26,7 @@ from nearshore.errors import FULL_DISK, CorruptionError, StorageFullError
 from nearshore.export.aside import exclusive
 from nearshore.export.checkpoint import read_checkpoint
 from nearshore.export.errors import CheckpointNotFoundError, ModelFolderReadOnlyError, UnusableCheckpointError
-from nearshore.export.exporter import replace_bundle
+from nearshore.export.exporter import check_place, replace_bundle
 from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
 from nearshore.export.origin import read_source
@@ -57,8 +57,9 @@ def ensure(
     source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
     again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not; of
     one made of other weights than a folder's, a warning says so. Without force no export takes its place whose vectors
-    in float32 mean something else. Of several callers at once, in whatever processes, one exports. Raises what obtain
-    and replace_bundle do, CheckpointNotFoundError, ModelFolderReadOnlyError and StorageFullError.
+    in float32 mean something else, and none ever that of files that are no bundle. Of several callers at once, in
+    whatever processes, one exports. Raises what obtain and replace_bundle do, CheckpointNotFoundError,
+    ModelFolderReadOnlyError and StorageFullError.
     """
     folder, origin = session().settings.model_dir / name, _origin(source)
     if not force and (found := _fitting(folder, options)) is not None:
@@ -69,6 +70,7 @@ def ensure(
         if not force and (found := _fitting(folder, options)) is not None:
             _tell_source(found, origin)
             return found, False
+        check_place(folder, origin if isinstance(origin, Path) else None)
         before = _described(folder)
         checkpoint = obtain(name, origin, folder.parent / CHECKPOINTS, report=output.note)
         kept = _kept(folder, before, checkpoint, options)

@@ -35,6 +35,20 @@ class CheckpointNotFoundError(NotFoundError):
         super().__init__(f"There is no such folder: {folder}.", "Check its name.", folder=str(folder))
 
 
+class PlaceTakenError(PreconditionError):
+    """A folder that is no bundle, or holds the checkpoint itself, lies where a bundle is to go."""
+
+    reason = "BUNDLE_PLACE_TAKEN"
+
+    def __init__(self, folder: Path, detail: str) -> None:
+        """folder: where the bundle is to go; detail: a clause that says what is there."""
+        super().__init__(
+            f"A bundle cannot take the place of {folder}, which would be deleted: {detail}.",
+            "Nothing was changed. Give the bundle another name, or move that out of the model folder first.",
+            folder=folder,
+        )
+
+
 class OtherVectorsError(PreconditionError):
     """An export would put other vectors in the place of those that a bundle gives."""
 

@@ -12,6 +12,7 @@ from nearshore import __version__
 from nearshore.bundle import (
     GOLDEN_FILE,
     INT8_FILE,
+    MANIFEST_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
     Bundle,
@@ -28,7 +29,7 @@ from nearshore.bundle import (
 from nearshore.export.adopted import AdoptedModel
 from nearshore.export.aside import exclusive, replaced
 from nearshore.export.checkpoint import Checkpoint, read_checkpoint
-from nearshore.export.errors import OtherVectorsError, UnusableCheckpointError
+from nearshore.export.errors import OtherVectorsError, PlaceTakenError, UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_TEXTS
 from nearshore.export.graph.builder import Integers
 from nearshore.export.graph.encoder import build_encoder
@@ -50,7 +51,7 @@ def export_bundle(
     """Export a checkpoint folder to the bundle folder `destination`, replacing one that is there.
 
     The bundle appears whole or not at all. On one processor the same checkpoint gives the same bytes; golden.npz
-    may differ in last digits between processors. Raises UnusableCheckpointError.
+    may differ in last digits between processors. Raises UnusableCheckpointError, PlaceTakenError.
     """
     with exclusive(destination):
         return replace_bundle(
@@ -70,7 +71,9 @@ def replace_bundle(
     """export_bundle for a caller in a block of exclusive(destination).
 
     meaning: the fingerprint that it must have in float32, or else OtherVectorsError is raised and what is there stays.
+    Raises PlaceTakenError as well.
     """
+    check_place(destination, checkpoint)
     source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
     with replaced(destination) as folder:
         names, build = _write_model(source, folder / MODEL_FILE, options)
@@ -89,6 +92,17 @@ def replace_bundle(
         except CorruptBundleError as error:  # the folder that it names is gone when this is read
             raise CorruptBundleError(destination, error.detail) from error
     return Bundle(destination, written.manifest)
+
+
+def check_place(destination: Path, checkpoint: Path | None = None) -> None:
+    """Refuse to replace what is no bundle: somebody's files lie there, perhaps the only weights.
+
+    checkpoint: what the bundle is made of; it must not go either. Raises PlaceTakenError.
+    """
+    if checkpoint is not None and checkpoint.resolve().is_relative_to(destination.resolve()):
+        raise PlaceTakenError(destination, f"the checkpoint {checkpoint} is there")
+    if destination.is_dir() and not (destination / MANIFEST_FILE).exists() and any(destination.iterdir()):
+        raise PlaceTakenError(destination, f"it has no {MANIFEST_FILE}, so it is no bundle")
 
 
 def _describe(
