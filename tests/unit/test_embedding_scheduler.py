@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from nearshore.embedding.request import TokenIds
 from nearshore.embedding.scheduler import Scheduler
 from nearshore.errors import DeadlineError, OverloadedError, UnavailableError
 from nearshore.records import F32
+from tests.waiting import eventually
 
 MAX_RUN_TOKENS = 32
 MAX_QUEUED_TOKENS = 120
@@ -453,3 +456,51 @@ def test_an_error_in_the_answer_reaches_the_caller(model: Model, scheduler: Sche
     model.wait_for_run()
     model.proceed()
     after.result(PATIENCE_S)
+
+
+class Kept:
+    """Takes vectors of tokens."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[int, F32] = {}
+
+    def keep(self, position: int, tokens: F32) -> None:
+        self.tokens[position] = tokens
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_was_made_for_a_request_goes_with_it(model: Model, scheduler: Scheduler, leaves: bool) -> None:
+    """Vectors of tokens are few objects, and large: they do not wait for the collector of cycles."""
+    gc.collect()
+    gc.disable()
+    try:
+        kept = Kept()
+        future = scheduler.submit([[1, 2]], answer=lambda vectors: vectors, keep_tokens=kept.keep)
+        model.wait_for_run()
+        if leaves:
+            future.cancel()
+        model.proceed()
+        if not leaves:
+            future.result(PATIENCE_S)
+        there = weakref.ref(kept)
+        del kept, future
+        eventually(lambda: there() is None)
+    finally:
+        gc.enable()
+
+
+def test_no_room_for_vectors_of_tokens_fails_their_request(model: Model, scheduler: Scheduler) -> None:
+    """It is told, and the worker goes on."""
+
+    def keep(position: int, tokens: F32) -> None:
+        raise MemoryError
+
+    future = scheduler.submit([[1, 2]], answer=lambda vectors: vectors, keep_tokens=keep)
+    model.wait_for_run()
+    model.proceed()
+    with pytest.raises(ModelRunError):
+        future.result(PATIENCE_S)
+    other = submit(scheduler, [3, 4])
+    model.wait_for_run()
+    model.proceed()
+    assert other.result(PATIENCE_S).tolist() == [[3, 4]]

@@ -38,9 +38,8 @@ class Request:
     ) -> None:
         """texts: at least one; answer: makes the future's result of (texts, dimensions).
 
-        keep_tokens: is given the vectors of tokens as they come, quickly, for the scheduler is locked meanwhile;
-        deadline and queued_at: seconds on the scheduler's clock; share: have identical texts embedded once, unless
-        their tokens are kept.
+        keep_tokens: is given the vectors of tokens as they come, by several threads at once; deadline and queued_at:
+        seconds on the scheduler's clock; share: have identical texts embedded once, unless their tokens are kept.
         """
         keys: Sequence[Hashable] = [key_of(ids) if share and keep_tokens is None else object() for ids in texts]
         distinct = dict(zip(keys, texts, strict=True))
@@ -59,14 +58,14 @@ class Request:
         self._keep_tokens = keep_tokens
         self._vectors: dict[int, F32] = {}
 
-    def put(self, position: int, vector: F32, tokens: F32) -> bool:
-        """Keep the vector (dimensions,) of one distinct text; returns whether it was the last. Not thread-safe.
-
-        tokens: the vectors (tokens, hidden size) of its tokens.
-        """
-        self._vectors[position] = vector
+    def keep(self, position: int, tokens: F32) -> None:
+        """Pass on the vectors (tokens, hidden size) of one text's tokens, where they are asked for."""
         if self._keep_tokens is not None:
             self._keep_tokens(position, tokens.copy())  # else the whole run would stay in memory
+
+    def put(self, position: int, vector: F32) -> bool:
+        """Keep the vector (dimensions,) of one distinct text; returns whether it was the last. Not thread-safe."""
+        self._vectors[position] = vector
         return len(self._vectors) == len(self.texts)
 
     def finish(self) -> None:

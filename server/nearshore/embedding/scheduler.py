@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -98,7 +99,10 @@ class Scheduler:
         _fail_late(late)
         if overload is not None:
             raise overload
-        request.future.add_done_callback(lambda future: self._drop(request) if future.cancelled() else None)
+        # A future keeps its callbacks. One that held the request, which holds the future, would leave all that was made
+        # for it to the cyclic collector, which counts objects: the vectors of tokens are few, and large.
+        asked = weakref.ref(request)
+        request.future.add_done_callback(lambda future: self._drop(future, asked()) if future.cancelled() else None)
         return request.future
 
     def check_room(self, tokens: int) -> None:
@@ -120,10 +124,11 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
-    def _drop(self, request: Request) -> None:
-        request.future.set_running_or_notify_cancel()  # tells concurrent.futures.wait
-        with self._changed:
-            self._backlog.discard(request)
+    def _drop(self, future: Future[Any], request: Request | None) -> None:
+        future.set_running_or_notify_cancel()  # tells concurrent.futures.wait
+        if request is not None:  # else nothing of it waits
+            with self._changed:
+                self._backlog.discard(request)
 
     def _work(self) -> None:
         while True:
@@ -153,6 +158,8 @@ class Scheduler:
         texts = [sharers[0].ids for sharers in run]
         try:
             vectors, tokens = self._embed(texts)
+            for sharers, of_tokens in zip(run, tokens, strict=True):
+                sharers[0].request.keep(sharers[0].position, of_tokens)  # who keeps tokens shares no text
         except Exception as error:
             log.exception("The model failed on a run", texts=len(run), tokens_each=len(texts[0]), remedy=MODEL_FAILED)
             self._fail(run, error)
@@ -163,9 +170,9 @@ class Scheduler:
             self._backlog.end(run)
             finished = [
                 ticket.request
-                for sharers, vector, of_tokens in zip(run, vectors, tokens, strict=True)
+                for sharers, vector in zip(run, vectors, strict=True)
                 for ticket in sharers
-                if ticket.request.put(ticket.position, vector, of_tokens)
+                if ticket.request.put(ticket.position, vector)
             ]
             self._finished += finished
             self._changed.notify(max(0, len(finished) - 1))  # this worker takes one
@@ -209,9 +216,8 @@ def _tell_waits(observer: Observer, run: Iterable[Sharers], now: float) -> None:
     for sharers in run:
         for ticket in sharers.copy():
             if ticket.position == 0:  # once a request
-                observer.waited(
-                    max(0.0, now - ticket.request.queued_at), bulk=ticket.request.bulk
-                )  # it may have joined
+                waited_s = max(0.0, now - ticket.request.queued_at)  # it may have joined meanwhile
+                observer.waited(waited_s, bulk=ticket.request.bulk)
 
 
 def _fail_late(requests: Iterable[Request]) -> None:
