@@ -123,13 +123,10 @@ def _loaded_from_one(folder: Path, load: Callable[[], Embedder]) -> Embedder:
         before = _manifest_of(folder)
         try:
             embedder = load()
-        except ModelNotFoundError as error:  # also between the two renames of an exchange
+        except NearshoreError as error:
             if _manifest_of(folder) == before:
-                if attempt:
+                if attempt and isinstance(error, ModelNotFoundError):  # between the two renames of an exchange
                     raise BundleExchangedError(folder) from error
-                raise
-        except NearshoreError:
-            if _manifest_of(folder) == before:
                 raise
         else:
             if _manifest_of(folder) == before:

@@ -9,8 +9,7 @@ import typer
 
 from nearshore.cli import output
 from nearshore.cli.connection import connect
-
-IDS_AT_ONCE = 1_000  # the most that the API takes
+from nearshore.documents.limits import Limits
 
 app = typer.Typer()
 
@@ -56,7 +55,9 @@ def delete(
 
 
 def _batches(ids: list[str]) -> Iterator[list[str]]:
-    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
+    """As many at once as a server takes by default."""
+    most = Limits().max_documents
+    return (ids[start : start + most] for start in range(0, len(ids), most))
 
 
 def _documents(count: int) -> str:

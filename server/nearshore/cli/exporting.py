@@ -163,8 +163,10 @@ def _kept_case(folder: Path, before: Manifest, checkpoint: Path, kept: ExportOpt
     made, tokenizer = read_checkpoint(checkpoint, for_tfhub=kept.contract == "tfhub"), folder / TOKENIZER_FILE
     if not tokenizer.is_file() or file_digest(tokenizer) != before.files.get(TOKENIZER_FILE):
         return None
-    same = read_source(checkpoint, made.files.weights).sha256 == before.source.sha256
-    return kept_case(made, tokenizer) if same else None
+    case = kept_case(made, tokenizer)
+    if case is None or read_source(checkpoint, made.files.weights).sha256 != before.source.sha256:
+        return None  # the weights are read only where it matters
+    return case
 
 
 def _flags(options: ExportOptions) -> dict[str, bool]:

@@ -64,10 +64,7 @@ def report_system(error: OSError) -> ExitCode:
     message = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}."
     code, remedy = ExitCode.FAILED, ""
     if error.errno in FULL_DISK:
-        code, remedy = (
-            ExitCode.UNAVAILABLE,
-            f"{MAKE_ROOM}: it is where data, models or results go.",
-        )
+        code, remedy = ExitCode.UNAVAILABLE, f"{MAKE_ROOM}: it is where data, models or results go."
     _print("SYSTEM", message, remedy, code)
     return code
 
