@@ -9,15 +9,33 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nearshore.embedding.backlog import BULK_LAG_TOKENS, Backlog, Sharers
-from nearshore.embedding.request import Request, TokenIds
+from nearshore.embedding.request import Embed, Request, TokenIds
+from nearshore.records import F32
 
 MAX_RUN_TOKENS = 64
 TEXTS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([2, 3, 7, 20, 64, 100])), min_size=1, max_size=12)
 
 
-def request_of(texts: Sequence[TokenIds], *, bulk: bool = False, deadline: float | None = None, share: bool) -> Request:
+def one_model(texts: Sequence[TokenIds]) -> tuple[F32, F32]:
+    """Never called: it only tells texts of one model from those of another."""
+    raise NotImplementedError
+
+
+def other_model(texts: Sequence[TokenIds]) -> tuple[F32, F32]:
+    """Never called either."""
+    raise NotImplementedError
+
+
+def request_of(
+    texts: Sequence[TokenIds],
+    *,
+    model: Embed = one_model,
+    bulk: bool = False,
+    deadline: float | None = None,
+    share: bool,
+) -> Request:
     """A request for these token ids."""
-    return Request(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline, share=share)
+    return Request(texts, embed=model, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline, share=share)
 
 
 def request(lengths: Sequence[int], *, bulk: bool = False) -> Request:
@@ -31,7 +49,7 @@ def requests_of(run: Sequence[Sharers]) -> list[Request]:
 
 
 class BacklogMachine(RuleBasedStateMachine):
-    """Any mixture of arrivals, runs, departures and deadlines, of texts that are often identical."""
+    """Any mixture of arrivals, runs, departures and deadlines, of texts that are often identical, for two models."""
 
     share = True
 
@@ -42,14 +60,20 @@ class BacklogMachine(RuleBasedStateMachine):
         self.waiting: dict[Request, set[int]] = {}  # positions of the texts that wait
         self.running: list[tuple[list[Sharers], set[tuple[Request, int]]]] = []  # each run, and who is in it
 
-    @rule(texts=TEXTS, bulk=st.booleans(), wait_s=st.none() | st.integers(1, 5))
-    def add(self, texts: list[tuple[int, int]], bulk: bool, wait_s: int | None) -> None:
+    @rule(
+        texts=TEXTS,
+        model=st.sampled_from([one_model, other_model]),
+        bulk=st.booleans(),
+        wait_s=st.none() | st.integers(1, 5),
+    )
+    def add(self, texts: list[tuple[int, int]], model: Embed, bulk: bool, wait_s: int | None) -> None:
         deadline = None if wait_s is None else self.now + wait_s
-        new = request_of([[value] * length for value, length in texts], bulk=bulk, deadline=deadline, share=self.share)
+        ids = [[value] * length for value, length in texts]
+        new = request_of(ids, model=model, bulk=bulk, deadline=deadline, share=self.share)
         assert len(new.texts) == (len(set(texts)) if self.share else len(texts))
         waiting = set(range(len(new.texts)))
         for run, riders in self.running if self.share else []:
-            texts_of_run = [sharers[0].ids for sharers in run]
+            texts_of_run = [sharers[0].ids for sharers in run if sharers[0].request.embed is model]
             joining = {position for position in waiting if new.texts[position] in texts_of_run}
             riders |= {(new, position) for position in joining}
             waiting -= joining
@@ -71,13 +95,19 @@ class BacklogMachine(RuleBasedStateMachine):
             if not self.waiting[ticket.request]:
                 del self.waiting[ticket.request]
         if self.share:  # whoever waits for one of its texts rides along
-            left_behind = [one.texts[position] for one, positions in self.waiting.items() for position in positions]
+            left_behind = [
+                one.texts[position]
+                for one, positions in self.waiting.items()
+                for position in positions
+                if one.embed is run[0][0].request.embed
+            ]
             assert not [sharers for sharers in run if sharers[0].ids in left_behind]
 
     def check_run(self, run: list[Sharers]) -> None:
         length = len(run[0][0].ids)
         assert {len(ticket.ids) for sharers in run for ticket in sharers} == {length}
         assert all(ticket.ids == sharers[0].ids for sharers in run for ticket in sharers)
+        assert len({ticket.request.embed for sharers in run for ticket in sharers}) == 1
         bulk = run[0][0].request.bulk
         assert all(
             bulk in {ticket.request.bulk for ticket in sharers} for sharers in run

@@ -236,7 +236,7 @@ def test_a_closed_engine_is_unavailable(bundle: Bundle) -> None:
 
 def test_zero_workers_means_one_a_core(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of workers follows the cores that the process may use."""
-    monkeypatch.setattr("nearshore.embedding.embedder.usable_cores", lambda: 3)
+    monkeypatch.setattr("nearshore.embedding.workplace.usable_cores", lambda: 3)
     before = threading.active_count()
     with Embedder.open(bundle, workers=0, max_run_tokens=128, max_queued_tokens=1000):
         assert threading.active_count() == before + 3

@@ -42,12 +42,10 @@ def test_each_request_waits_once_and_every_text_counts() -> None:
         assert go_on.acquire(timeout=PATIENCE_S)
         return np.zeros((len(texts), 2), np.float32), np.zeros((len(texts), len(texts[0]), 2), np.float32)
 
-    scheduler = Scheduler(
-        embed, workers=1, max_run_tokens=4, max_queued_tokens=100, clock=lambda: clock[0], observer=heard
-    )
-    first = scheduler.submit([[1, 2], [3, 4], [5, 6, 7]], answer=len)
+    scheduler = Scheduler(workers=1, max_run_tokens=4, max_queued_tokens=100, clock=lambda: clock[0], observer=heard)
+    first = scheduler.submit([[1, 2], [3, 4], [5, 6, 7]], embed=embed, answer=len)
     assert started.acquire(timeout=PATIENCE_S)
-    second = scheduler.submit([[1, 2, 3]], answer=len, bulk=True)
+    second = scheduler.submit([[1, 2, 3]], embed=embed, answer=len, bulk=True)
     clock[0] = 1.5
     for _ in range(3):
         go_on.release()
@@ -64,9 +62,9 @@ def test_a_run_that_fails_has_embedded_nothing() -> None:
     def fail(texts: Sequence[TokenIds]) -> tuple[F32, F32]:
         raise MemoryError
 
-    scheduler = Scheduler(fail, workers=1, max_run_tokens=8, max_queued_tokens=100, observer=heard)
+    scheduler = Scheduler(workers=1, max_run_tokens=8, max_queued_tokens=100, observer=heard)
     with pytest.raises(ModelRunError):
-        scheduler.submit([[1, 2]], answer=len).result(PATIENCE_S)
+        scheduler.submit([[1, 2]], embed=fail, answer=len).result(PATIENCE_S)
     scheduler.close()
     assert not heard.runs
     assert len(heard.waits) == 1

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from nearshore.bundle import Bundle
-from nearshore.embedding import Embedder, Form, Reuse
+from nearshore.embedding import Embedder, Form, Reuse, Workplace
 from nearshore.embedding.request import TokenIds
 from nearshore.embedding.reuse import Intake
-from nearshore.embedding.scheduler import Scheduler
 from nearshore.errors import OverloadedError, UnavailableError
 from nearshore.metrics import Metrics
 from nearshore.records import F32
@@ -70,6 +69,33 @@ def test_kept_vectors_serve_every_form(bundle: Bundle, form: Form) -> None:
     assert engine.cache_bytes > 8 * 4 * engine.dimensions
 
 
+def test_models_share_the_room_for_kept_vectors_and_no_vector(
+    tmp_path_factory: pytest.TempPathFactory, bundle: Bundle
+) -> None:
+    """Two models cut texts into the same ids and answer each with its own vectors; one bound holds for both."""
+    other = make_bundle(tmp_path_factory.mktemp("others"), seed=7)
+    metrics = Metrics()
+    workplace = Workplace(workers=1, max_run_tokens=64, max_queued_tokens=2_000, reuse=CACHE, observer=metrics)
+    engines = [Embedder.load(each, workplace) for each in (bundle, other)]
+    first = [engine.embed(TEXTS).vectors.tobytes() for engine in engines]
+    assert [engine.embed(TEXTS).vectors.tobytes() for engine in engines] == first
+    assert total(metrics, "nearshore_embedded_texts_total") == 16
+    assert engines[0].cache_bytes == engines[1].cache_bytes == workplace.cache_bytes
+    workplace.close()
+    with opened(other, Reuse()) as plain:
+        assert plain.embed(TEXTS).vectors.tobytes() == first[1] != first[0]
+
+
+def test_a_model_that_is_loaded_again_is_asked_again(bundle: Bundle) -> None:
+    """Vectors of a model that was unloaded are never those of one that was loaded in its place."""
+    metrics = Metrics()
+    workplace = Workplace(workers=1, max_run_tokens=64, max_queued_tokens=2_000, reuse=CACHE, observer=metrics)
+    for loads in (1, 2):
+        Embedder.load(bundle, workplace).embed(TEXTS)
+        assert total(metrics, "nearshore_vector_cache_misses_total") == 8 * loads
+    workplace.close()
+
+
 def test_what_a_caller_does_to_its_vectors_stays_with_it(bundle: Bundle) -> None:
     """An answer is the caller's own: writing to it moves no other answer."""
     with opened(bundle, CACHE) as engine:
@@ -102,8 +128,8 @@ class Blocked:
     def __init__(self) -> None:
         self.started: list[list[TokenIds]] = []
         self._begun, self._go_on = threading.Semaphore(0), threading.Semaphore(0)
-        self.scheduler = Scheduler(self._embed, workers=1, max_run_tokens=64, max_queued_tokens=1_000)
-        self.intake = Intake(self.scheduler, CACHE, None)
+        self.workplace = Workplace(workers=1, max_run_tokens=64, max_queued_tokens=1_000, reuse=CACHE)
+        self.intake = Intake(self._embed, self.workplace)
         self.calls: list[Callable[[], None]] = []  # of requests that need no run
 
     def _embed(self, texts: Sequence[TokenIds]) -> tuple[F32, F32]:
@@ -128,7 +154,7 @@ class Blocked:
 def blocked() -> Iterator[Blocked]:
     blocked = Blocked()
     yield blocked
-    blocked.scheduler.close()
+    blocked.workplace.close()
 
 
 def test_who_is_served_whole_does_not_wait(blocked: Blocked) -> None:
@@ -162,7 +188,7 @@ def test_bulk_requests_pass_the_cache_by(blocked: Blocked) -> None:
         pending = blocked.submit([1, 2], bulk=bulk)
         assert blocked.run() == [[1, 2]]
         pending.result(PATIENCE_S)
-    assert blocked.intake.cache_bytes > 0
+    assert blocked.workplace.cache_bytes > 0
     pending = blocked.submit([1, 2], bulk=True)
     blocked.run()
     pending.result(PATIENCE_S)

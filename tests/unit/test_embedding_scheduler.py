@@ -29,14 +29,26 @@ PATIENCE_S = 20  # until a hanging test is given up; no test waits for it
 
 
 class Model:
-    """A model that runs only when the test lets it; a text's vector is its first two token ids, a token's is its id."""
+    """A model that runs only when the test lets it; a text's vector is its first two token ids, a token's is its id.
+
+    embed_second is another model: its vectors point the other way.
+    """
 
     def __init__(self) -> None:
-        self.started: SimpleQueue[list[TokenIds]] = SimpleQueue()
+        self.started: SimpleQueue[tuple[bool, list[TokenIds]]] = (
+            SimpleQueue()
+        )  # whether the second model runs, and what
         self._orders: SimpleQueue[Exception | None] = SimpleQueue()
 
     def embed(self, texts: Sequence[TokenIds]) -> tuple[F32, F32]:
-        self.started.put(list(texts))
+        return self._embed(texts, second=False)
+
+    def embed_second(self, texts: Sequence[TokenIds]) -> tuple[F32, F32]:
+        vectors, tokens = self._embed(texts, second=True)
+        return -vectors, -tokens
+
+    def _embed(self, texts: Sequence[TokenIds], *, second: bool) -> tuple[F32, F32]:
+        self.started.put((second, list(texts)))
         order = self._orders.get(timeout=PATIENCE_S)
         if order is not None:
             raise order
@@ -44,6 +56,10 @@ class Model:
 
     def wait_for_run(self) -> list[TokenIds]:
         """Block until a run has begun."""
+        return self.wait_for_either()[1]
+
+    def wait_for_either(self) -> tuple[bool, list[TokenIds]]:
+        """Block until a run has begun; the first: whether it is the second model's."""
         return self.started.get(timeout=PATIENCE_S)
 
     def proceed(self, error: Exception | None = None) -> None:
@@ -55,7 +71,6 @@ def scheduler_of(model: Model, clock: list[float] | None = None, *, workers: int
     """A scheduler over the fake model; clock[0] is the time."""
     now = [0.0] if clock is None else clock
     return Scheduler(
-        model.embed,
         workers=workers,
         max_run_tokens=MAX_RUN_TOKENS,
         max_queued_tokens=MAX_QUEUED_TOKENS,
@@ -67,7 +82,7 @@ def scheduler_of(model: Model, clock: list[float] | None = None, *, workers: int
 class Call:
     """What the test knows of one request."""
 
-    number: int
+    second: bool  # whether it is for the second model
     texts: list[list[int]]
     deadline: float | None
     future: Future[F32]
@@ -82,7 +97,10 @@ class Call:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Callers come, leave and run out of time while one worker embeds, run by run, texts that are often identical."""
+    """Callers come, leave and run out of time while one worker embeds, run by run, texts that are often identical.
+
+    They are for two models.
+    """
 
     share = True
 
@@ -94,12 +112,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.calls: list[Call] = []
         self.running: list[tuple[Call, int]] = []
 
+    def queue(self, texts: list[list[int]], bulk: bool, deadline: float | None, second: bool) -> Future[F32]:
+        return self.scheduler.submit(
+            texts,
+            embed=self.model.embed_second if second else self.model.embed,
+            answer=lambda vectors: vectors,
+            bulk=bulk,
+            deadline=deadline,
+            share=self.share,
+        )
+
     @rule(
         drawn=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([2, 3, 9, 40])), min_size=1, max_size=6),
         bulk=st.booleans(),
         wait_s=st.none() | st.integers(0, 4),
+        second=st.booleans(),
     )
-    def submit(self, drawn: list[tuple[int, int]], bulk: bool, wait_s: int | None) -> None:
+    def submit(self, drawn: list[tuple[int, int]], bulk: bool, wait_s: int | None, second: bool) -> None:
         self.expire()
         number = len(self.calls)
         texts = [
@@ -110,12 +139,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         tokens = sum(map(len, texts))
         if sum(call.tokens_waiting for call in self.calls) + tokens > MAX_QUEUED_TOKENS:
             with pytest.raises(OverloadedError):
-                submit(self.scheduler, *texts, bulk=bulk, deadline=deadline, share=self.share)
+                self.queue(texts, bulk, deadline, second)
             return
-        future = submit(self.scheduler, *texts, bulk=bulk, deadline=deadline, share=self.share)
-        in_run = [each.texts[position] for each, position in self.running]
+        future = self.queue(texts, bulk, deadline, second)
+        in_run = [each.texts[position] for each, position in self.running if each.second == second]
         joined = {position for position, ids in enumerate(texts) if ids in in_run}
-        call = Call(number, texts, deadline, future, set(range(len(texts))) - joined)
+        call = Call(second, texts, deadline, future, set(range(len(texts))) - joined)
         self.running += [(call, position) for position in joined]
         self.calls.append(call)
         if not self.running:
@@ -165,12 +194,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not any(call.waiting for call in self.calls):
             self.let_worker_idle()
             return
-        run = self.model.wait_for_run()
+        second, run = self.model.wait_for_either()
         assert len({len(ids) for ids in run}) == 1
         assert len(run) == 1 or sum(map(len, run)) <= MAX_RUN_TOKENS
         assert len({tuple(ids) for ids in run}) == len(run)
         self.running = [
-            (call, position) for call in self.calls for position in call.waiting if call.texts[position] in run
+            (call, position)
+            for call in self.calls
+            for position in call.waiting
+            if call.second == second and call.texts[position] in run
         ]
         begun = [call.texts[position] for call, position in self.running]
         assert all(ids in begun for ids in run)  # not begun twice, nor after its last caller was gone
@@ -179,7 +211,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def let_worker_idle(self) -> None:
         """Nobody joins a run that has ended: the worker has embedded another text since."""
-        other = submit(self.scheduler, [8, 8])
+        other = submit(self.model, self.scheduler, [8, 8])
         self.model.wait_for_run()
         self.model.proceed()
         other.result(PATIENCE_S)
@@ -208,8 +240,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             elif call.failed:
                 assert isinstance(call.future.exception(), call.failed)
             else:
-                expected = [ids[:2] for ids in call.texts]
-                np.testing.assert_array_equal(call.future.result(), expected)
+                expected = np.array([ids[:2] for ids in call.texts], np.float32)
+                np.testing.assert_array_equal(call.future.result(), -expected if call.second else expected)
 
 
 class AloneMachine(SchedulerMachine):
@@ -236,16 +268,16 @@ def scheduler(model: Model) -> Iterator[Scheduler]:
 
 
 def submit(
-    scheduler: Scheduler, *texts: list[int], bulk: bool = False, deadline: float | None = None, share: bool = True
+    model: Model, scheduler: Scheduler, *texts: list[int], bulk: bool = False, deadline: float | None = None
 ) -> Future[F32]:
     """Queue texts; the result is their vectors."""
-    return scheduler.submit(texts, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline, share=share)
+    return scheduler.submit(texts, embed=model.embed, answer=lambda vectors: vectors, bulk=bulk, deadline=deadline)
 
 
 def test_a_failing_run_fails_only_the_requests_in_it(model: Model, scheduler: Scheduler) -> None:
     """The model's error reaches those whose texts were in that run; the worker lives on and serves the others."""
-    broken = submit(scheduler, [1, 1], [1, 1, 1])
-    other = submit(scheduler, [2, 2, 2, 2])
+    broken = submit(model, scheduler, [1, 1], [1, 1, 1])
+    other = submit(model, scheduler, [2, 2, 2, 2])
     model.wait_for_run()
     model.proceed(MemoryError())
     assert model.wait_for_run() == [[2, 2, 2, 2]]
@@ -257,10 +289,10 @@ def test_a_failing_run_fails_only_the_requests_in_it(model: Model, scheduler: Sc
 
 def test_a_cancelled_caller_frees_its_place_at_once(model: Model, scheduler: Scheduler) -> None:
     """What has not begun of a cancelled request never runs, no longer counts, and waiters on its future are told."""
-    submit(scheduler, [1, 1])
+    submit(model, scheduler, [1, 1])
     model.wait_for_run()
-    leaver = submit(scheduler, [2] * 50, [3] * 50)
-    stayer = submit(scheduler, [4] * 20)
+    leaver = submit(model, scheduler, [2] * 50, [3] * 50)
+    stayer = submit(model, scheduler, [4] * 20)
     assert leaver.cancel()
     assert scheduler.queued_tokens == 20
     assert wait([leaver], PATIENCE_S).done == {leaver}
@@ -274,10 +306,10 @@ def test_a_cancelled_caller_frees_its_place_at_once(model: Model, scheduler: Sch
 
 def test_identical_texts_are_embedded_once(model: Model, scheduler: Scheduler) -> None:
     """Whoever waits for a text, joins its run or repeats it gets the vector of one computation, in its own order."""
-    first = submit(scheduler, [1, 2])
+    first = submit(model, scheduler, [1, 2])
     model.wait_for_run()
-    joining = submit(scheduler, [3, 4], [1, 2], [3, 4])
-    waiting = submit(scheduler, [3, 4], bulk=True)
+    joining = submit(model, scheduler, [3, 4], [1, 2], [3, 4])
+    waiting = submit(model, scheduler, [3, 4], bulk=True)
     assert scheduler.queued_tokens == 4  # each of the two that wait may leave
     model.proceed()
     assert model.wait_for_run() == [[3, 4]]
@@ -291,10 +323,10 @@ def test_who_leaves_takes_nothing_from_who_shares(model: Model) -> None:
     """Of those who wait for a text, or are in its run, some leave or are late; the others get its vector."""
     clock = [0.0]
     scheduler = scheduler_of(model, clock)
-    running = submit(scheduler, [1, 2])
+    running = submit(model, scheduler, [1, 2])
     model.wait_for_run()
-    joined = submit(scheduler, [1, 2], deadline=0.5)
-    leaver, late, stayer = (submit(scheduler, [3, 4], deadline=deadline) for deadline in (None, 1.0, 2.0))
+    joined = submit(model, scheduler, [1, 2], deadline=0.5)
+    leaver, late, stayer = (submit(model, scheduler, [3, 4], deadline=deadline) for deadline in (None, 1.0, 2.0))
     assert running.cancel()
     assert leaver.cancel()
     clock[0] = 1.5
@@ -310,14 +342,14 @@ def test_who_leaves_takes_nothing_from_who_shares(model: Model) -> None:
 
 def test_a_failing_run_is_not_remembered(model: Model, scheduler: Scheduler) -> None:
     """All who share a text fail with its run; whoever asks for it afterwards has it embedded anew."""
-    sharing = [submit(scheduler, [1, 2])]
+    sharing = [submit(model, scheduler, [1, 2])]
     model.wait_for_run()
-    sharing.append(submit(scheduler, [1, 2]))
+    sharing.append(submit(model, scheduler, [1, 2]))
     model.proceed(MemoryError())
     for each in sharing:
         with pytest.raises(ModelRunError, match="MemoryError"):
             each.result(PATIENCE_S)
-    again = submit(scheduler, [1, 2])
+    again = submit(model, scheduler, [1, 2])
     model.wait_for_run()
     model.proceed()
     np.testing.assert_array_equal(again.result(PATIENCE_S), [[1, 2]])
@@ -332,10 +364,10 @@ def test_answers_of_one_run_are_made_at_the_same_time() -> None:
         assert go_on.wait(PATIENCE_S)
         return np.zeros((len(texts), 2), np.float32), np.zeros((len(texts), 2, 2), np.float32)
 
-    scheduler = Scheduler(embed, workers=2, max_run_tokens=8, max_queued_tokens=100)
-    first = scheduler.submit([[1, 2]], answer=lambda vectors: meeting.wait(PATIENCE_S))
+    scheduler = Scheduler(workers=2, max_run_tokens=8, max_queued_tokens=100)
+    first = scheduler.submit([[1, 2]], embed=embed, answer=lambda vectors: meeting.wait(PATIENCE_S))
     assert begun.wait(PATIENCE_S)
-    second = scheduler.submit([[1, 2]], answer=lambda vectors: meeting.wait(PATIENCE_S))
+    second = scheduler.submit([[1, 2]], embed=embed, answer=lambda vectors: meeting.wait(PATIENCE_S))
     go_on.set()
     assert {first.result(PATIENCE_S), second.result(PATIENCE_S)} == {0, 1}
     scheduler.close()
@@ -344,9 +376,9 @@ def test_answers_of_one_run_are_made_at_the_same_time() -> None:
 def test_closing_answers_those_who_share_a_run(model: Model) -> None:
     """Closing lets the run in progress end for all who are in it, whenever they came."""
     scheduler = scheduler_of(model)
-    first = submit(scheduler, [1, 2])
+    first = submit(model, scheduler, [1, 2])
     model.wait_for_run()
-    joined, waiting = submit(scheduler, [1, 2]), submit(scheduler, [3, 4])
+    joined, waiting = submit(model, scheduler, [1, 2]), submit(model, scheduler, [3, 4])
     told = threading.Event()
     waiting.add_done_callback(lambda future: told.set())
     closing = threading.Thread(target=scheduler.close)
@@ -361,9 +393,9 @@ def test_closing_answers_those_who_share_a_run(model: Model) -> None:
 def test_close_with_work_in_flight(model: Model) -> None:
     """Closing lets the run in progress end and answers it; what waited, and what comes later, is told UNAVAILABLE."""
     scheduler = scheduler_of(model)
-    running = submit(scheduler, [1, 1])
+    running = submit(model, scheduler, [1, 1])
     model.wait_for_run()
-    waiting = submit(scheduler, [2, 2, 2])
+    waiting = submit(model, scheduler, [2, 2, 2])
     told = threading.Event()
     waiting.add_done_callback(lambda future: told.set())
     closing = threading.Thread(target=scheduler.close)
@@ -376,28 +408,28 @@ def test_close_with_work_in_flight(model: Model) -> None:
     with pytest.raises(UnavailableError):
         waiting.result(PATIENCE_S)
     with pytest.raises(UnavailableError):
-        submit(scheduler, [1, 1])
+        submit(model, scheduler, [1, 1])
     scheduler.close()  # closing twice is fine
 
 
 def test_a_full_queue_refuses_at_once(model: Model, scheduler: Scheduler) -> None:
     """Beyond the bound submit raises OVERLOADED, saying how full it is; the same call is taken once there is room."""
-    submit(scheduler, [1, 1])
+    submit(model, scheduler, [1, 1])
     model.wait_for_run()
-    full = submit(scheduler, [2] * MAX_QUEUED_TOKENS)
+    full = submit(model, scheduler, [2] * MAX_QUEUED_TOKENS)
     with pytest.raises(OverloadedError, match="120 of at most 120 tokens are waiting") as caught:
-        submit(scheduler, [3, 3])
+        submit(model, scheduler, [3, 3])
     assert caught.value.metadata["queued_tokens"] == "120"
     full.cancel()
-    submit(scheduler, [3, 3])
+    submit(model, scheduler, [3, 3])
     for _ in range(2):
         model.proceed()
 
 
-def test_a_call_larger_than_the_queue_names_the_setting(scheduler: Scheduler) -> None:
+def test_a_call_larger_than_the_queue_names_the_setting(model: Model, scheduler: Scheduler) -> None:
     """A call that could never be taken is refused even by an idle server, with the setting to raise."""
     with pytest.raises(OverloadedError, match=r"has 121 tokens.*Send fewer.*embedding\.max_queued_tokens"):
-        submit(scheduler, [1] * (MAX_QUEUED_TOKENS + 1))
+        submit(model, scheduler, [1] * (MAX_QUEUED_TOKENS + 1))
 
 
 def test_workers_run_at_the_same_time() -> None:
@@ -408,15 +440,15 @@ def test_workers_run_at_the_same_time() -> None:
         meeting.wait(PATIENCE_S)
         return np.zeros((len(texts), 2), np.float32), np.zeros((len(texts), 8, 2), np.float32)
 
-    scheduler = Scheduler(embed, workers=2, max_run_tokens=8, max_queued_tokens=100)
-    submit(scheduler, [1] * 8, [2] * 8).result(PATIENCE_S)
+    scheduler = Scheduler(workers=2, max_run_tokens=8, max_queued_tokens=100)
+    scheduler.submit([[1] * 8, [2] * 8], embed=embed, answer=lambda vectors: vectors).result(PATIENCE_S)
     scheduler.close()
 
 
 def test_a_callback_may_submit(model: Model, scheduler: Scheduler) -> None:
     """Answers are given without holding the scheduler's lock, so that whoever gets one can ask again."""
     again: SimpleQueue[Future[F32]] = SimpleQueue()
-    submit(scheduler, [1, 1]).add_done_callback(lambda future: again.put(submit(scheduler, [2, 2])))
+    submit(model, scheduler, [1, 1]).add_done_callback(lambda future: again.put(submit(model, scheduler, [2, 2])))
     for _ in range(2):
         model.wait_for_run()
         model.proceed()
@@ -425,15 +457,16 @@ def test_a_callback_may_submit(model: Model, scheduler: Scheduler) -> None:
 
 def test_only_who_asks_is_given_tokens(model: Model, scheduler: Scheduler) -> None:
     """In one run of two callers, one gets its tokens' vectors by position, before its answer; they hold no others."""
-    submit(scheduler, [9])
+    submit(model, scheduler, [9])
     model.wait_for_run()
     kept: dict[int, F32] = {}
     asking = scheduler.submit(
         [[1, 2], [3, 4]],
+        embed=model.embed,
         answer=lambda _: [kept[0].ravel().tolist(), kept[1].ravel().tolist()],
         keep_tokens=kept.__setitem__,
     )
-    other = submit(scheduler, [5, 6])
+    other = submit(model, scheduler, [5, 6])
     for _ in range(2):
         model.proceed()
     assert asking.result(PATIENCE_S) == [[1, 2], [3, 4]]
@@ -447,12 +480,12 @@ def test_an_error_in_the_answer_reaches_the_caller(model: Model, scheduler: Sche
     def answer(vectors: F32) -> None:
         raise ValueError("no")
 
-    future = scheduler.submit([[1, 1]], answer=answer)
+    future = scheduler.submit([[1, 1]], embed=model.embed, answer=answer)
     model.wait_for_run()
     model.proceed()
     with pytest.raises(ValueError, match="no"):
         future.result(PATIENCE_S)
-    after = submit(scheduler, [2, 2])
+    after = submit(model, scheduler, [2, 2])
     model.wait_for_run()
     model.proceed()
     after.result(PATIENCE_S)
@@ -475,7 +508,7 @@ def test_what_was_made_for_a_request_goes_with_it(model: Model, scheduler: Sched
     gc.disable()
     try:
         kept = Kept()
-        future = scheduler.submit([[1, 2]], answer=lambda vectors: vectors, keep_tokens=kept.keep)
+        future = scheduler.submit([[1, 2]], embed=model.embed, answer=lambda vectors: vectors, keep_tokens=kept.keep)
         model.wait_for_run()
         if leaves:
             future.cancel()
@@ -495,12 +528,42 @@ def test_no_room_for_vectors_of_tokens_fails_their_request(model: Model, schedul
     def keep(position: int, tokens: F32) -> None:
         raise MemoryError
 
-    future = scheduler.submit([[1, 2]], answer=lambda vectors: vectors, keep_tokens=keep)
+    future = scheduler.submit([[1, 2]], embed=model.embed, answer=lambda vectors: vectors, keep_tokens=keep)
     model.wait_for_run()
     model.proceed()
     with pytest.raises(ModelRunError):
         future.result(PATIENCE_S)
-    other = submit(scheduler, [3, 4])
+    other = submit(model, scheduler, [3, 4])
     model.wait_for_run()
     model.proceed()
     assert other.result(PATIENCE_S).tolist() == [[3, 4]]
+
+
+def test_models_share_the_workers_and_no_run(model: Model, scheduler: Scheduler) -> None:
+    """Identical texts that wait for two models are embedded each by its own, in the order in which they came."""
+    other = Model()
+    busy = submit(model, scheduler, [1, 1])
+    model.wait_for_run()
+    one, another = submit(model, scheduler, [2, 2]), submit(other, scheduler, [2, 2])
+    model.proceed()
+    assert model.wait_for_run() == [[2, 2]]
+    assert other.started.empty()  # the only worker is at the first model's run
+    model.proceed()
+    assert other.wait_for_run() == [[2, 2]]
+    other.proceed()
+    wait([busy, one, another], PATIENCE_S)
+    assert [each.done() for each in (busy, one, another)] == [True] * 3
+
+
+def test_only_the_model_that_is_asked_gives_tokens(model: Model, scheduler: Scheduler) -> None:
+    """Of two models that are asked for the same text, each gives the vectors of its tokens to its own caller."""
+    kept: list[dict[int, F32]] = [{}, {}]
+    first, second = (
+        scheduler.submit([[1, 2]], embed=embed, answer=len, keep_tokens=tokens.__setitem__)
+        for embed, tokens in zip((model.embed, model.embed_second), kept, strict=True)
+    )
+    for _ in range(2):
+        model.wait_for_run()
+        model.proceed()
+    wait([first, second], PATIENCE_S)
+    assert [tokens[0].ravel().tolist() for tokens in kept] == [[1, 2], [-1, -2]]

@@ -6,9 +6,9 @@ from nearshore.embedding.embedder import Embedder
 from nearshore.embedding.embeddings import Embeddings, TokenVectors, Truncation
 from nearshore.embedding.form import Form
 from nearshore.embedding.observer import Observer
-from nearshore.embedding.reuse import Reuse
 from nearshore.embedding.token_room import TokenRoom
 from nearshore.embedding.tokenizer import Tokens
+from nearshore.embedding.workplace import Reuse, Workplace
 
 __all__ = [
     "Embedder",
@@ -21,5 +21,6 @@ __all__ = [
     "TokenVectors",
     "Tokens",
     "Truncation",
+    "Workplace",
     "usable_cores",
 ]

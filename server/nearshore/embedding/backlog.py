@@ -9,7 +9,8 @@ Bulk requests start BULK_LAG_TOKENS later. Queries overtake them, but only for t
 time, virtual time never stops while there is work, and what comes later is due later. No clock is involved.
 
 A run is filled with texts that have exactly as many tokens as its head, whoever sent them, so nothing is padded. They
-are of the head's class: a query should not wait for bulk work in its own run. Every operation is O(log n) a text.
+are for the head's model and of its class: a query should not wait for bulk work in its own run. Every operation is
+O(log n) a text.
 
 Each request has its own ticket for a text, but a run that takes one takes all tickets of that text, of either class,
 and those of requests that come before the run has ended: it is embedded once for all (docs/decisions/0009).
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
-from nearshore.embedding.request import Request, TokenIds
+from nearshore.embedding.request import Embed, Request, TokenIds
 
 BULK_LAG_TOKENS = 16_384  # a second or two of work
 
@@ -46,6 +47,11 @@ class Ticket(NamedTuple):
         """The same for all tickets that are embedded together."""
         return self.request.keys[self.position]
 
+    @property
+    def lane(self) -> tuple[Embed, int, bool]:
+        """What it has in common with the texts that may fill its run: model, token count, bulk."""
+        return self.request.embed, len(self.ids), self.request.bulk
+
 
 Sharers = list[Ticket]
 """The tickets of one text, at least one, each of another request."""
@@ -60,7 +66,7 @@ class Backlog:
         self._now_tokens = 0.0  # virtual time
         self._numbers = count()
         self._order: SortedList = SortedList()  # of every Ticket
-        self._lanes: dict[tuple[int, bool], SortedList] = {}  # (token count, bulk): its Tickets
+        self._lanes: dict[tuple[Embed, int, bool], SortedList] = {}  # lane: its Tickets
         self._deadlines: SortedList = SortedList()  # of (deadline, id, Request)
         self._requests: dict[Request, set[Ticket]] = {}  # what waits of each; never an empty set
         self._sharers: dict[Hashable, set[Ticket]] = {}  # who waits for each text; never an empty set
@@ -84,7 +90,7 @@ class Backlog:
                 continue
             tickets.add(ticket)
             self._order.add(ticket)
-            self._lanes.setdefault((len(ids), request.bulk), SortedList()).add(ticket)
+            self._lanes.setdefault(ticket.lane, SortedList()).add(ticket)
             self._sharers.setdefault(key, set()).add(ticket)
             self.tokens += len(ids)
             due_tokens += len(ids)
@@ -95,7 +101,7 @@ class Backlog:
         return len(tickets)
 
     def take(self) -> list[Sharers]:
-        """Remove and return the next run, texts of one token count, to be ended; empty when nothing waits.
+        """Remove and return the next run, texts of one model and token count, to be ended; empty when nothing waits.
 
         The sharers of a text become more while it runs.
         """
@@ -103,7 +109,7 @@ class Backlog:
             return []
         head: Ticket = self._order[0]
         length, requests = len(head.ids), len(self._requests)
-        lane = self._lanes[length, head.request.bulk]
+        lane = self._lanes[head.lane]
         run: list[Sharers] = []
         while lane and len(run) < max(1, self._max_run_tokens // length):
             key = lane[0].key
@@ -141,7 +147,7 @@ class Backlog:
         return requests
 
     def _remove(self, ticket: Ticket) -> None:
-        request, lane = ticket.request, (len(ticket.ids), ticket.request.bulk)
+        request, lane = ticket.request, ticket.lane
         self._order.remove(ticket)
         self._lanes[lane].remove(ticket)
         if not self._lanes[lane]:
@@ -149,7 +155,7 @@ class Backlog:
         self._sharers[ticket.key].remove(ticket)
         if not self._sharers[ticket.key]:
             del self._sharers[ticket.key]
-        self.tokens -= lane[0]
+        self.tokens -= len(ticket.ids)
         self._requests[request].remove(ticket)
         if not self._requests[request]:
             del self._requests[request]

@@ -11,24 +11,22 @@ from typing import Self, TypeVar
 import numpy as np
 
 from nearshore.bundle import Bundle, SpecialTokens
-from nearshore.embedding.cores import usable_cores
+from nearshore.embedding.cutting import Cut, Cutter
 from nearshore.embedding.embeddings import Embeddings, TokenVectors, Truncation
-from nearshore.embedding.errors import TextTooLongError
 from nearshore.embedding.form import AS_BUNDLED, Form
 from nearshore.embedding.golden import check_golden
 from nearshore.embedding.observer import Observer
 from nearshore.embedding.prompts import Prompts
 from nearshore.embedding.request import KeepTokens
-from nearshore.embedding.reuse import AS_USUAL, Intake, Reuse, Start
-from nearshore.embedding.scheduler import Scheduler
+from nearshore.embedding.reuse import Intake, Start
 from nearshore.embedding.session import Session
 from nearshore.embedding.token_room import TokenRoom
-from nearshore.embedding.tokenizer import Tokenizer, Tokens
+from nearshore.embedding.tokenizer import Tokens
+from nearshore.embedding.workplace import AS_USUAL, Reuse, Workplace
 from nearshore.records import F32
 
 T = TypeVar("T")
 
-_LEAST_TOKENS = 2  # of an empty text: [CLS] and [SEP]
 # Of an answer with the vectors of tokens, at most, beside the vectors themselves.
 _TOKEN_ID_BYTES = 5
 _TEXT_BYTES = 160  # two fingerprints and some numbers
@@ -44,18 +42,16 @@ class Embedder:
     A text has the same vector, bit for bit, whoever it shares a call, a run or the machine with.
     """
 
-    def __init__(
-        self, bundle: Bundle, tokenizers: dict[SpecialTokens, Tokenizer], scheduler: Scheduler, intake: Intake
-    ) -> None:
-        """Use open()."""
+    def __init__(self, bundle: Bundle, cutter: Cutter, intake: Intake, workplace: Workplace) -> None:
+        """Use open() or load()."""
         self.bundle = bundle
         self.prompts = Prompts(bundle.manifest)
-        self._tokenizers = tokenizers
-        self._scheduler = scheduler
+        self._cutter = cutter
         self._intake = intake
+        self._workplace = workplace
+        self._owns_workplace = False
         self._fingerprints: dict[Form, str] = {}  # of those that were asked for
-        (around,) = self.tokenize([""], prompt=self.prompts.document)
-        self.max_document_tokens = self.max_tokens - len(around.ids)
+        self.max_document_tokens = self.max_tokens - self.tokens_around(self.prompts.document)
         """The most tokens of a document that are embedded: without special tokens and the prompt of documents."""
 
     @classmethod
@@ -68,28 +64,34 @@ class Embedder:
         max_queued_tokens: int,
         reuse: Reuse = AS_USUAL,
         observer: Observer | None = None,
-    ) -> Embedder:
-        """Load a bundle, check that it gives its golden vectors, and start the workers (0: one a usable core).
-
-        A bundle without golden vectors, that is one being exported, is not checked. reuse: of vectors, by identical
-        texts; observer: told what the workers do. Raises ModelMismatchError, CorruptBundleError.
-        """
-        max_tokens = bundle.manifest.max_tokens
-        tokenizers = {
-            special: Tokenizer(bundle.tokenizer_path, max_tokens=max_tokens, special=special)
-            for special in SpecialTokens
-        }
-        session = Session(bundle)
-        if bundle.has_golden:
-            check_golden(bundle, tokenizers[bundle.manifest.special_tokens], session)
-        scheduler = Scheduler(
-            session.embed,
-            workers=workers or usable_cores(),
+    ) -> Self:
+        """Load a bundle, as load() does, in a workplace of its own: see Workplace. Raises what load() raises."""
+        workplace = Workplace(
+            workers=workers,
             max_run_tokens=max_run_tokens,
             max_queued_tokens=max_queued_tokens,
+            reuse=reuse,
             observer=observer,
         )
-        return cls(bundle, tokenizers, scheduler, Intake(scheduler, reuse, observer))
+        try:
+            embedder = cls.load(bundle, workplace)
+        except BaseException:
+            workplace.close()
+            raise
+        embedder._owns_workplace = True
+        return embedder
+
+    @classmethod
+    def load(cls, bundle: Bundle, workplace: Workplace) -> Self:
+        """Load a bundle and check that it gives its golden vectors; other models may have the same workplace.
+
+        A bundle without golden vectors, that is one being exported, is not checked. The workplace stays the caller's.
+        Raises ModelMismatchError, CorruptBundleError.
+        """
+        cutter, session = Cutter(bundle), Session(bundle)
+        if bundle.has_golden:
+            check_golden(bundle, cutter.tokenizer(), session)
+        return cls(bundle, cutter, Intake(session.embed, workplace), workplace)
 
     @property
     def dimensions(self) -> int:
@@ -103,13 +105,13 @@ class Embedder:
 
     @property
     def queued_tokens(self) -> int:
-        """Tokens that wait for a worker."""
-        return self._scheduler.queued_tokens
+        """Tokens that wait for a worker, those of other models in the same workplace included."""
+        return self._workplace.queued_tokens
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of the vectors that are kept."""
-        return self._intake.cache_bytes
+        """Bytes of the vectors that are kept, those of other models in the same workplace included."""
+        return self._workplace.cache_bytes
 
     def fingerprint(self, form: Form = AS_BUNDLED) -> str:
         """What a vector in this form means."""
@@ -128,11 +130,15 @@ class Embedder:
 
         prompt: put before each text as it is (see Prompts); its tokens are the text's.
         """
-        return self._tokenizers[self._mode(special)].encode(prompt + text for text in texts)
+        return self._cutter.tokenize(texts, special, prompt)
+
+    def tokens_around(self, prompt: str) -> int:
+        """Tokens of an empty text behind this prompt, one of the model's or none."""
+        return self._cutter.tokens_around(prompt)
 
     def spell(self, ids: Sequence[int]) -> list[str]:
         """Token ids as the vocabulary spells them."""
-        return self._tokenizers[self._mode(None)].spell(ids)
+        return self._cutter.tokenizer().spell(ids)
 
     def submit(  # noqa: PLR0913 -- each may be asked for or left out
         self,
@@ -158,10 +164,10 @@ class Embedder:
             vectors = np.empty((0, form.dimensions or self.dimensions), np.float32)
             nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(form)))
             return nothing
-        used = self._used_ids(texts, prompt, form.special, truncation)
+        cut = self._cut(texts, prompt, form.special, truncation)
         if token_room is not None:
-            return self._queue_with_tokens(used, token_room, form=form, bulk=bulk, deadline=deadline)
-        return self._queue(used, _as_it_is, form=form, bulk=bulk, deadline=deadline)
+            return self._queue_with_tokens(cut, token_room, form=form, bulk=bulk, deadline=deadline)
+        return self._queue(cut, _as_it_is, form=form, bulk=bulk, deadline=deadline)
 
     def submit_query(
         self,
@@ -177,12 +183,12 @@ class Embedder:
         threads. Where the vector is kept there is no worker, and start_known has it called. What it raises, the future
         fails with.
         """
-        used = self._used_ids([text], self.prompts.query, None, Truncation.CUT_END)
-        return self._queue(used, then, form=AS_BUNDLED, bulk=False, deadline=deadline, start_known=start_known)
+        cut = self._cut([text], self.prompts.query, None, Truncation.CUT_END)
+        return self._queue(cut, then, form=AS_BUNDLED, bulk=False, deadline=deadline, start_known=start_known)
 
     def _queue(  # noqa: PLR0913 -- each is what the caller said
         self,
-        used: tuple[list[list[int]], list[int]],
+        cut: Cut,
         then: Callable[[Embeddings], T],
         *,
         form: Form,
@@ -191,13 +197,11 @@ class Embedder:
         keep_tokens: KeepTokens | None = None,
         start_known: Start = _at_once,
     ) -> Future[T]:
-        """used: as _used_ids gives it."""
         fingerprint, manifest = self.fingerprint(form), self.bundle.manifest
-        ids, tokens = used
-        tokens_used = [len(each) for each in ids]
+        tokens_used = [len(each) for each in cut.ids]
         return self._intake.submit(
-            ids,
-            answer=lambda vectors: then(Embeddings(form.of(vectors, manifest), tokens, tokens_used, fingerprint)),
+            cut.ids,
+            answer=lambda vectors: then(Embeddings(form.of(vectors, manifest), cut.tokens, tokens_used, fingerprint)),
             keep_tokens=keep_tokens,
             bulk=bulk,
             deadline=deadline,
@@ -206,14 +210,14 @@ class Embedder:
 
     def _queue_with_tokens(
         self,
-        used: tuple[list[list[int]], list[int]],
+        cut: Cut,
         room: TokenRoom,
         *,
         form: Form,
         bulk: bool,
         deadline: float | None,
     ) -> Future[Embeddings]:
-        ids, tokens = used[0], sum(map(len, used[0]))
+        ids, tokens = cut.ids, sum(map(len, cut.ids))
         manifest, kept = self.bundle.manifest, dict[int, F32]()
         fingerprint = self.bundle.token_fingerprint(self._mode(form.special))
         size_bytes = tokens * (4 * manifest.network.hidden_size + _TOKEN_ID_BYTES)
@@ -225,9 +229,7 @@ class Embedder:
 
         room.take(tokens, size_bytes)
         try:
-            future = self._queue(
-                used, add_tokens, form=form, bulk=bulk, deadline=deadline, keep_tokens=kept.__setitem__
-            )
+            future = self._queue(cut, add_tokens, form=form, bulk=bulk, deadline=deadline, keep_tokens=kept.__setitem__)
         except BaseException:
             room.free(size_bytes)
             raise
@@ -250,8 +252,9 @@ class Embedder:
         ).result()
 
     def close(self) -> None:
-        """Fail what waits, let the runs in progress end, and stop the workers."""
-        self._scheduler.close()
+        """Fail what waits, let the runs in progress end, and stop the workers, unless the workplace is another's."""
+        if self._owns_workplace:
+            self._workplace.close()
 
     def __enter__(self) -> Self:
         """Close at the end of a with block."""
@@ -266,30 +269,10 @@ class Embedder:
     def _mode(self, special: SpecialTokens | None) -> SpecialTokens:
         return self.bundle.manifest.special_tokens if special is None else special
 
-    def _used_ids(
-        self, texts: Sequence[str], prompt: str, special: SpecialTokens | None, truncation: Truncation
-    ) -> tuple[list[list[int]], list[int]]:
-        """Of each text the ids that are embedded, and how many there are before truncation.
-
-        Gives up as soon as the call cannot fit: an overloaded server has no time and no memory to tokenize in vain.
-        """
-        used_ids: list[list[int]] = []
-        counts: list[int] = []
-        least = _LEAST_TOKENS * len(texts)  # of the whole call, as far as it is known
-        self._scheduler.check_room(least)
-        for index, tokens in enumerate(self.tokenize(texts, special, prompt=prompt)):
-            count = len(tokens.ids)
-            if truncation is Truncation.REFUSE and count > self.max_tokens:
-                raise TextTooLongError(index, count, self.max_tokens)
-            if truncation is Truncation.CUT_START and count > self.max_tokens:
-                tokenizer = self._tokenizers[self._mode(special)]
-                used_ids.append(tokens.without_start(tokenizer.count_prompt(prompt, texts[index])))
-            else:
-                used_ids.append(tokens.used_ids)
-            counts.append(count)
-            least += tokens.tokens_used - _LEAST_TOKENS
-            self._scheduler.check_room(least)
-        return used_ids, counts
+    def _cut(self, texts: Sequence[str], prompt: str, special: SpecialTokens | None, truncation: Truncation) -> Cut:
+        """Raises OverloadedError, UnavailableError and TextTooLongError."""
+        check_room = self._workplace.scheduler.check_room
+        return self._cutter.cut(texts, prompt=prompt, special=special, truncation=truncation, check_room=check_room)
 
 
 def _as_it_is(embeddings: Embeddings) -> Embeddings:

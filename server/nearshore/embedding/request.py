@@ -13,6 +13,9 @@ import numpy as np
 from nearshore.records import F32
 
 TokenIds = Sequence[int]
+Embed = Callable[[Sequence[TokenIds]], tuple[F32, F32]]
+"""A model: embeds B texts of T tokens each to (B, dimensions), the tokens to (B, T, hidden size). Several threads
+call it."""
 KeepTokens = Callable[[int, F32], object]
 """Given a text's position among those of its request, and the vectors of its tokens, (tokens, hidden size)."""
 
@@ -29,6 +32,7 @@ class Request:
         self,
         texts: Sequence[TokenIds],
         *,
+        embed: Embed,
         answer: Callable[[F32], Any],
         keep_tokens: KeepTokens | None = None,
         bulk: bool = False,
@@ -36,20 +40,22 @@ class Request:
         queued_at: float = 0.0,
         share: bool = True,
     ) -> None:
-        """texts: at least one; answer: makes the future's result of (texts, dimensions).
+        """texts: at least one; embed: their model; answer: makes the future's result of (texts, dimensions).
 
         keep_tokens: is given the vectors of tokens as they come, by several threads at once; deadline and queued_at:
         seconds on the scheduler's clock; share: have identical texts embedded once, unless their tokens are kept.
         """
-        keys: Sequence[Hashable] = [key_of(ids) if share and keep_tokens is None else object() for ids in texts]
+        alone = not share or keep_tokens is not None
+        keys: Sequence[Hashable] = [object() if alone else (embed, key_of(ids)) for ids in texts]
         distinct = dict(zip(keys, texts, strict=True))
         self.keys = list(distinct)
-        """Of each distinct text; texts of equal keys, of whatever request, are embedded together."""
+        """Of each distinct text; texts of equal keys, of whatever request, are of one model and embedded together."""
         self.texts = list(distinct.values())
         numbers = {key: number for number, key in enumerate(self.keys)}
         self._order = [numbers[key] for key in keys]  # of each text: which distinct one it is
         self.tokens = sum(map(len, texts))
         """Of all texts, repeated ones too."""
+        self.embed = embed
         self.bulk = bulk
         self.deadline = deadline
         self.queued_at = queued_at

@@ -4,47 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 
 import numpy as np
 
-from nearshore.embedding.observer import Observer
-from nearshore.embedding.request import KeepTokens, TokenIds, key_of
-from nearshore.embedding.scheduler import Scheduler
-from nearshore.embedding.vector_cache import VectorCache
+from nearshore.embedding.request import Embed, KeepTokens, TokenIds, key_of
+from nearshore.embedding.workplace import Workplace
 from nearshore.records import F32
 
 T = TypeVar("T")
 Start = Callable[[Callable[[], None]], object]
 """Has a call made, by whichever thread, and does not wait for it."""
 
-
-@dataclass(frozen=True, slots=True)
-class Reuse:
-    """What an engine does about texts whose token ids are those of another. No bit of a vector depends on it."""
-
-    share_in_flight: bool = True  # have those that are under way at the same time embedded once
-    cache_bytes: int = 0  # of vectors that are kept; 0: none are
-
-
-AS_USUAL = Reuse()
+_MARK_BYTES = 8
+_numbers = count()  # of engines; of one process, and never given twice
 
 
 class Intake:
-    """Answers texts whose vectors are kept, and queues the others. Thread-safe."""
+    """Answers texts of one model whose vectors are kept, and queues the others. Thread-safe."""
 
-    def __init__(self, scheduler: Scheduler, reuse: Reuse, observer: Observer | None) -> None:
-        """observer: told of texts that were looked up; the scheduler is the caller's to close."""
-        self._scheduler = scheduler
-        self._share = reuse.share_in_flight
-        self._cache = VectorCache(reuse.cache_bytes) if reuse.cache_bytes else None
-        self._observer = observer
-
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes of the vectors that are kept."""
-        return 0 if self._cache is None else self._cache.bytes
+    def __init__(self, embed: Embed, workplace: Workplace) -> None:
+        """embed: the model; the workplace is the caller's to close."""
+        self._embed = embed
+        self._workplace = workplace
+        # Not what the model is called or means: one that is loaded again may be another, or differ in the last bit.
+        self._mark = next(_numbers).to_bytes(_MARK_BYTES)
 
     def submit(
         self,
@@ -61,15 +46,14 @@ class Intake:
         Bulk texts are neither looked up nor kept: documents come once, and many would push out every query. Nor are
         those whose tokens are wanted, of which no vectors are kept.
         """
-        if self._cache is None or bulk or keep_tokens is not None:
-            return self._scheduler.submit(
-                texts, answer=answer, keep_tokens=keep_tokens, bulk=bulk, deadline=deadline, share=self._share
-            )
-        cache, keys = self._cache, [key_of(ids) for ids in texts]
+        cache = self._workplace.cache
+        if cache is None or bulk or keep_tokens is not None:
+            return self._queue(texts, answer, keep_tokens=keep_tokens, bulk=bulk, deadline=deadline)
+        keys = [self._mark + key_of(ids) for ids in texts]
         vectors = cache.find(keys)
         missing = [position for position, vector in enumerate(vectors) if vector is None]
-        if self._observer is not None:
-            self._observer.looked_up(hits=len(texts) - len(missing), misses=len(missing))
+        if self._workplace.observer is not None:
+            self._workplace.observer.looked_up(hits=len(texts) - len(missing), misses=len(missing))
         if not missing:
             return _answered(lambda: answer(_stacked(vectors)), start_known)
 
@@ -80,7 +64,26 @@ class Intake:
             return answer(_stacked(vectors))
 
         needed = [texts[position] for position in missing]
-        return self._scheduler.submit(needed, answer=complete, bulk=bulk, deadline=deadline, share=self._share)
+        return self._queue(needed, complete, keep_tokens=None, bulk=bulk, deadline=deadline)
+
+    def _queue(
+        self,
+        texts: Sequence[TokenIds],
+        answer: Callable[[F32], T],
+        *,
+        keep_tokens: KeepTokens | None,
+        bulk: bool,
+        deadline: float | None,
+    ) -> Future[T]:
+        return self._workplace.scheduler.submit(
+            texts,
+            embed=self._embed,
+            answer=answer,
+            keep_tokens=keep_tokens,
+            bulk=bulk,
+            deadline=deadline,
+            share=self._workplace.share_in_flight,
+        )
 
 
 def _stacked(vectors: Sequence[F32 | None]) -> F32:

@@ -3,6 +3,7 @@
 There is no timer and no batching delay: on an idle server a text starts at once, on a busy one runs fill by
 themselves. What waits is bounded in tokens; beyond that a request is refused, never delayed. A caller can leave at
 any moment, and what still waits of its request is dropped. Identical texts that are under way are embedded once.
+Models may share the workers: a run is of one model, and the order is one for all.
 """
 
 from __future__ import annotations
@@ -20,13 +21,11 @@ import structlog
 from nearshore.embedding.backlog import Backlog, Sharers
 from nearshore.embedding.errors import ModelRunError
 from nearshore.embedding.observer import Observer
-from nearshore.embedding.request import KeepTokens, Request, TokenIds
+from nearshore.embedding.request import Embed, KeepTokens, Request, TokenIds
 from nearshore.errors import DeadlineError, OverloadedError, UnavailableError
 from nearshore.records import F32
 
 T = TypeVar("T")
-Embed = Callable[[Sequence[TokenIds]], tuple[F32, F32]]
-"""Embeds B texts of T tokens each to (B, dimensions), the tokens to (B, T, hidden size); several threads call it."""
 
 MODEL_FAILED = "If it goes on, give the process more memory, or lower embedding.max_run_tokens; see the traceback."
 
@@ -38,7 +37,6 @@ class Scheduler:
 
     def __init__(
         self,
-        embed: Embed,
         *,
         workers: int,
         max_run_tokens: int,
@@ -47,7 +45,6 @@ class Scheduler:
         observer: Observer | None = None,
     ) -> None:
         """Start the threads; clock is that of deadlines, in seconds; observer is told of waits and runs."""
-        self._embed = embed
         self._max_queued_tokens = max_queued_tokens
         self._clock = clock
         self._observer = observer
@@ -68,26 +65,35 @@ class Scheduler:
         """Tokens that wait; those that are being embedded do not count."""
         return self._backlog.tokens
 
-    def submit(
+    def submit(  # noqa: PLR0913 -- what the caller says of the texts
         self,
         texts: Sequence[TokenIds],
         *,
+        embed: Embed,
         answer: Callable[[F32], T],
         keep_tokens: KeepTokens | None = None,
         bulk: bool = False,
         deadline: float | None = None,
         share: bool = True,
     ) -> Future[T]:
-        """Queue texts (at least one) and return at once; callbacks of the future run in a worker and must be short.
+        """Queue texts (at least one) for a model and return at once.
 
-        share: have texts that are identical, to each other or to those of other requests, embedded once.
+        Callbacks of the future run in a worker and must be short.
+        share: have texts that are identical, to each other or to those of other requests, embedded once by their model.
         The result is answer(vectors), vectors (texts, dimensions) in the order of texts; by then keep_tokens has been
         given the vectors of each text's tokens. It can fail with DeadlineError, ModelRunError, or UnavailableError
         (closed). Raises OverloadedError, UnavailableError.
         """
         now = self._clock()
         request = Request(
-            texts, answer=answer, keep_tokens=keep_tokens, bulk=bulk, deadline=deadline, queued_at=now, share=share
+            texts,
+            embed=embed,
+            answer=answer,
+            keep_tokens=keep_tokens,
+            bulk=bulk,
+            deadline=deadline,
+            queued_at=now,
+            share=share,
         )
         with self._changed:
             if self._closed:
@@ -157,7 +163,7 @@ class Scheduler:
             _tell_waits(self._observer, run, self._clock())
         texts = [sharers[0].ids for sharers in run]
         try:
-            vectors, tokens = self._embed(texts)
+            vectors, tokens = run[0][0].request.embed(texts)
             for sharers, of_tokens in zip(run, tokens, strict=True):
                 sharers[0].request.keep(sharers[0].position, of_tokens)  # who keeps tokens shares no text
         except Exception as error:

@@ -17,8 +17,8 @@ ENTRY_BYTES = 160  # of the dictionary, which grows by doubling, and what the al
 class VectorCache:
     """The least recently used go first. Thread-safe.
 
-    Keys are token ids (see key_of), vectors those of one engine before a request's form: no key leads to the vector of
-    another text, graph or pooling.
+    Keys are token ids (see key_of) behind a mark of their engine (see Intake), vectors those of that engine before a
+    request's form: no key leads to the vector of another text, graph or pooling.
     """
 
     def __init__(self, max_bytes: int) -> None:
