@@ -13,6 +13,7 @@ import numpy as np
 
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
+from nearshore.documents.engines import Engines
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.requests import CollectionInput, DocumentInput, RawValue, UpsertRequest, Vectors
@@ -52,7 +53,7 @@ class Engine:
             self.replicas.start()
         self._executor = ThreadPoolExecutor(4)
         self._runner = asyncio.Runner()
-        self.models = Models(embedders or {}, next(iter(embedders)) if embedders else "none")
+        self.models = Models(Engines(embedders or {}), next(iter(embedders)) if embedders else "none")
         self._changes = ThreadPoolExecutor(1)
         asking, changing = StoreThreads(self._executor, 4), StoreThreads(self._changes, 1)
         threads = Threads(self._executor, self._executor, asking, changing)

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nearshore.documents.models import Models
 from nearshore.documents.upserts import UpsertPlan, content_hash, plan_embedding, request_digest
 from nearshore.documents.waiting import outcome_of
+from nearshore.embedding import Embedder
 from nearshore.errors import NearshoreError, OverloadedError, UnavailableError
 from nearshore.records import Change, Collection, Delete, Document, Metadata, Outline, WriteToken
 from nearshore.store.base import Store
@@ -40,18 +40,18 @@ class StoreSink:
         self,
         store: Store,
         collection: Collection,
-        models: Models,
+        embedder: Embedder,
         *,
         check: Callable[[], None],
         applied: Callable[[WriteToken], Awaitable[None]] | None = None,
     ) -> None:
-        """models: of which one is the collection's; check: raises when a thread of the process has died.
+        """embedder: the collection's model; check: raises when a thread of the process has died.
 
         applied: returns once searches of this process see a write; None where others serve the store.
         """
         self._store = store
         self._collection = collection
-        self._models = models
+        self._embedder = embedder
         self._check = check
         self._applied = applied
         self._newest: WriteToken | None = None
@@ -87,12 +87,12 @@ class StoreSink:
         if not changed:
             return _Embedded((), b"", _NOTHING)
         begun = UpsertPlan(self._collection, changed, request_digest(changed, None), [])
-        plan = await asyncio.to_thread(plan_embedding, begun, self._store, self._models)
+        plan = await asyncio.to_thread(plan_embedding, begun, self._store, self._embedder)
         truncated = 0
         if plan.embedding is not None:
             embeddings = await asyncio.wrap_future(plan.embedding)  # cancelled with this task
             truncated = len(plan.truncated_indexes(embeddings))
-            plan.complete(embeddings, self._models)
+            plan.complete(embeddings, self._embedder)
         return _Embedded(plan.changes(), plan.digest, Written(len(changed), len(plan.pending), truncated))
 
     async def _commit(self, changes: Sequence[Change], request_id: str, digest: bytes) -> None:

@@ -20,9 +20,9 @@ from grpc import aio
 
 from nearshore import __version__, logs
 from nearshore.assembly import (
+    ServedModels,
     allow_open_files,
     make_parts,
-    open_embedder,
     open_store,
     open_threads,
     replica_options,
@@ -144,8 +144,10 @@ class Process:
         on_death = self._teller_of_death()
         threads = open_threads(settings, self._open_pool)
         # Before the store: nobody says that we live while the model loads, and a broken one is told at once.
-        embedder = await self._open(lambda: open_embedder(settings, self._guards.metrics))
-        self._closing.add("embedder", embedder.close)
+        loader = self._open_pool("model", 1)
+        served = await self._open(lambda: ServedModels(settings, loader, self._guards.metrics))
+        self._closing.add("embedder", served.close)
+        embedder = served.default
         self._guards.metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
         if self._ended.is_set():
             return False
@@ -158,7 +160,7 @@ class Process:
         if self._ended.is_set():
             return False
         replicas.start()
-        parts = make_parts(settings, store, replicas, embedder, threads)
+        parts = make_parts(settings, store, replicas, served.models, threads)
         self._guards.metrics.read_at_scrape(reader_of(replicas, embedder, self._guards.admission, self._health))
         await self._take_over()
         add_services(self._server, parts, self._health, self._guards)

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
-from nearshore.bundle import MANIFEST_FILE, BundleExchangedError, ModelNotFoundError, Precision, load_bundle
+from nearshore.bundle import (
+    MANIFEST_FILE,
+    Bundle,
+    BundleExchangedError,
+    ModelNotFoundError,
+    Precision,
+    bundle_names,
+    load_bundle,
+    read_manifest,
+)
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
+from nearshore.documents.engines import Demand, Engines
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.store_threads import StoreThreads
 from nearshore.documents.texts import Texts
 from nearshore.documents.threads import Threads
-from nearshore.embedding import Embedder, Observer, Reuse, usable_cores
-from nearshore.errors import NearshoreError
+from nearshore.embedding import Embedder, Observer, Reuse, Workplace, usable_cores
+from nearshore.errors import InvalidSettingsError, NearshoreError
 from nearshore.index import IndexOptions
 from nearshore.replica import ReplicaOptions, Replicas
 from nearshore.search.searcher import Searcher
@@ -94,7 +104,7 @@ def tell_of_unused_store(settings: Settings) -> None:
 
 
 def open_embedder(settings: Settings, observer: Observer | None = None) -> Embedder:
-    """Load the model and check it against its golden vectors; observer is told what its workers do.
+    """Load the default model alone and check it against its golden vectors; observer is told what its workers do.
 
     Raises what load_bundle and Embedder.open do, and BundleExchangedError.
     """
@@ -112,6 +122,81 @@ def open_embedder(settings: Settings, observer: Observer | None = None) -> Embed
         )
 
     return _loaded_from_one(folder, load)
+
+
+class BundleFolder:
+    """The bundles of model_dir, in the precision that is served; all that are loaded share one workplace."""
+
+    def __init__(self, folder: Path, precision: Precision, workplace: Workplace) -> None:
+        """Owns none of them."""
+        self._folder = folder
+        self._precision = precision
+        self._workplace = workplace
+
+    def size_bytes(self, name: str) -> int:
+        """See ModelFolder."""
+        path = self._folder / name
+        return Bundle(path, read_manifest(path)).at(self._precision).size_bytes
+
+    def load(self, name: str) -> Embedder:
+        """See ModelFolder."""
+        path = self._folder / name
+        return _loaded_from_one(path, lambda: Embedder.load(load_bundle(path, self._precision), self._workplace))
+
+    def names_of(self, fingerprint: str) -> list[str]:
+        """See ModelFolder. A bundle that cannot be read is none: it says so when it is asked for by name."""
+        return [name for name in bundle_names(self._folder) if self._fingerprint(name) == fingerprint]
+
+    def _fingerprint(self, name: str) -> str:
+        path = self._folder / name
+        try:
+            bundle = Bundle(path, read_manifest(path))
+        except NearshoreError:
+            return ""
+        return bundle.fingerprints.get(self._precision, "")
+
+
+class ServedModels:
+    """The models of a server, its default among them, and the workers that they share. Close it."""
+
+    def __init__(self, settings: Settings, thread: Executor, observer: Observer | None = None) -> None:
+        """Load those that are there from the start; `thread`, one, loads the others.
+
+        Raises what BundleFolder.load does, and InvalidSettingsError where they have more than max_model_bytes.
+        """
+        engine = settings.embedding
+        self.workplace = Workplace(
+            workers=engine.workers,
+            max_run_tokens=engine.max_run_tokens,
+            max_queued_tokens=engine.max_queued_tokens,
+            reuse=Reuse(share_in_flight=engine.share_in_flight, cache_bytes=engine.cache_bytes),
+            observer=observer,
+        )
+        folder = BundleFolder(settings.model_dir, Precision(engine.precision), self.workplace)
+        try:
+            pinned = {name: folder.load(name) for name in dict.fromkeys([engine.model, *engine.models])}
+            _check_size(pinned, engine.max_model_bytes)
+        except BaseException:
+            self.workplace.close()
+            raise
+        self.default = pinned[engine.model]
+        demand = Demand(folder, thread, engine.max_model_bytes) if engine.on_demand else None
+        self.engines = Engines(pinned, demand)
+        self.models = Models(self.engines, engine.model)
+
+    def close(self) -> None:
+        """Fail what waits to be embedded, and stop the workers."""
+        self.workplace.close()
+
+
+def _check_size(pinned: Mapping[str, Embedder], max_bytes: int) -> None:
+    size_bytes = sum(embedder.bundle.size_bytes for embedder in pinned.values())
+    if size_bytes > max_bytes:
+        raise InvalidSettingsError(
+            f"The models that are loaded at the start ({', '.join(pinned)}) have {size_bytes:,} bytes, more than "
+            f"embedding.max_model_bytes, {max_bytes:,}.",
+            "Name fewer in embedding.models, or raise embedding.max_model_bytes, where the memory is there.",
+        )
 
 
 def _loaded_from_one(folder: Path, load: Callable[[], Embedder]) -> Embedder:
@@ -169,10 +254,8 @@ def open_threads(settings: Settings, open_pool: Callable[[str, int], Executor]) 
     return Threads(work, searches, store, changes)
 
 
-def make_parts(settings: Settings, store: Store, replicas: Replicas, embedder: Embedder, threads: Threads) -> Parts:
+def make_parts(settings: Settings, store: Store, replicas: Replicas, models: Models, threads: Threads) -> Parts:
     """What answers calls, made of what was opened; owns none of it."""
-    name = embedder.bundle.manifest.name
-    models = Models({name: embedder}, name)
     sizes = settings.limits.model_dump(exclude={"max_texts"})
     limits = Limits(**sizes, max_message_bytes=settings.server.max_message_bytes)
     texts = Texts(

@@ -151,7 +151,7 @@ def test_the_first_signal_after_a_death_is_no_second_one(
     assert at_once == []
 
 
-@pytest.mark.parametrize("step", ["open_store", "open_embedder", "replica_options"])
+@pytest.mark.parametrize("step", ["open_store", "ServedModels", "replica_options"])
 def test_a_signal_while_it_starts_is_obeyed_after_that_step(
     tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -551,7 +551,7 @@ def test_a_collection_of_another_model_reads_but_does_not_embed(tmp_path: Path, 
         with pytest.raises(CallerError) as caught:
             engine.run(engine.documents.upsert(UpsertRequest(collection, [DocumentInput("a", "dog")])))
         assert caught.value.reason == "FINGERPRINT_MISMATCH"
-        assert "embedding.model and embedding.precision" in caught.value.remedy
+        assert all(f"embedding.{each}" in caught.value.remedy for each in ("models", "on_demand", "precision"))
         own = packed(made.vectors, made.fingerprint)
         engine.run(engine.documents.upsert(UpsertRequest(collection, [DocumentInput("b", "cat")], own)))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nearshore.documents.models import Models
 from nearshore.documents.upserts import content_hash
 from nearshore.embedding import Embedder
 from nearshore.errors import CommitUnknownError, NearshoreError, OverloadedError, UnavailableError
@@ -46,7 +45,7 @@ def collection(store: Store, embedder: Embedder) -> Collection:
 
 def make_sink(store: Store, collection: Collection, embedder: Embedder) -> StoreSink:
     """A sink of a healthy process."""
-    return StoreSink(store, collection, Models({"tiny": embedder}, "tiny"), check=lambda: None)
+    return StoreSink(store, collection, embedder, check=lambda: None)
 
 
 @pytest.fixture
@@ -178,7 +177,7 @@ def test_a_dead_process_writes_nothing(store: Store, collection: Collection, emb
     def check() -> None:
         raise SystemError("a thread died")
 
-    sink = StoreSink(store, collection, Models({"tiny": embedder}, "tiny"), check=check)
+    sink = StoreSink(store, collection, embedder, check=check)
     with pytest.raises(SystemError):
         write(sink, *DOCUMENTS)
 

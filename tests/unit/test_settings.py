@@ -46,6 +46,8 @@ def test_the_environment_can_name_the_file(tmp_path: Path, monkeypatch: pytest.M
         ("NEARSHORE_SERVER__PORT", "70000", "less than or equal to 65535"),
         ("NEARSHORE_LOG__LEVEL", "loud", "log.level"),
         ("NEARSHORE_SERVER", "{", "server"),
+        ("NEARSHORE_EMBEDDING__MODELS", "one, ../two", "the name of a model is"),
+        ("NEARSHORE_EMBEDDING__MODELS", "[one", "embedding.models"),
     ],
 )
 def test_a_wrong_variable_is_refused(variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +56,14 @@ def test_a_wrong_variable_is_refused(variable: str, value: str, said: str, monke
     with pytest.raises(InvalidSettingsError) as refused:
         load_settings()
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["one, two", '["one","two"]'])
+def test_a_list_of_models_is_a_text_in_the_environment(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a person writes it, and as the chart does; a file has a list."""
+    monkeypatch.setenv("NEARSHORE_EMBEDDING__MODELS", value)
+    assert load_settings().embedding.models == ("one", "two")
+    assert load_settings(embedding__models=["three"]).embedding.models == ("three",)
 
 
 @pytest.mark.parametrize("variable", ["NEARSHORE_FOO", "NEARSHORE_SERVER__FOO", "NEARSHORE_X", "NEARSHORE_INDEX__IT"])

@@ -41,6 +41,15 @@ class Bundle:
         return self.path / TOKENIZER_FILE
 
     @property
+    def size_bytes(self) -> int:
+        """Of the files that are loaded: graph, tokenizer and dense layers. Raises CorruptBundleError."""
+        files = [self.model_path, self.tokenizer_path, *([self.path / DENSE_FILE] if self.manifest.dense else [])]
+        try:
+            return sum(file.stat().st_size for file in files)
+        except OSError as error:
+            raise CorruptBundleError(self.path, f"{error.filename} cannot be read ({error.strerror})") from error
+
+    @property
     def has_golden(self) -> bool:
         """Whether golden vectors exist: false only while an export computes them."""
         return GOLDEN_FILE in self.manifest.files

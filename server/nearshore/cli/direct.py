@@ -9,6 +9,7 @@ from typing import Self
 from nearshore.assembly import open_embedder, open_store
 from nearshore.cli.engine import PartDiedError
 from nearshore.cli.indexing import NoModelInCollectionError
+from nearshore.documents.engines import Engines
 from nearshore.documents.models import Models
 from nearshore.documents.names import check_collection_id
 from nearshore.errors import CollectionExistsError, CollectionNotFoundError
@@ -29,7 +30,7 @@ class Direct:
             opened.callback(self.embedder.close)
             self._opened = opened.pop_all()
         name = self.embedder.bundle.manifest.name
-        self.models = Models({name: self.embedder}, name)
+        self.models = Models(Engines({name: self.embedder}), name)
 
     def collection(self, name: str) -> tuple[Collection, bool]:
         """The collection of that bare name, and whether it was made just now, for this model.
@@ -39,7 +40,7 @@ class Direct:
         found, made = self._found_or_made(name)
         if not found.spec.model:
             raise NoModelInCollectionError(name)
-        self.models.of_collection(found.spec)
+        self.models.check_loaded(found.spec)
         return found, made
 
     def check(self) -> None:

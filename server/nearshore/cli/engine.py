@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from nearshore.assembly import allow_open_files, make_parts, open_embedder, open_store, replica_options
+from nearshore.documents.engines import Engines
 from nearshore.documents.models import Models
 from nearshore.documents.store_threads import StoreThreads
 from nearshore.documents.threads import Threads
@@ -50,7 +51,7 @@ class Engine:
             self.embedder = open_embedder(settings)
             opened.callback(self.embedder.close)
             name = self.embedder.bundle.manifest.name
-            self.models = Models({name: self.embedder}, name)
+            self.models = models = Models(Engines({name: self.embedder}), name)
             # A bulk job leaves a snapshot whatever its size: the server that starts next must not read it all again.
             options = replica_options(settings, close_snapshot_bytes=UNBOUNDED_BYTES)
             self.replicas = Replicas.open(store, settings.data_dir, options, self._die)
@@ -59,7 +60,7 @@ class Engine:
             executor = opened.enter_context(ThreadPoolExecutor(count, "engine"))
             self.replicas.start()
             threads = Threads(executor, executor, StoreThreads(executor, count), StoreThreads(executor, 1))
-            self.parts = make_parts(settings, store, self.replicas, self.embedder, threads)
+            self.parts = make_parts(settings, store, self.replicas, models, threads)
             self._opened = opened.pop_all()
 
     def check(self) -> None:

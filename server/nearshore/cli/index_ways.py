@@ -102,7 +102,7 @@ def into_store(job: Job, rejects: Rejects) -> Outcome:
             _note_made(job.collection, collection.spec.model)
         given = job.input(direct.embedder.max_document_tokens, partial(_count, direct.embedder))
         run = Run(given.reader, rejects)
-        sink = StoreSink(direct.store, collection, direct.models, check=direct.check)
+        sink = StoreSink(direct.store, collection, direct.embedder, check=direct.check)
         outcome = _telling(run, lambda: asyncio.run(run.into(sink, given.passage_counts)))
     _warn_ignored(given)
     return outcome
@@ -120,7 +120,7 @@ def into_folder(job: Job, rejects: Rejects) -> Outcome:
         async def go() -> Outcome:
             replica = await _collection(engine, job.collection)
             applied = partial(_wait_applied, engine, replica)
-            sink = StoreSink(engine.store, replica.collection, engine.models, check=engine.check, applied=applied)
+            sink = StoreSink(engine.store, replica.collection, engine.embedder, check=engine.check, applied=applied)
             outcome = await run.into(sink, given.passage_counts)
             await _wait_built(engine, replica)
             return outcome
@@ -151,7 +151,10 @@ def _count(embedder: Embedder, texts: Sequence[str]) -> list[int]:
 
 
 async def _collection(engine: Engine, name: str) -> Replica:
-    """The collection, created with the model if it is not there. Raises NoModelInCollectionError."""
+    """The collection, created with the model if it is not there.
+
+    Raises NoModelInCollectionError, FingerprintMismatchError.
+    """
     try:
         replica = await asyncio.to_thread(engine.replicas.get, name)
     except CollectionNotFoundError:
@@ -161,6 +164,7 @@ async def _collection(engine: Engine, name: str) -> Replica:
         return engine.replicas.get(name)
     if not replica.collection.spec.model:
         raise NoModelInCollectionError(name)
+    engine.models.check_loaded(replica.collection.spec)
     return replica
 
 

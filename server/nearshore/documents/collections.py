@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nearshore.documents.engines import Lease
 from nearshore.documents.errors import (
     DimensionsError,
     FingerprintMismatchError,
@@ -44,11 +45,11 @@ class Collections:
     async def create(self, request: CollectionInput, *, deadline: float | None = None) -> CollectionDescription:
         """Create an empty collection.
 
-        Raises InvalidNameError, ModelNotServedError, DimensionsError, FingerprintMismatchError,
+        Raises InvalidNameError, what Models.lease does, DimensionsError, FingerprintMismatchError,
         TooManyCollectionsError, CollectionExistsError and the store's errors; after all but CommitUnknownError and
         WriteOutcomePendingError nothing was created.
         """
-        spec = self._spec(request)
+        spec = await self._spec(request, deadline)
         creation = await self._changes.begin(lambda: self._described(self._create(spec)), deadline)
         return await outcome_of(creation, deadline, repeatable=False)
 
@@ -88,11 +89,12 @@ class Collections:
             )
         return self._replicas.create(spec)
 
-    def _spec(self, request: CollectionInput) -> CollectionSpec:
+    async def _spec(self, request: CollectionInput, deadline: float | None) -> CollectionSpec:
         name = request.collection_id
         check_collection_id(name, "collection_id")
         if request.model:
-            return self._spec_of_model(name, request)
+            with await self._models.lease(request.model, deadline) as lease:
+                return _spec_of_model(name, request, lease)
         if request.fingerprint:
             raise FingerprintMismatchError(
                 "collection.fingerprint is set and collection.model is not.",
@@ -106,25 +108,6 @@ class Collections:
                 field="collection.dimensions",
             )
         return CollectionSpec(name, request.dimensions, request.metric, request.index_kind)
-
-    def _spec_of_model(self, name: str, request: CollectionInput) -> CollectionSpec:
-        model, embedder = self._models.get(request.model)
-        if request.dimensions not in {0, embedder.dimensions}:
-            raise DimensionsError(
-                f"The model {model!r} has {embedder.dimensions} dimensions, not {request.dimensions:,}.",
-                "Leave collection.dimensions out: it comes from the model.",
-                field="collection.dimensions",
-            )
-        fingerprint = embedder.fingerprint()
-        if request.fingerprint not in {"", fingerprint}:
-            raise FingerprintMismatchError(
-                f"The served model {model!r} has the fingerprint {fingerprint}, not {request.fingerprint!r:.80}.",
-                "Serve the model that has it, in its precision (embedding.model, embedding.precision), "
-                "or leave collection.fingerprint out.",
-                field="collection.fingerprint",
-                fingerprint=fingerprint,
-            )
-        return CollectionSpec(name, embedder.dimensions, request.metric, request.index_kind, model, fingerprint)
 
     def _described(self, replica: Replica) -> CollectionDescription:
         collection = replica.collection
@@ -141,6 +124,26 @@ class Collections:
             status=_status(replica),
             uid=collection.id,
         )
+
+
+def _spec_of_model(name: str, request: CollectionInput, lease: Lease) -> CollectionSpec:
+    model, embedder = lease.name, lease.embedder
+    if request.dimensions not in {0, embedder.dimensions}:
+        raise DimensionsError(
+            f"The model {model!r} has {embedder.dimensions} dimensions, not {request.dimensions:,}.",
+            "Leave collection.dimensions out: it comes from the model.",
+            field="collection.dimensions",
+        )
+    fingerprint = embedder.fingerprint()
+    if request.fingerprint not in {"", fingerprint}:
+        raise FingerprintMismatchError(
+            f"The served model {model!r} has the fingerprint {fingerprint}, not {request.fingerprint!r:.80}.",
+            "Name the model that has it, served in its precision (embedding.precision), or leave "
+            "collection.fingerprint out.",
+            field="collection.fingerprint",
+            fingerprint=fingerprint,
+        )
+    return CollectionSpec(name, embedder.dimensions, request.metric, request.index_kind, model, fingerprint)
 
 
 def _status(replica: Replica) -> CollectionStatus:

@@ -38,9 +38,10 @@ from nearshore.documents.requests import (
 )
 from nearshore.documents.store_threads import claim_store
 from nearshore.documents.threads import Threads
-from nearshore.documents.upserts import UpsertPlan, plan_upsert
+from nearshore.documents.upserts import UpsertPlan, plan_embedding, plan_upsert
 from nearshore.documents.validate import check_ids, check_request_id, parsed_filter
 from nearshore.documents.waiting import check_deadline, in_thread, outcome_of, result_of, turn_of
+from nearshore.embedding import Embedder, Truncation
 from nearshore.errors import CollectionNotFoundError, InvalidArgumentError, PreconditionError
 from nearshore.index.filters import Filter
 from nearshore.records import Delete, Document, WriteToken
@@ -79,15 +80,12 @@ class Documents:
 
     async def _upsert(self, request: UpsertRequest, replica: Replica, deadline: float | None) -> UpsertAnswer:
         plan = await self._threads.store.run(
-            partial(plan_upsert, request, replica.collection, self._store, self._models, self._limits, deadline),
-            deadline,
-            UpsertPlan.give_up,
+            partial(plan_upsert, request, replica.collection, self._store, self._limits), deadline
         )
         truncated: tuple[int, ...] = ()
-        if plan.embedding is not None:
-            embeddings = await result_of(plan.embedding, deadline, "embedding")
-            truncated = plan.truncated_indexes(embeddings)
-            plan.complete(embeddings, self._models)
+        if plan.lacks_vectors:
+            with await self._models.lease_of(replica.collection.spec, deadline) as lease:
+                plan, truncated = await self._embedded(plan, lease.embedder, request.truncation, deadline)
         store, collection_id = self._store, replica.collection.id
         result = await self._write(
             replica,
@@ -96,6 +94,21 @@ class Documents:
             repeatable=bool(request.request_id),
         )
         return UpsertAnswer(result.commit.token.encode(), truncated, len(plan.pending))
+
+    async def _embedded(
+        self, plan: UpsertPlan, embedder: Embedder, truncation: Truncation, deadline: float | None
+    ) -> tuple[UpsertPlan, tuple[int, ...]]:
+        """The plan with all vectors, and the indexes of the documents that were cut."""
+        plan = await self._threads.store.run(
+            partial(plan_embedding, plan, self._store, embedder, truncation=truncation, deadline=deadline),
+            deadline,
+            UpsertPlan.give_up,
+        )
+        if plan.embedding is None:
+            return plan, ()
+        embeddings = await result_of(plan.embedding, deadline, "embedding")
+        plan.complete(embeddings, embedder)
+        return plan, plan.truncated_indexes(embeddings)
 
     async def delete(self, request: DeleteRequest, *, deadline: float | None = None) -> DeleteAnswer:
         """Delete by ids or by filter, in one commit.

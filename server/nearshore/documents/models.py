@@ -1,9 +1,11 @@
-"""The models that this server has loaded, by name and by what their vectors mean."""
+"""Which model a request or a collection means: by name, or by what its vectors mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from nearshore.bundle import ModelNotFoundError
+from nearshore.documents.engines import Engines, Lease
 from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError, ModelNotServedError, NoModelError
 from nearshore.documents.names import model_id, model_name
 from nearshore.embedding import Embedder
@@ -11,65 +13,87 @@ from nearshore.records import CollectionSpec
 
 
 class Models:
-    """Finds the embedder for a request."""
+    """Finds the model for a request. Its methods are called on one event loop, except precision_of.
 
-    def __init__(self, embedders: Mapping[str, Embedder], default: str) -> None:
-        """Embedders by bare model name; default: the one that a request without a model means."""
-        self._embedders = dict(embedders)
+    deadline: time.monotonic() seconds, None for none. What they raise beside what they name: what Engines.lease does.
+    """
+
+    def __init__(self, engines: Engines, default: str) -> None:
+        """Look there; default: the one that a request without a model means."""
+        self._engines = engines
         self._default = default
-        self._precisions = {
-            fingerprint: precision.value
-            for embedder in embedders.values()
-            for precision, fingerprint in embedder.bundle.fingerprints.items()
-        }
-        self._wordless: dict[tuple[str, str], int] = {}  # tokens of an empty text, by fingerprint and prompt
 
-    def get(self, name: str) -> tuple[str, Embedder]:
-        """The bare name and embedder of "models/{model}", or of the default when empty.
-
-        Raises InvalidNameError and ModelNotServedError.
-        """
+    async def lease(self, name: str, deadline: float | None) -> Lease:
+        """The model "models/{model}", or the default when empty. Raises InvalidNameError and ModelNotServedError."""
         bare = model_id(name, "model") if name else self._default
-        embedder = self._embedders.get(bare)
-        if embedder is None:
-            served = ", ".join(model_name(each) for each in self._embedders)
-            raise ModelNotServedError(
-                f"This server does not serve the model {bare!r}.",
-                f"It serves {served}. Leave the model out to use {model_name(self._default)}.",
-                model=bare,
-            )
-        return bare, embedder
+        try:
+            lease = await self._engines.lease(bare, deadline)
+        except ModelNotFoundError:
+            raise self._not_served(bare) from None
+        if lease is None:
+            raise self._not_served(bare)
+        return lease
 
-    def of_collection(self, spec: CollectionSpec) -> Embedder:
-        """The embedder whose vectors are those of the collection; what counts is the fingerprint, not the name.
+    async def lease_of(self, spec: CollectionSpec, deadline: float | None) -> Lease:
+        """The model whose vectors are those of the collection; what counts is the fingerprint, not the name.
 
-        Raises NoModelError for a collection without a model, FingerprintMismatchError when its model is not loaded.
+        Raises NoModelError for a collection without a model, FingerprintMismatchError when its model is not loaded and
+        cannot be.
         """
+        names = self._loaded_for(spec) or await self._engines.names_of(spec.fingerprint, deadline)
+        if names:
+            lease = await self.lease(model_name(spec.model if spec.model in names else names[0]), deadline)
+            if lease.embedder.fingerprint() == spec.fingerprint:  # else the bundle was exchanged meanwhile
+                return lease
+            with lease:
+                pass
+        raise self._mismatch(spec)
+
+    def check_loaded(self, spec: CollectionSpec) -> None:
+        """Refuse a collection whose model is not loaded right now. Raises NoModelError, FingerprintMismatchError."""
+        if not self._loaded_for(spec):
+            raise self._mismatch(spec)
+
+    def precision_of(self, fingerprint: str) -> str:
+        """In which precision vectors of this fingerprint are made; empty: the models that were loaded do not tell."""
+        return self._engines.precisions.get(fingerprint, "")
+
+    def _loaded_for(self, spec: CollectionSpec) -> list[str]:
         if not spec.model:
             raise NoModelError(
                 f"The collection {spec.name!r} has no model, so it cannot embed text.",
                 "Send vectors, or use a collection that was created with a model.",
                 collection=spec.name,
             )
-        for embedder in self._embedders.values():
-            if embedder.fingerprint() == spec.fingerprint:
-                return embedder
-        raise self._mismatch(spec)
+        return [name for name, each in self._engines.loaded() if each.fingerprint() == spec.fingerprint]
 
-    def precision_of(self, fingerprint: str) -> str:
-        """In which precision vectors of this fingerprint are made; empty: the models that are loaded do not tell."""
-        return self._precisions.get(fingerprint, "")
+    def _not_served(self, bare: str) -> ModelNotServedError:
+        loaded = ", ".join(model_name(each) for each, _ in self._engines.loaded())
+        if self._engines.loads_others:
+            message = f"There is no bundle {bare!r} in the model folder of this server."
+            remedy = f"Get it there (nearshore model get {bare}); it has loaded {loaded}."
+        else:
+            message = f"This server does not serve the model {bare!r}."
+            remedy = (
+                f"It serves {loaded}. Leave the model out to use {model_name(self._default)}; or have it serve more of "
+                "its model folder: those that embedding.models names or, with embedding.on_demand, all."
+            )
+        return ModelNotServedError(message, remedy, model=bare)
 
     def _mismatch(self, spec: CollectionSpec) -> FingerprintMismatchError:
         loaded = ", ".join(
             f"{name} in {embedder.bundle.precision} ({embedder.fingerprint()})"
-            for name, embedder in self._embedders.items()
+            for name, embedder in self._engines.loaded()
         )
         precision = self.precision_of(spec.fingerprint)
         if precision:
             holds, serve = f"{spec.model} in {precision}", f"with NEARSHORE_EMBEDDING__PRECISION={precision}"
         else:
-            holds, serve = spec.model, "the model it was made with, as it was (embedding.model and embedding.precision)"
+            holds = spec.model
+            serve = (
+                "the model it was made with, as it was (by embedding.model, embedding.models or embedding.on_demand, "
+                "in the embedding.precision it was made in)"
+            )
         return FingerprintMismatchError(
             f"The collection {spec.name!r} holds vectors of {holds} ({spec.fingerprint}); loaded is {loaded}.",
             f"Serve {serve}, send vectors with its fingerprint, or index the documents into a new collection.",
@@ -77,34 +101,24 @@ class Models:
             fingerprint=spec.fingerprint,
         )
 
-    def check_words(
-        self,
-        spec: CollectionSpec,
-        texts: Sequence[str],
-        token_counts: Sequence[int],
-        fields: Sequence[str],
-        prompt: str,
-    ) -> None:
-        """Refuse texts of which the tokenizer keeps nothing, such as zero-width characters alone.
 
-        token_counts: of each text behind this prompt, special tokens included; fields: where each stands. Raises
-        EmptyTextError.
-        """
-        wordless = self._tokens_of_nothing(spec, prompt)
-        for text, tokens, field in zip(texts, token_counts, fields, strict=True):
-            if tokens <= wordless and (not prompt or self._has_no_words(spec, text)):
-                raise EmptyTextError(
-                    f"{field} has no characters that the model reads.", "Send text that has words in it.", field=field
-                )
+def check_words(
+    embedder: Embedder, texts: Sequence[str], token_counts: Sequence[int], fields: Sequence[str], prompt: str
+) -> None:
+    """Refuse texts of which the tokenizer keeps nothing, such as zero-width characters alone.
 
-    def _has_no_words(self, spec: CollectionSpec, text: str) -> bool:
-        """By itself: a word may become one token with the end of a prompt."""
-        (alone,) = self.of_collection(spec).tokenize([text])
-        return len(alone.ids) <= self._tokens_of_nothing(spec, "")
+    token_counts: of each text behind this prompt, special tokens included; fields: where each stands. Raises
+    EmptyTextError.
+    """
+    wordless = embedder.tokens_around(prompt)
+    for text, tokens, field in zip(texts, token_counts, fields, strict=True):
+        if tokens <= wordless and (not prompt or _has_no_words(embedder, text)):
+            raise EmptyTextError(
+                f"{field} has no characters that the model reads.", "Send text that has words in it.", field=field
+            )
 
-    def _tokens_of_nothing(self, spec: CollectionSpec, prompt: str) -> int:
-        wordless = self._wordless.get((spec.fingerprint, prompt))
-        if wordless is None:
-            (empty,) = self.of_collection(spec).tokenize([""], prompt=prompt)
-            wordless = self._wordless[spec.fingerprint, prompt] = len(empty.ids)
-        return wordless
+
+def _has_no_words(embedder: Embedder, text: str) -> bool:
+    """By itself: a word may become one token with the end of a prompt."""
+    (alone,) = embedder.tokenize([text])
+    return len(alone.ids) <= embedder.tokens_around("")

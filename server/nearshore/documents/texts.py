@@ -68,38 +68,43 @@ class Texts:
 
         prompt: as for Prompts.named; token_vectors: whether those of tokens are wanted too; bulk: let others go first;
         deadline: time.monotonic() seconds. Raises BatchSizeError, TextTooLargeError, TextTooLongError,
-        TokenVectorsTooLargeError, UnknownPromptError, DimensionsError, ModelNotServedError, OverloadedError,
-        DeadlineError.
+        TokenVectorsTooLargeError, UnknownPromptError, DimensionsError, OverloadedError, DeadlineError, and what
+        Models.lease does.
         """
-        bare, embedder = self._models.get(model)
-        before = embedder.prompts.named(prompt)
-        _check_dimensions(form, bare, embedder)
         self._check(texts)
-        submit = partial(
-            embedder.submit,
-            texts,
-            prompt=before,
-            form=form,
-            truncation=truncation,
-            token_room=self._token_room if token_vectors else None,
-            bulk=bulk,
-            deadline=deadline,
-        )
-        if sum(map(len, texts)) <= _SHORT_CHARACTERS:
-            pending = submit()
-        else:
-            pending = await begun_in_thread(self._executor, submit, Future.cancel)
-        return EmbedAnswer(model_name(bare), await result_of(pending, deadline, "embedding"))
+        with await self._models.lease(model, deadline) as lease:
+            embedder = lease.embedder
+            _check_dimensions(form, lease.name, embedder)
+            submit = partial(
+                embedder.submit,
+                texts,
+                prompt=embedder.prompts.named(prompt),
+                form=form,
+                truncation=truncation,
+                token_room=self._token_room if token_vectors else None,
+                bulk=bulk,
+                deadline=deadline,
+            )
+            if sum(map(len, texts)) <= _SHORT_CHARACTERS:
+                pending = submit()
+            else:
+                pending = await begun_in_thread(self._executor, submit, Future.cancel)
+            return EmbedAnswer(model_name(lease.name), await result_of(pending, deadline, "embedding"))
 
     async def tokenize(
-        self, texts: Sequence[str], *, model: str, prompt: str | None, special: SpecialTokens | None
+        self,
+        texts: Sequence[str],
+        *,
+        model: str,
+        prompt: str | None,
+        special: SpecialTokens | None,
+        deadline: float | None,
     ) -> TokenizeAnswer:
         """Cut texts into tokens as embed would. Together they may be as long as one alone: every token is answered.
 
-        Raises BatchSizeError, TextTooLargeError, UnknownPromptError, ModelNotServedError.
+        deadline: as for embed, while the model is loaded. Raises BatchSizeError, TextTooLargeError, UnknownPromptError,
+        DeadlineError and what Models.lease does.
         """
-        bare, embedder = self._models.get(model)
-        before = embedder.prompts.named(prompt)
         self._check(texts)
         together_bytes = sum(map(size_bytes, texts))
         if together_bytes > self._max_text_bytes:
@@ -108,8 +113,12 @@ class Texts:
                 f"One Tokenize call takes at most {self._max_text_bytes:,}: send fewer texts a call.",
                 field="texts",
             )
-        ids, spelled = await in_thread(self._executor, partial(_tokenize, embedder, texts, before, special))
-        return TokenizeAnswer(model_name(bare), embedder.max_tokens, embedder.max_document_tokens, ids, spelled)
+        with await self._models.lease(model, deadline) as lease:
+            embedder = lease.embedder
+            before = embedder.prompts.named(prompt)
+            ids, spelled = await in_thread(self._executor, partial(_tokenize, embedder, texts, before, special))
+            name = model_name(lease.name)
+            return TokenizeAnswer(name, embedder.max_tokens, embedder.max_document_tokens, ids, spelled)
 
     def _check(self, texts: Sequence[str]) -> None:
         check_batch_size(len(texts), self._max_texts, "texts")

@@ -14,7 +14,7 @@ import numpy as np
 
 from nearshore.documents.errors import VectorsRequiredError
 from nearshore.documents.limits import Limits
-from nearshore.documents.models import Models
+from nearshore.documents.models import check_words
 from nearshore.documents.requests import UpsertRequest
 from nearshore.documents.validate import check_request_id, check_truncation, checked_documents
 from nearshore.documents.vectors import for_metric, sent_vectors
@@ -39,12 +39,16 @@ class UpsertPlan:
     embedding: Future[Embeddings] | None = None  # None when nothing is pending
     basis: Cursor | None = None  # the first write with this request_id; then nothing is to be changed
 
-    def complete(self, embeddings: Embeddings, models: Models) -> None:
+    @property
+    def lacks_vectors(self) -> bool:
+        """Whether plan_embedding has to follow."""
+        return bool(self.documents) and not self.vectors
+
+    def complete(self, embeddings: Embeddings, embedder: Embedder) -> None:
         """Put the embedded vectors in their places. Raises EmptyTextError, and VectorNotFiniteError of a bad model."""
         fields = [f"documents[{index}].text" for index in self.pending]
         texts = [self.documents[index].embedded_text for index in self.pending]
-        prompt = models.of_collection(self.collection.spec).prompts.document
-        models.check_words(self.collection.spec, texts, embeddings.tokens, fields, prompt)
+        check_words(embedder, texts, embeddings.tokens, fields, embedder.prompts.document)
         vectors = for_metric(embeddings.vectors, self.collection.spec.metric, "embeddings")
         for index, vector in zip(self.pending, vectors, strict=True):
             self.vectors[index] = vector
@@ -71,18 +75,10 @@ class UpsertPlan:
         ]
 
 
-def plan_upsert(
-    request: UpsertRequest,
-    collection: Collection,
-    store: Store,
-    models: Models,
-    limits: Limits,
-    deadline: float | None,
-) -> UpsertPlan:
-    """Validate, recognise a retry, find out what is unchanged, and start embedding the rest.
+def plan_upsert(request: UpsertRequest, collection: Collection, store: Store, limits: Limits) -> UpsertPlan:
+    """Validate and recognise a retry: neither needs the model.
 
-    Raises every error of validation, FingerprintMismatchError when the collection's model is not loaded,
-    RequestIdReusedError, OverloadedError and the store's own.
+    Raises every error of validation, RequestIdReusedError and the store's own.
     """
     spec = collection.spec
     check_request_id(request.request_id)
@@ -105,24 +101,21 @@ def plan_upsert(
             return UpsertPlan(collection, (), digest, [], basis=Cursor(repeated.commit.position, repeated.commit.tag))
     if vectors is not None:
         return UpsertPlan(collection, documents, digest, list(vectors), sent=True)
-    plan = UpsertPlan(collection, documents, digest, [])
-    return plan_embedding(plan, store, models, truncation=request.truncation, deadline=deadline)
+    return UpsertPlan(collection, documents, digest, [])
 
 
 def plan_embedding(
     plan: UpsertPlan,
     store: Store,
-    models: Models,
+    embedder: Embedder,
     *,
     truncation: Truncation = Truncation.CUT_END,
     deadline: float | None = None,
 ) -> UpsertPlan:
-    """The plan with the vectors of unchanged texts, and the embedding of the others begun.
+    """The plan with the vectors of unchanged texts, and the embedding of the others begun by the collection's model.
 
-    Raises FingerprintMismatchError when the collection's model is not loaded, TextTooLongError, OverloadedError and
-    the store's errors.
+    Raises TextTooLongError, OverloadedError and the store's errors.
     """
-    embedder = models.of_collection(plan.collection.spec)
     documents = plan.documents
     vectors = _unchanged(plan.collection, documents, store)
     if truncation is Truncation.REFUSE:

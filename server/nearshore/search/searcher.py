@@ -9,13 +9,13 @@ from functools import partial
 from typing import TypeVar
 
 from nearshore.documents.limits import Limits
-from nearshore.documents.models import Models
+from nearshore.documents.models import Models, check_words
 from nearshore.documents.reading import find_replica, reach
 from nearshore.documents.threads import Threads
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.vectors import for_metric
 from nearshore.documents.waiting import begun_in_thread, in_thread, result_of, start_in_thread
-from nearshore.embedding import Embeddings, Truncation
+from nearshore.embedding import Embedder, Embeddings, Truncation
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.records import F32
 from nearshore.replica import Replica, Replicas
@@ -87,14 +87,15 @@ class Searcher:
         started = time.perf_counter()
 
         def search(embeddings: Embeddings) -> SearchAnswer:
-            made = self._made(replica, [query], embeddings, time.perf_counter() - started)
+            made = _made(replica, embedder, [query], embeddings, time.perf_counter() - started)
             return next(answer_queries(replica, [query], made, self._limits, deadline))
 
-        embedder = self._models.of_collection(replica.collection.spec)
         start = partial(start_in_thread, self._threads.searches)  # where no worker embeds the text
-        submit = partial(embedder.submit_query, text, search, deadline=deadline, start_known=start)
-        future = await self._begun([text], submit)
-        return await result_of(future, deadline, "searching")
+        with await self._models.lease_of(replica.collection.spec, deadline) as lease:
+            embedder = lease.embedder
+            submit = partial(embedder.submit_query, text, search, deadline=deadline, start_known=start)
+            future = await self._begun([text], submit)
+            return await result_of(future, deadline, "searching")
 
     async def _embed(
         self, replica: Replica, queries: Sequence[Query], deadline: float | None
@@ -104,12 +105,13 @@ class Searcher:
         if not texts:
             return [None] * len(queries)
         started = time.perf_counter()
-        embedder = self._models.of_collection(replica.collection.spec)
         bulk = len(texts) > _MAX_INTERACTIVE_QUERIES
-        submit = partial(embedder.submit, texts, prompt=embedder.prompts.query, bulk=bulk, deadline=deadline)
-        future = await self._begun(texts, submit)
-        embeddings = await result_of(future, deadline, "embedding the query")
-        return self._made(replica, queries, embeddings, time.perf_counter() - started)
+        with await self._models.lease_of(replica.collection.spec, deadline) as lease:
+            embedder = lease.embedder
+            submit = partial(embedder.submit, texts, prompt=embedder.prompts.query, bulk=bulk, deadline=deadline)
+            future = await self._begun(texts, submit)
+            embeddings = await result_of(future, deadline, "embedding the query")
+            return _made(replica, embedder, queries, embeddings, time.perf_counter() - started)
 
     async def _begun(self, texts: Sequence[str], submit: Callable[[], Future[T]]) -> Future[T]:
         """Submit here what is tokenized in no time, long texts in a thread."""
@@ -117,21 +119,20 @@ class Searcher:
             return submit()
         return await begun_in_thread(self._threads.searches, submit, Future.cancel)
 
-    def _made(
-        self, replica: Replica, queries: Sequence[Query], embeddings: Embeddings, embedding_s: float
-    ) -> Sequence[QueryVector | None]:
-        """What became of the text queries; one entry a query. Raises EmptyTextError, TextTooLongError."""
-        spec = replica.collection.spec
-        texts = [query.text for query in queries if query.text is not None]
-        fields = [f"{query.field}text" for query in queries if query.text is not None]
-        prompt = self._models.of_collection(spec).prompts.query
-        self._models.check_words(spec, texts, embeddings.tokens, fields, prompt)
-        vectors = for_metric(embeddings.vectors, spec.metric, "query")
-        made = iter(zip(vectors, embeddings.tokens, embeddings.tokens_used, strict=True))
-        return [
-            None if query.text is None else _query_vector(query, position, next(made), embedding_s)
-            for position, query in enumerate(queries)
-        ]
+
+def _made(
+    replica: Replica, embedder: Embedder, queries: Sequence[Query], embeddings: Embeddings, embedding_s: float
+) -> Sequence[QueryVector | None]:
+    """What became of the text queries; one entry a query. Raises EmptyTextError, TextTooLongError."""
+    texts = [query.text for query in queries if query.text is not None]
+    fields = [f"{query.field}text" for query in queries if query.text is not None]
+    check_words(embedder, texts, embeddings.tokens, fields, embedder.prompts.query)
+    vectors = for_metric(embeddings.vectors, replica.collection.spec.metric, "query")
+    made = iter(zip(vectors, embeddings.tokens, embeddings.tokens_used, strict=True))
+    return [
+        None if query.text is None else _query_vector(query, position, next(made), embedding_s)
+        for position, query in enumerate(queries)
+    ]
 
 
 def _turn(answers: Iterator[SearchAnswer]) -> list[SearchAnswer]:

@@ -88,11 +88,12 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
         self, request: embedding_pb.TokenizeRequest, context: Context
     ) -> embedding_pb.TokenizeResponse:
         """Show how texts are cut into tokens."""
-        del context
         texts = await self._translator.read(translate.texts, request)
         special = translate.special_tokens(request.special_tokens)
         prompt = translate.prompt(request)
-        answer = await self._texts.tokenize(texts, model=request.model, prompt=prompt, special=special)
+        answer = await self._texts.tokenize(
+            texts, model=request.model, prompt=prompt, special=special, deadline=deadline_of(context)
+        )
         return await self._translator.build(answers.tokenize_message, answer, items=sum(map(len, answer.ids)))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from nearshore.model_names import checked
+from nearshore.settings.embedding import EmbeddingSettings
+from nearshore.settings.section import Section
 
 ENV_PREFIX = "NEARSHORE_"
 
@@ -21,11 +21,7 @@ def _home() -> Path:
     return Path(base) / "nearshore"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """The gRPC server."""
 
     host: str = Field(
@@ -66,46 +62,7 @@ class ServerSettings(_Section):
     )
 
 
-class EmbeddingSettings(_Section):
-    """The model and the engine that runs it."""
-
-    model: str = Field(
-        default="all-MiniLM-L6-v2", description="Name of the bundle, in model_dir, that the server serves."
-    )
-    precision: Literal["fp32", "int8"] = Field(
-        default="fp32",
-        description="Graph of the bundle that is run: fp32, or int8, two to four times as fast, where the bundle has "
-        "it (nearshore model get NAME --int8). Vectors of the two are not compared: a collection keeps to one.",
-    )
-    workers: int = Field(
-        default=0, ge=0, le=256, description="Threads that run the model, one text group each; 0: one a core."
-    )
-    max_run_tokens: int = Field(
-        default=128,
-        ge=1,
-        le=1 << 20,
-        description="Tokens that one run of the model takes at most, unless a single text has more. A query waits for "
-        "the run in progress; 128 keep a run's values in a core's own cache, and more have not been faster.",
-    )
-    max_queued_tokens: int = Field(
-        default=1 << 20, ge=1024, le=1 << 30, description="Tokens waiting at most; more are refused with OVERLOADED."
-    )
-    share_in_flight: bool = Field(
-        default=True,
-        description="Whether identical texts that wait or run at the same time are embedded once. No bit of a vector "
-        "depends on it.",
-    )
-    cache_bytes: int = Field(
-        default=0,
-        ge=0,
-        description="Memory of vectors kept for texts that come again, as queries do; bulk requests pass it by. 0: "
-        "none are kept. By the time of an answer a caller can tell whether a text was asked for before.",
-    )
-
-    _model_has_a_name = field_validator("model")(checked)
-
-
-class IndexSettings(_Section):
+class IndexSettings(Section):
     """The derived index of each collection."""
 
     exact_rows: int = Field(
@@ -138,7 +95,7 @@ class IndexSettings(_Section):
     )
 
 
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """The store of documents."""
 
     url: str = Field(
@@ -181,7 +138,7 @@ class StoreSettings(_Section):
     )
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """What a single request may ask for."""
 
     max_texts: int = Field(default=1_024, ge=1, description="Texts in one Embed or Tokenize call.")
@@ -207,7 +164,7 @@ class LimitSettings(_Section):
     max_collections: int = Field(default=1_000, ge=1, description="Collections in one store.")
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """The log, on standard error."""
 
     level: str = Field(
@@ -220,7 +177,7 @@ class LogSettings(_Section):
     )
 
 
-class MetricsSettings(_Section):
+class MetricsSettings(Section):
     """Prometheus metrics, on a port of their own."""
 
     port: int = Field(default=0, ge=0, le=65535, description="Port that serves /metrics; 0: none does.")

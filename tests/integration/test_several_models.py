@@ -1,0 +1,244 @@
+"""Several models in one real server: each answers with its own vectors, and is loaded, bounded and unloaded as set."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nearshore.assembly import BundleFolder
+from nearshore.bundle import Bundle, CorruptBundleError
+from nearshore.client import Client, Document
+from nearshore.documents.errors import FingerprintMismatchError, ModelMemoryError, ModelNotServedError
+from nearshore.embedding import Embedder
+from nearshore.errors import DeadlineError, InvalidSettingsError, NearshoreError
+from nearshore.exit_codes import ExitCode
+from tests.servers import InProcessServer, make_settings
+from tests.tiny_bert import embed_golden, make_bundle
+
+PATIENCE_S = 20
+TEXTS = ("red fish", "a bird in the city", "music")
+NAMES = ("tiny", "small", "wide")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """Three models of one architecture; their graphs are of much the same size."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return {name: make_bundle(folder, name, seed=seed) for seed, name in enumerate(NAMES)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bundles: dict[str, Bundle]) -> Path:
+    """A model folder of the test's own that holds them."""
+    for name, bundle in bundles.items():
+        shutil.copytree(bundle.path, tmp_path / "models" / name)
+    return tmp_path / "models"
+
+
+class Servers:
+    """One server at a time, on the same data; its default model is tiny."""
+
+    def __init__(self, data_dir: Path, model_dir: Path) -> None:
+        self._folders = data_dir, model_dir
+        self._clients: list[Client] = []
+        self.running: InProcessServer | None = None
+
+    def __call__(self, **embedding: Any) -> Client:
+        """Start one with these settings of `embedding`, in place of the one before; returns a client of it."""
+        self.stop()
+        flags = {f"embedding__{name}": value for name, value in embedding.items()}
+        self.running = InProcessServer(make_settings(*self._folders, **flags))
+        return self.client()
+
+    def client(self, **options: Any) -> Client:
+        """Another client of the server that runs."""
+        assert self.running is not None
+        self._clients.append(self.running.client(**options))
+        return self._clients[-1]
+
+    def stop(self) -> None:
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        if self.running is not None:
+            self.running.stop()
+            self.running = None
+
+
+@pytest.fixture
+def start(tmp_path: Path, folder: Path) -> Iterator[Servers]:
+    servers = Servers(tmp_path / "data", folder)
+    yield servers
+    servers.stop()
+
+
+class Gate:
+    """Loads that stop where they begin until the test lets them go on, or fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+        self.loads: list[str] = []
+        self.error: NearshoreError | None = None
+        load = BundleFolder.load
+
+        def gated(folder: BundleFolder, name: str) -> Embedder:
+            if name == "tiny":
+                return load(folder, name)
+            self.loads.append(name)
+            self.begun.release()
+            assert self.go_on.acquire(timeout=PATIENCE_S)
+            if self.error is not None:
+                raise self.error
+            return load(folder, name)
+
+        monkeypatch.setattr(BundleFolder, "load", gated)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(monkeypatch)
+
+
+def room_for(count: int, bundles: dict[str, Bundle]) -> int:
+    """Bytes that so many of the models have, and a little, but less than one more has."""
+    return count * max(bundle.size_bytes for bundle in bundles.values()) + 1_000
+
+
+@pytest.mark.parametrize("settings", [{"models": "small,wide"}, {"on_demand": True}])
+def test_every_model_answers_with_its_own_vectors(
+    start: Servers, bundles: dict[str, Bundle], settings: dict[str, Any]
+) -> None:
+    """Named or by default, at once and mixed; vectors travel with their own model's fingerprint."""
+    client = start(**settings)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [*NAMES, ""] * 8
+        answers = list(pool.map(lambda name: client.embed(TEXTS, model=name), asked))
+    for name, answer in zip(asked, answers, strict=True):
+        bundle = bundles[name or "tiny"]
+        assert (answer.model, answer.fingerprint) == (name or "tiny", bundle.manifest.fingerprint)
+        np.testing.assert_allclose(answer.vectors, embed_golden(bundle, TEXTS), atol=1e-5)
+    assert client.tokenize(["a cat"], model="wide").model == "wide"
+
+
+def test_collections_of_every_model_work_side_by_side_and_after_a_restart(start: Servers) -> None:
+    """Each embeds its documents and queries by its own model, which is found again by the fingerprint alone."""
+    client = start(models="small,wide")
+    for name in NAMES:
+        assert client.create_collection(name, model=name).model == name
+        client.upsert(name, [Document(each, each) for each in TEXTS])
+    client = start(on_demand=True)
+    for name in NAMES:
+        client.upsert(name, [Document("city", "city")])
+        hits = client.search(name, TEXTS[1]).hits
+        assert (len(hits), hits[0].document.id) == (4, TEXTS[1])
+        assert hits[0].score == pytest.approx(1.0, abs=1e-6)
+
+
+def test_another_model_is_refused_unless_it_is_to_be_loaded(start: Servers) -> None:
+    """The refusals name the settings that would serve it: by name, and for a collection of its."""
+    client = start(models="small")
+    client.create_collection("c", model="small")
+    client = start()
+    with pytest.raises(ModelNotServedError, match=r"serves models/tiny.*embedding\.models.*embedding\.on_demand"):
+        client.embed(TEXTS, model="wide")
+    with pytest.raises(FingerprintMismatchError, match=r"embedding\.models or embedding\.on_demand"):
+        client.search("c", "a cat")
+    client = start(on_demand=True)
+    with pytest.raises(ModelNotServedError, match=r"no bundle 'none'.*nearshore model get none"):
+        client.embed(TEXTS, model="none")
+
+
+def test_first_requests_load_a_model_once(start: Servers, gate: Gate) -> None:
+    """However many come while it is loaded; meanwhile the server answers others, and a deadline holds."""
+    client = start(on_demand=True)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(client.embed, TEXTS, model="small") for _ in range(4)]
+        assert gate.begun.acquire(timeout=PATIENCE_S)
+        assert client.embed(TEXTS).model == "tiny"
+        with pytest.raises(DeadlineError):
+            start.client(timeout_s=0.3).embed(TEXTS, model="small")
+        gate.go_on.release()
+        assert {answer.result().model for answer in answers} == {"small"}
+    assert gate.loads == ["small"]
+
+
+def test_what_was_longest_unused_makes_room(start: Servers, gate: Gate, bundles: dict[str, Bundle]) -> None:
+    """The default stays, the last used one too if it fits; what was unloaded is loaded again when it is asked for."""
+    client = start(on_demand=True, max_model_bytes=room_for(2, bundles))
+    for _ in range(4):
+        gate.go_on.release()
+    for name in ("small", "small", "tiny", "wide", "wide", "small"):
+        answer = client.embed(TEXTS, model=name)
+        assert answer.fingerprint == bundles[name].manifest.fingerprint
+    assert gate.loads == ["small", "wide", "small"]
+
+
+def test_a_model_beyond_the_bound_is_refused_at_once(start: Servers, bundles: dict[str, Bundle]) -> None:
+    """Nothing is unloaded in vain, and the setting is named; at the start it is a setting that cannot be."""
+    client = start(on_demand=True, max_model_bytes=room_for(1, bundles))
+    with pytest.raises(ModelMemoryError, match=r"embedding\.max_model_bytes"):
+        client.embed(TEXTS, model="small")
+    assert client.embed(TEXTS).model == "tiny"
+    with pytest.raises(InvalidSettingsError, match=r"tiny, small.*embedding\.max_model_bytes"):
+        start(models="small", max_model_bytes=room_for(1, bundles))
+
+
+def test_a_load_that_fails_is_tried_again(start: Servers, gate: Gate) -> None:
+    """All that waited are told why; once it is mended, the next request is answered."""
+    client = start(on_demand=True)
+    gate.error = CorruptBundleError(Path("small"), "model.onnx has changed")
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(client.embed, TEXTS, model="small") for _ in range(3)]
+        assert gate.begun.acquire(timeout=PATIENCE_S)
+        gate.go_on.release(3)
+        for answer in answers:
+            with pytest.raises(NearshoreError) as caught:
+                answer.result()
+            assert caught.value.reason == "BUNDLE_CORRUPT"
+    gate.error = None
+    gate.go_on.release()
+    assert client.embed(TEXTS, model="small").model == "small"
+
+
+def test_a_bundle_that_is_exchanged_while_it_is_not_loaded_is_another_model(
+    start: Servers, folder: Path, bundles: dict[str, Bundle]
+) -> None:
+    """Its collection is refused, not fed with other vectors, and is served from a copy of the old under any name."""
+    client = start(on_demand=True)
+    client.create_collection("c", model="small")
+    client.upsert("c", [Document("1", "a cat")])
+    client = start(on_demand=True)
+    shutil.rmtree(folder / "small")
+    shutil.copytree(bundles["wide"].path, folder / "small")
+    assert client.embed(TEXTS, model="small").fingerprint == bundles["wide"].manifest.fingerprint
+    with pytest.raises(FingerprintMismatchError):
+        client.search("c", "a cat")
+    shutil.copytree(bundles["small"].path, folder / "small-before")
+    assert client.search("c", "a cat").hits[0].score == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_server_stops_while_it_loads(start: Servers, gate: Gate) -> None:
+    """In order, once the load has ended by itself, which nobody waits for any more."""
+    start(on_demand=True)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(start.client(timeout_s=0.3).embed, TEXTS, model="small")
+        assert gate.begun.acquire(timeout=PATIENCE_S)
+        assert isinstance(answer.exception(), DeadlineError)
+    assert start.running is not None
+    start.running.ask_to_stop()
+    gate.go_on.release()
+    assert start.running.stop() is ExitCode.OK
+
+
+def test_a_model_that_cannot_be_loaded_stops_the_start(start: Servers, folder: Path) -> None:
+    """As the default one does: better no server than one that fails when it is asked."""
+    (folder / "small" / "model.onnx").write_bytes(b"")
+    with pytest.raises(CorruptBundleError, match=r"model\.onnx has changed"):
+        start(models="small")
