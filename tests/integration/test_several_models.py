@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from nearshore.assembly import BundleFolder
 from nearshore.bundle import Bundle, CorruptBundleError
+from nearshore.cli import main
 from nearshore.client import Client, Document
 from nearshore.documents.errors import FingerprintMismatchError, ModelMemoryError, ModelNotServedError
 from nearshore.embedding import Embedder
@@ -242,3 +244,16 @@ def test_a_model_that_cannot_be_loaded_stops_the_start(start: Servers, folder: P
     (folder / "small" / "model.onnx").write_bytes(b"")
     with pytest.raises(CorruptBundleError, match=r"model\.onnx has changed"):
         start(models="small")
+
+
+def test_files_are_cut_for_the_collections_own_model(
+    start: Servers, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not for the default one, which may take longer texts: nothing would be said of what is lost."""
+    make_bundle(folder, "short", max_tokens=16)
+    start(models="short").create_collection("c", model="short")
+    (tmp_path / "long.txt").write_text("Fish. " * 200, encoding="utf-8")
+    assert start.running is not None
+    options = ["--json", "--server", start.running.address, "--data-dir", str(tmp_path / "none")]
+    assert main.run([*options, "index", str(tmp_path / "long.txt"), "-c", "c"]) is ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["truncated"] == 0

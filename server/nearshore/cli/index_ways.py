@@ -86,8 +86,8 @@ def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
     """Index through the server at that address, and wait until it finds everything."""
     output.note(f"Indexing through the server at {address}.")
     with Client(address) as client:
-        prepare_collection(client, job.collection)
-        given = job.input(client.tokenize([""]).max_document_tokens, partial(count_through, client))
+        model = prepare_collection(client, job.collection)
+        given = job.input(client.tokenize([""], model=model).max_document_tokens, partial(count_through, client, model))
         run = Run(given.reader, rejects)
         outcome = _telling(run, lambda: index_through_server(run, address, job.collection, given.passage_counts))
     _warn_ignored(given)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self, TextIO
 
@@ -21,6 +22,7 @@ from nearshore.cli import output
 from nearshore.cli.connection import default_model
 from nearshore.cli.progress import Progress
 from nearshore.client import AsyncClient, Client, Retries
+from nearshore.documents.errors import ModelNotServedError
 from nearshore.documents.limits import Limits
 from nearshore.errors import AlreadyExistsError, CollectionNotFoundError, PreconditionError
 from nearshore_indexer.batches import batches
@@ -168,8 +170,11 @@ def json_lines_reader(file: str, lines: FormatReader | None = None) -> Reader:
     return Reader(check_sources([file], Format.JSONL), {Format.JSONL: lines or json_lines()})
 
 
-def prepare_collection(client: Client, name: str) -> None:
+def prepare_collection(client: Client, name: str) -> str:
     """Create the collection, with the server's model, unless it is there.
+
+    Returns the model that counts its tokens: its own, or the server's default where none of that name is served, for
+    the bundle may have another name now.
 
     Raises NoModelInCollectionError, and what the server refuses.
     """
@@ -184,6 +189,10 @@ def prepare_collection(client: Client, name: str) -> None:
             output.note(f"Created the collection {name} with the model {info.model}.")
     if not info.model:
         raise NoModelInCollectionError(name)
+    try:
+        return client.tokenize([""], model=info.model).model
+    except ModelNotServedError:
+        return default_model(client)
 
 
 def index_through_server(
@@ -199,12 +208,13 @@ def index_through_server(
     return asyncio.run(go())
 
 
-def count_through(client: Client, texts: Sequence[str]) -> list[int]:
-    """Tokens of each text as the server's model counts them, without the special tokens around it."""
+def count_through(client: Client, model: str, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text as a model of the server counts them, without the special tokens around it."""
     counts: list[int] = []
-    (around,) = (len(each.ids) for each in client.tokenize([""], prompt="").texts)
+    tokenize = partial(client.tokenize, model=model, prompt="")
+    (around,) = (len(each.ids) for each in tokenize([""]).texts)
     while len(counts) < len(texts):
         waiting = texts[len(counts) : len(counts) + BATCH_DOCUMENTS]
         fitting = sum(characters <= _CALL_CHARACTERS for characters in itertools.accumulate(map(len, waiting)))
-        counts += [len(each.ids) - around for each in client.tokenize(waiting[: fitting or 1], prompt="").texts]
+        counts += [len(each.ids) - around for each in tokenize(waiting[: fitting or 1]).texts]
     return counts
