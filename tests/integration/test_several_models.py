@@ -224,6 +224,7 @@ def test_a_bundle_that_is_exchanged_while_it_is_not_loaded_is_another_model(
         client.search("c", "a cat")
     shutil.copytree(bundles["small"].path, folder / "small-before")
     assert client.search("c", "a cat").hits[0].score == pytest.approx(1.0, abs=1e-6)
+    assert client.embed(TEXTS, model="small-before").model == "small-before"
 
 
 def test_a_server_stops_while_it_loads(start: Servers, gate: Gate) -> None:

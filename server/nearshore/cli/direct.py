@@ -29,8 +29,8 @@ class Direct:
             self.embedder = open_embedder(settings)
             opened.callback(self.embedder.close)
             self._opened = opened.pop_all()
-        name = self.embedder.bundle.manifest.name
-        self.models = Models(Engines({name: self.embedder}), name)
+        self.model = settings.embedding.model
+        self.models = Models(Engines({self.model: self.embedder}), self.model)
 
     def collection(self, name: str) -> tuple[Collection, bool]:
         """The collection of that bare name, and whether it was made just now, for this model.
@@ -62,8 +62,8 @@ class Direct:
         with contextlib.suppress(CollectionNotFoundError):
             return self.store.get_collection(name), False
         check_collection_id(name, "collection")
-        model = self.embedder.bundle.manifest.name
-        spec = CollectionSpec(name, self.embedder.dimensions, model=model, fingerprint=self.embedder.fingerprint())
+        embedder = self.embedder
+        spec = CollectionSpec(name, embedder.dimensions, model=self.model, fingerprint=embedder.fingerprint())
         try:
             return self.store.create_collection(spec), True
         except CollectionExistsError:  # another shard was quicker

@@ -50,8 +50,8 @@ class Engine:
             opened.callback(store.close)
             self.embedder = open_embedder(settings)
             opened.callback(self.embedder.close)
-            name = self.embedder.bundle.manifest.name
-            self.models = models = Models(Engines({name: self.embedder}), name)
+            self.model = settings.embedding.model
+            self.models = models = Models(Engines({self.model: self.embedder}), self.model)
             # A bulk job leaves a snapshot whatever its size: the server that starts next must not read it all again.
             options = replica_options(settings, close_snapshot_bytes=UNBOUNDED_BYTES)
             self.replicas = Replicas.open(store, settings.data_dir, options, self._die)

@@ -158,9 +158,8 @@ async def _collection(engine: Engine, name: str) -> Replica:
     try:
         replica = await asyncio.to_thread(engine.replicas.get, name)
     except CollectionNotFoundError:
-        model = engine.embedder.bundle.manifest.name
-        await engine.parts.collections.create(CollectionInput(name, model=model_name(model)))
-        _note_made(name, model)
+        await engine.parts.collections.create(CollectionInput(name, model=model_name(engine.model)))
+        _note_made(name, engine.model)
         return engine.replicas.get(name)
     if not replica.collection.spec.model:
         raise NoModelInCollectionError(name)
