@@ -147,8 +147,7 @@ class Process:
         loader = self._open_pool("model", 1)
         served = await self._open(lambda: ServedModels(settings, loader, self._guards.metrics))
         self._closing.add("embedder", served.close)
-        embedder = served.default
-        self._guards.metrics.describe(__version__, embedder.bundle.manifest.name, embedder.fingerprint())
+        self._guards.metrics.describe(__version__, served.default_name, served.default.fingerprint())
         if self._ended.is_set():
             return False
         store = await self._reach_store(on_death)
@@ -161,7 +160,7 @@ class Process:
             return False
         replicas.start()
         parts = make_parts(settings, store, replicas, served.models, threads)
-        self._guards.metrics.read_at_scrape(reader_of(replicas, embedder, self._guards.admission, self._health))
+        self._guards.metrics.read_at_scrape(reader_of(replicas, served, self._guards.admission, self._health))
         await self._take_over()
         add_services(self._server, parts, self._health, self._guards)
         await self._health.begin(SERVICE_NAMES)
@@ -169,7 +168,7 @@ class Process:
         self._serving = True
         self._store, self._replicas = store, replicas
         workers, durability = settings.embedding.workers, store.durability
-        announce(settings.server.host, self._port, settings.data_dir, embedder, workers=workers, durability=durability)
+        announce(settings.server.host, self._port, settings.data_dir, served, workers=workers, durability=durability)
         address = local_address(settings.server.host, self._port)
         lock.publish(address)
         self._on_serving(address)

@@ -179,7 +179,7 @@ class ServedModels:
         except BaseException:
             self.workplace.close()
             raise
-        self.default = pinned[engine.model]
+        self.default, self.default_name = pinned[engine.model], engine.model
         demand = Demand(folder, thread, engine.max_model_bytes) if engine.on_demand else None
         self.engines = Engines(pinned, demand)
         self.models = Models(self.engines, engine.model)

@@ -11,7 +11,8 @@ from pathlib import Path
 import structlog
 
 from nearshore import __version__, threads
-from nearshore.embedding import Embedder, usable_cores
+from nearshore.assembly import ServedModels
+from nearshore.embedding import usable_cores
 from nearshore.errors import NearshoreError
 from nearshore.replica import IndexLoadingError, Replicas
 from nearshore.service.health import Health
@@ -26,15 +27,18 @@ PRUNED_LATER = "It is tried again within the hour; if it goes on, the store grow
 log = structlog.get_logger(__name__)
 
 
-def announce(host: str, port: int, data_dir: Path, embedder: Embedder, *, workers: int, durability: str) -> None:
+def announce(host: str, port: int, data_dir: Path, served: ServedModels, *, workers: int, durability: str) -> None:
     """Say what is served from now on, where, and how safe it is. durability: what the store says of itself."""
+    embedder = served.default
     log.info(
         "Serving",
         version=__version__,
         host=host,
         port=port,
         data_dir=str(data_dir),
-        model=embedder.bundle.manifest.name,
+        model=served.default_name,
+        others=[name for name in served.engines.sizes() if name != served.default_name],
+        on_demand=served.engines.loads_others,
         precision=embedder.bundle.precision.value,
         fingerprint=embedder.fingerprint(),
         workers=workers or usable_cores(),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from nearshore.embedding import Embedder
+from nearshore.assembly import ServedModels
 from nearshore.metrics import CollectionFigures, Figures
 from nearshore.replica import IndexLoadingError, Replicas
 from nearshore.service.admission import Admission
 from nearshore.service.health import Health
 
 
-def reader_of(replicas: Replicas, embedder: Embedder, admission: Admission, health: Health) -> Callable[[], Figures]:
+def reader_of(replicas: Replicas, served: ServedModels, admission: Admission, health: Health) -> Callable[[], Figures]:
     """What a scrape calls: in any thread, while the parts load, work or stop."""
 
     def read() -> Figures:
@@ -20,8 +20,9 @@ def reader_of(replicas: Replicas, embedder: Embedder, admission: Admission, heal
         return Figures(
             ready=health.serving,
             calls_in_flight=admission.calls,
-            queued_tokens=embedder.queued_tokens,
-            vector_cache_bytes=embedder.cache_bytes,
+            queued_tokens=served.workplace.queued_tokens,
+            vector_cache_bytes=served.workplace.cache_bytes,
+            model_bytes=served.engines.sizes(),
             store_contact_age_s=None if contact_at is None else time.monotonic() - contact_at,
             collections=list(_loaded(replicas)),
         )

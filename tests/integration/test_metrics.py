@@ -77,6 +77,7 @@ def test_a_server_tells_what_it_does(server_process: ServerStarter) -> None:
     assert seen.value("nearshore_store_contact_age_seconds") < WAIT_S
     (build,) = seen.labels("nearshore_build_info")
     assert build["model"] == "tiny"
+    assert seen.value("nearshore_model_bytes", model="tiny") > 0
     assert not after.labels("nearshore_documents")
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from nearshore.documents.engines import MAX_LOADS, Demand, Engines
 from nearshore.documents.errors import ModelMemoryError
-from nearshore.embedding import Embedder
+from nearshore.embedding import Embedder, Workplace
 from nearshore.errors import OverloadedError
 from tests.tiny_bert import make_bundle
 
@@ -155,3 +157,30 @@ def test_loads_that_wait_are_bounded(folder: Folder, embedders: Mapping[str, Emb
         await use(engines, "a")
 
     with_room_for(2, folder, embedders, test)
+
+
+def test_the_memory_of_a_model_is_given_back_before_the_next_is_loaded(
+    tmp_path: Path, embedders: Mapping[str, Embedder]
+) -> None:
+    """Else two would be there at once, and the bound would hold on paper only."""
+    bundle, workplace = make_bundle(tmp_path), Workplace(workers=1, max_run_tokens=64, max_queued_tokens=1024)
+    alive: list[weakref.ref[Embedder]] = []
+
+    class Fresh(Folder):
+        def load(self, name: str) -> Embedder:
+            assert not any(each() for each in alive)
+            embedder = Embedder.load(bundle, workplace)
+            alive.append(weakref.ref(embedder))
+            return embedder
+
+    async def test(engines: Engines) -> None:
+        for name in ("a", "b", "a"):
+            lease = await engines.lease(name, None)
+            assert lease is not None
+            with lease:
+                await asyncio.wrap_future(lease.embedder.submit(["a cat"]))
+            del lease
+
+    with_room_for(2, Fresh(embedders), embedders, test)
+    assert len(alive) == 3
+    workplace.close()

@@ -90,7 +90,9 @@ def test_every_metric_is_told_as_it_is_defined(metrics: Metrics) -> None:
     """What docs/metrics.md lists is what is scraped: names, types and labels, and nothing else of ours."""
     metrics.calls(SEARCH)
     metrics.describe("1.2.3", "tiny", "abc")
-    metrics.read_at_scrape(lambda: Figures(store_contact_age_s=1.0, collections=[collection("docs")]))
+    metrics.read_at_scrape(
+        lambda: Figures(store_contact_age_s=1.0, model_bytes={"tiny": 1}, collections=[collection("docs")])
+    )
     seen = told(metrics)
     ours = {name: kind for name, kind in seen.types.items() if name.startswith("nearshore_")}
     assert ours == {each.name: each.kind.value for each in ALL}
@@ -102,9 +104,10 @@ def test_every_metric_is_told_as_it_is_defined(metrics: Metrics) -> None:
 
 
 def test_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
-    """A scrape tells how things stand at that moment; a collection that is gone leaves nothing behind."""
+    """A scrape tells how things stand at that moment; what is gone leaves nothing behind."""
     docs = collection("docs", documents=3, sealed_rows=2, tail_rows=4, dead_rows=3, lag_positions=7, lag_s=1.5)
-    standing = [Figures(ready=True, calls_in_flight=2, queued_tokens=99, collections=[docs]), Figures()]
+    busy = Figures(ready=True, calls_in_flight=2, queued_tokens=99, model_bytes={"tiny": 5}, collections=[docs])
+    standing = [busy, Figures()]
     metrics.read_at_scrape(lambda: standing.pop(0))
     before, after = told(metrics), told(metrics)
     assert before.value("nearshore_ready") == 1
@@ -115,7 +118,9 @@ def test_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
     rows = {part: before.value("nearshore_index_rows", collection="docs", part=part) for part in ("sealed", "tail")}
     assert rows == {"sealed": 2, "tail": 4}
     assert after.value("nearshore_ready") == 0
+    assert before.value("nearshore_model_bytes", model="tiny") == 5
     assert not after.labels("nearshore_documents")
+    assert not after.labels("nearshore_model_bytes")
 
 
 def test_gauges_that_cannot_be_read_take_nothing_else_along(

@@ -101,8 +101,10 @@ def metrics_page() -> str:
             "model is loaded until all is closed, and never waits for a call, the store or the index. There are no",
             "keys: let nobody reach the port but what scrapes it.",
             "",
-            "Labels are bounded: `method` and `code` by the API, `collection` by the collections that can be searched",
-            "at that moment. Buckets of histograms, in seconds: " + ", ".join(f"{each:g}" for each in BUCKETS_S) + ".",
+            "Labels are bounded: `method` and `code` by the API, `collection` and `model` by what can be searched and",
+            "what is loaded at that moment. Buckets of histograms, in seconds: "
+            + ", ".join(f"{each:g}" for each in BUCKETS_S)
+            + ".",
             "",
             *_table(("Metric", "Type", "Labels", "Unit", "Meaning"), rows),
             "",

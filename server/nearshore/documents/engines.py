@@ -106,6 +106,10 @@ class Engines:
             if place.embedder is not None:
                 yield name, place.embedder
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files of each model that is loaded, in any thread."""
+        return {name: place.size_bytes for name, place in list(self._places.items()) if place.embedder is not None}
+
     async def names_of(self, fingerprint: str, deadline: float | None) -> list[str]:
         """The bundles that could be loaded whose vectors mean this. Raises DeadlineError."""
         if self._demand is None:

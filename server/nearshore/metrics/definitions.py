@@ -1,6 +1,6 @@
 """The name, type, labels, unit and meaning of every metric; docs/metrics.md is made of these.
 
-Labels are bounded: `method` and `code` by the API, `collection` by the collections that exist when one looks.
+Labels are bounded: `method` and `code` by the API, `collection` and `model` by those that exist when one looks.
 """
 
 from __future__ import annotations
@@ -106,6 +106,14 @@ CACHE_BYTES = Definition(
     "bytes",
     "Memory of the vectors that are kept, with their texts' token ids; embedding.cache_bytes is the limit.",
 )
+MODEL_BYTES = Definition(
+    "nearshore_model_bytes",
+    Kind.GAUGE,
+    "bytes",
+    "Size, by its files, of each model that is loaded; embedding.max_model_bytes is the limit of the sum. Models that "
+    "come and go all the time want a higher one.",
+    ("model",),
+)
 STORE_CONTACT_AGE = Definition(
     "nearshore_store_contact_age_seconds",
     Kind.GAUGE,
@@ -159,6 +167,7 @@ ALL = (
     CACHE_HITS,
     CACHE_MISSES,
     CACHE_BYTES,
+    MODEL_BYTES,
     STORE_CONTACT_AGE,
     FEED_LAG_POSITIONS,
     FEED_LAG_SECONDS,

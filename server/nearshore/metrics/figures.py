@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -37,6 +37,7 @@ class Figures:
     calls_in_flight: int = 0
     queued_tokens: int = 0
     vector_cache_bytes: int = 0
+    model_bytes: Mapping[str, int] = field(default_factory=dict)  # of those that are loaded
     store_contact_age_s: float | None = None  # None before the first answer
     collections: Sequence[CollectionFigures] = ()
 
@@ -71,6 +72,7 @@ def _of_process(figures: Figures) -> Iterable[Metric]:
     yield _gauge(definitions.CALLS_IN_FLIGHT, [((), figures.calls_in_flight)])
     yield _gauge(definitions.QUEUE_TOKENS, [((), figures.queued_tokens)])
     yield _gauge(definitions.CACHE_BYTES, [((), figures.vector_cache_bytes)])
+    yield _gauge(definitions.MODEL_BYTES, [((name,), size) for name, size in figures.model_bytes.items()])
     age_s = figures.store_contact_age_s
     yield _gauge(definitions.STORE_CONTACT_AGE, [] if age_s is None else [((), age_s)])
 

@@ -107,7 +107,7 @@ class Collection(_message.Message):
     """Output only. Never used again, so a new collection of an old name can be told from it."""
     precision: _builtins.str
     """Output only. The precision that the model was served in when it made its vectors, "fp32" or "int8". Empty where the
-    answering server's own model does not tell: of another model's vectors, and of those that callers bring.
+    models that the answering server has loaded do not tell, and of those that callers bring.
     """
     @_builtins.property
     def index(self) -> Global___IndexConfig: ...
