@@ -129,6 +129,30 @@ def test_every_model_answers_with_its_own_vectors(
     assert client.tokenize(["a cat"], model="wide").model == "wide"
 
 
+@pytest.mark.parametrize("settings", [{"models": "small,wide"}, {"on_demand": True, "cache_bytes": 1 << 20}])
+def test_streams_and_vectors_of_tokens_are_of_the_model_that_is_named(start: Servers, settings: dict[str, Any]) -> None:
+    """As those of a server that has that model alone, though all models are asked for the same texts at once."""
+    client = start(**settings)
+
+    def ask(name: str) -> tuple[bytes, list[bytes], list[tuple[str, bytes]]]:
+        plain, answer = client.embed(TEXTS, model=name), client.embed(TEXTS, model=name, token_vectors=True)
+        assert plain.vectors.tobytes() == answer.vectors.tobytes()
+        stream = [each.result() for each in client.embed_stream([TEXTS] * 3, model=name)]
+        told = [(each.model, each.vectors.tobytes()) for each in stream]
+        return plain.vectors.tobytes(), [each.vectors.tobytes() for each in answer.token_vectors], told
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(zip(NAMES * 2, pool.map(ask, NAMES * 2), strict=True))
+    alone = {}
+    for name in NAMES:
+        client = start(model=name)
+        alone[name] = ask(name)
+    for name, answer in answers:
+        assert answer == alone[name]
+        assert answer[2] == [(name, answer[0])] * 3
+    assert len({vectors for vectors, *_ in alone.values()}) == 3
+
+
 def test_collections_of_every_model_work_side_by_side_and_after_a_restart(start: Servers) -> None:
     """Each embeds its documents and queries by its own model, which is found again by the fingerprint alone."""
     client = start(models="small,wide")

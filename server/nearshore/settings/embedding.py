@@ -61,8 +61,9 @@ class EmbeddingSettings(Section):
     cache_bytes: int = Field(
         default=0,
         ge=0,
-        description="Memory of vectors kept for texts that come again, as queries do; bulk requests pass it by. 0: "
-        "none are kept. By the time of an answer a caller can tell whether a text was asked for before.",
+        description="Memory of vectors, of all models together, kept for texts that come again, as queries do; bulk "
+        "requests pass it by. 0: none are kept. By the time of an answer a caller can tell whether a text was asked "
+        "for before.",
     )
 
     _model_has_a_name = field_validator("model")(checked)
