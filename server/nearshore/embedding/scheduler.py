@@ -78,11 +78,11 @@ class Scheduler:
     ) -> Future[T]:
         """Queue texts (at least one) for a model and return at once.
 
-        Callbacks of the future run in a worker and must be short.
         share: have texts that are identical, to each other or to those of other requests, embedded once by their model.
         The result is answer(vectors), vectors (texts, dimensions) in the order of texts; by then keep_tokens has been
-        given the vectors of each text's tokens. It can fail with DeadlineError, ModelRunError, or UnavailableError
-        (closed). Raises OverloadedError, UnavailableError.
+        given the vectors of each text's tokens. Callbacks of the future run in a worker and must be short. It
+        can fail with DeadlineError, ModelRunError, or UnavailableError (closed). Raises OverloadedError and
+        UnavailableError.
         """
         now = self._clock()
         request = Request(
@@ -95,16 +95,7 @@ class Scheduler:
             queued_at=now,
             share=share,
         )
-        with self._changed:
-            if self._closed:
-                raise _closed_error()
-            late = self._backlog.expire(now)
-            overload = self._overload(request.tokens)
-            if overload is None:
-                self._changed.notify(self._backlog.add(request))
-        _fail_late(late)
-        if overload is not None:
-            raise overload
+        self._admit(request, now)
         # A future keeps its callbacks. One that held the request, which holds the future, would leave all that was made
         # for it to the cyclic collector, which counts objects: the vectors of tokens are few, and large.
         asked = weakref.ref(request)
@@ -129,6 +120,19 @@ class Scheduler:
             request.fail(_closed_error())
         for thread in self._threads:
             thread.join()
+
+    def _admit(self, request: Request, now: float) -> None:
+        """Queue it. Raises OverloadedError, UnavailableError."""
+        with self._changed:
+            if self._closed:
+                raise _closed_error()
+            late = self._backlog.expire(now)
+            overload = self._overload(request.tokens)
+            if overload is None:
+                self._changed.notify(self._backlog.add(request))
+        _fail_late(late)
+        if overload is not None:
+            raise overload
 
     def _drop(self, future: Future[Any], request: Request | None) -> None:
         future.set_running_or_notify_cancel()  # tells concurrent.futures.wait
