@@ -193,6 +193,30 @@ def test_outputs_do_not_move_the_fingerprint(tmp_path: Path) -> None:
     assert len({few.fingerprint, many.fingerprint, hub.fingerprint}) == 1
 
 
+@pytest.mark.parametrize("name", CLASSIFIER)
+def test_scores_of_a_text_do_not_depend_on_its_company(tmp_path: Path, name: str) -> None:
+    """Bit for bit, in runs of one to nineteen texts of one length, wherever it stands in them."""
+    config: dict[str, object] = {"architectures": ["TinyForSequenceClassification"], "classifier_pooling": "mean"}
+    bundle = export(checkpoint(tmp_path, name, CLASSIFIER[name].shapes, **config), ExportOptions())
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(bundle.model_path), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    for length in (5, 9, 17, 40):
+        ids = rng.integers(5, V, (19, length))
+        every = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        given = {each.name: every[each.name] for each in session.get_inputs()}
+
+        def run(rows: slice, given: dict[str, I64] = given) -> bytes:
+            (logits,) = session.run(["logits"], {name: values[rows] for name, values in given.items()})
+            return bytes(logits.tobytes())
+
+        alone = [run(slice(row, row + 1)) for row in range(19)]
+        for count in (2, 3, 5, 8, 16, 19):
+            for start in (0, 19 - count):
+                assert run(slice(start, start + count)) == b"".join(alone[start : start + count])
+
+
 def test_the_table_of_words_is_held_once(tmp_path: Path) -> None:
     """The language head uses the table of the embeddings, not a turned copy."""
     folder = checkpoint(tmp_path, "bert", LANGUAGE["bert"].shapes)

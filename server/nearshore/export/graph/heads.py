@@ -57,10 +57,11 @@ def _first(graph: GraphBuilder, hidden: str, output: str) -> str:
 def _mean(graph: GraphBuilder, hidden: str, mask: str) -> str:
     """The mean of the vectors of real tokens: (B, S, H) to (B, H)."""
     real = graph.add("Cast", [mask], "classifier.mask", to=1)  # FLOAT
-    column = graph.add("Unsqueeze", [real, graph.integers("last", -1)], "classifier.mask.column")
-    kept = graph.add("Mul", [hidden, column], "classifier.kept")
     tokens = graph.integers("tokens", 1)
-    total = graph.add("ReduceSum", [kept, tokens], "classifier.total", keepdims=0)
+    # A product, since ReduceSum adds the tokens of one text in another order than those of several.
+    row = graph.add("Unsqueeze", [real, tokens], "classifier.mask.row")
+    product = graph.add("MatMul", [row, hidden], "classifier.total.row")
+    total = graph.add("Squeeze", [product, tokens], "classifier.total")
     count = graph.add("ReduceSum", [real, tokens], "classifier.count", keepdims=1)
     one = graph.constant("classifier.least", np.ones(1, np.float32))  # where a text has no real token
     count = graph.add("Max", [count, one], "classifier.tokens")
