@@ -4,7 +4,7 @@ NAME/model.onnx      the network, float32
 NAME/model.int8.onnx where one was asked for: the same with products in 8 bits
 NAME/dense.npz       where there are any: the layers behind pooling
 NAME/tokenizer.json  Hugging Face tokenizer, with neither truncation nor padding: both come from bundle.json
-NAME/golden.npz      awkward texts and the vectors that the exporting machine gave for them
+NAME/golden.npz      awkward texts, or pairs of them, and what the exporting machine gave for them
 NAME/bundle.json     the manifest: what a vector means, and a digest of every file; written last
 """
 
@@ -29,16 +29,19 @@ from nearshore.bundle.folder import read_manifest as read_manifest
 from nearshore.bundle.folder import write_manifest as write_manifest
 from nearshore.bundle.golden import GOLDEN_FILE as GOLDEN_FILE
 from nearshore.bundle.golden import Golden as Golden
+from nearshore.bundle.golden import GoldenPairs as GoldenPairs
 from nearshore.bundle.golden import cosines as cosines
 from nearshore.bundle.golden import write_golden as write_golden
 from nearshore.bundle.manifest import DOCUMENT_PROMPTS as DOCUMENT_PROMPTS
 from nearshore.bundle.manifest import QUERY_PROMPTS as QUERY_PROMPTS
+from nearshore.bundle.manifest import Classifier as Classifier
 from nearshore.bundle.manifest import Dense as Dense
 from nearshore.bundle.manifest import DenseActivation as DenseActivation
 from nearshore.bundle.manifest import Int8 as Int8
 from nearshore.bundle.manifest import Manifest as Manifest
 from nearshore.bundle.manifest import Pooling as Pooling
 from nearshore.bundle.manifest import Precision as Precision
+from nearshore.bundle.manifest import ScoreActivation as ScoreActivation
 from nearshore.bundle.manifest import Source as Source
 from nearshore.bundle.manifest import SpecialTokens as SpecialTokens
 from nearshore.bundle.manifest import Trial as Trial

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from nearshore.bundle.dense import DENSE_FILE, DenseLayer, read_dense
 from nearshore.bundle.errors import CorruptBundleError, ModelNotFoundError, PrecisionMissingError
-from nearshore.bundle.golden import GOLDEN_FILE, Golden, read_golden
+from nearshore.bundle.golden import GOLDEN_FILE, Golden, GoldenPairs, read_golden, read_golden_pairs
 from nearshore.bundle.manifest import Manifest, Precision, SpecialTokens, content_digest, fingerprint
 
 FORMAT_VERSION: Final = 1
@@ -62,7 +62,9 @@ class Bundle:
         return {each: self.at(each).fingerprint_for(special) for each in precisions}
 
     def at(self, precision: Precision) -> Bundle:
-        """The bundle, used in this precision. Raises PrecisionMissingError."""
+        """The bundle, used in this precision; a cross-encoder is used in fp32 always. Raises PrecisionMissingError."""
+        if self.manifest.is_cross_encoder:
+            precision = Precision.FP32
         if precision is Precision.INT8 and self.manifest.int8 is None:
             raise PrecisionMissingError(self.path, precision)
         return replace(self, precision=precision)
@@ -77,6 +79,10 @@ class Bundle:
     def golden(self) -> Golden:
         """Read the golden texts and the vectors of this precision. Raises CorruptBundleError."""
         return read_golden(self.path, self.precision, self.manifest.dimensions)
+
+    def golden_pairs(self) -> GoldenPairs:
+        """Read the golden pairs of a cross-encoder and their logits. Raises CorruptBundleError."""
+        return read_golden_pairs(self.path)
 
     def token_fingerprint(self, special_tokens: SpecialTokens) -> str:
         """The fingerprint of the vectors of tokens in this special-token mode: not that of any vector of a text."""
@@ -110,7 +116,7 @@ def file_digest(path: Path) -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write bundle.json, readable, with the fingerprint and a digest of all it says."""
     content = manifest.model_dump(mode="json")
-    for name in ("int8", "dense", "default_prompt"):
+    for name in ("int8", "dense", "default_prompt", "classifier"):
         if not content[name]:
             del content[name]  # as in bundles from before there was such a thing
     if "int8" in content and not content["int8"]["inputs"]:

@@ -49,13 +49,11 @@ class Pooling(enum.StrEnum):
 
 
 def _split_poolings(value: object) -> object:
-    return tuple(value.split("+")) if isinstance(value, str) else value
+    return tuple(filter(None, value.split("+"))) if isinstance(value, str) else value
 
 
-Poolings = Annotated[
-    tuple[Pooling, ...], Field(min_length=1), BeforeValidator(_split_poolings), PlainSerializer("+".join)
-]
-"""One vector, or several side by side in this order; "mean" or "cls+max" in bundle.json."""
+Poolings = Annotated[tuple[Pooling, ...], BeforeValidator(_split_poolings), PlainSerializer("+".join)]
+"""One vector, or several side by side in this order; "mean" or "cls+max" in bundle.json, "" for none."""
 
 
 class _Frozen(BaseModel):
@@ -71,6 +69,22 @@ class Dense(_Frozen):
     outputs: int = Field(ge=1)
     activation: DenseActivation
     sha256: str  # of weights and bias, as little-endian float32
+
+
+ScoreActivation = Literal["identity", "sigmoid"]
+
+
+class Classifier(_Frozen):
+    """Of a bundle whose graph gives `logits`."""
+
+    labels: int = Field(ge=1)
+    activation: ScoreActivation | None = None  # what makes a pair's score of its logit; None: it is no cross-encoder
+
+    @model_validator(mode="after")
+    def _one_label_is_a_score(self) -> Self:
+        if self.activation is not None and self.labels != 1:
+            raise ValueError(f"a cross-encoder has one label, not {self.labels}")
+        return self
 
 
 class Source(_Frozen):
@@ -105,10 +119,10 @@ class Manifest(_Frozen):
     name: str = Field(pattern=f"^{MODEL_NAME}$")
     architecture: Architecture
     network: Network
-    dimensions: int = Field(ge=1)
+    dimensions: int = Field(ge=1)  # 1, the score, of a cross-encoder
     max_tokens: int = Field(ge=2)  # special tokens included
     truncation_side: Literal["right"]
-    pooling: Poolings
+    pooling: Poolings  # none of a cross-encoder
     dense: tuple[Dense, ...] = ()  # behind pooling, one after the other
     normalize: bool  # last
     prompts: dict[str, str]  # what may be put before a text, by name; an empty one is in place of the default
@@ -124,12 +138,24 @@ class Manifest(_Frozen):
     exporter: str
     files: dict[str, str]  # name: sha256
     int8: Int8 | None = None
+    classifier: Classifier | None = None  # bundles of classifiers from before it was told have none either
+
+    @model_validator(mode="after")
+    def _pools_or_scores(self) -> Self:
+        if bool(self.pooling) == self.is_cross_encoder:
+            raise ValueError("it has to pool the vectors of tokens, or to be a cross-encoder")
+        return self
 
     @model_validator(mode="after")
     def _default_is_a_prompt(self) -> Self:
         if self.default_prompt is not None and self.default_prompt not in self.prompts:
             raise ValueError(f"default_prompt {self.default_prompt!r} is none of its prompts")
         return self
+
+    @property
+    def is_cross_encoder(self) -> bool:
+        """Whether it gives the score of a query and a text that are read together, and no vectors of texts."""
+        return self.classifier is not None and self.classifier.activation is not None
 
     @property
     def fingerprint(self) -> str:
@@ -177,6 +203,8 @@ def fingerprint(
         # The rule by which prompts are put before texts. Releases from before there was one take the same bundle and
         # ignore its prompts; the key moves the fingerprint, for which they refuse it. Another rule gets another number.
         meaning["prompting"] = 1
+    if manifest.classifier is not None and manifest.is_cross_encoder:
+        meaning["cross_encoder"] = manifest.classifier.activation
     if dimensions is not None and dimensions != manifest.dimensions:
         meaning["dimensions"] = dimensions
     return f"{_FINGERPRINT_SCHEME}-{content_digest(meaning)[:32]}"

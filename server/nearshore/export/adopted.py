@@ -61,6 +61,8 @@ class AdoptedModel:
         self.inputs = self._check_inputs()
         self.outputs = self._choose_outputs(classifies=configuration.classifies)
         self.content: bytes = self._model.SerializeToString(deterministic=True)
+        self.labels = 0
+        """Of its logits; 0: it gives none."""
         self._try()
 
     def _read(self, path: Path) -> Any:
@@ -138,6 +140,7 @@ class AdoptedModel:
             session = onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
             together = _run(session, ids, mask)
             alone = _run(session, ids[1:2, :3], mask[1:2, :3])
+            logits = _run(session, ids, mask, LOGITS) if LOGITS in self.outputs else np.empty((3, 0))
         except Exception as error:  # the library's exceptions have no common base
             raise self._refusal(f"cannot be run ({str(error).splitlines()[0]})") from error
         expected = (3, 5, self._network.hidden_size)
@@ -145,6 +148,9 @@ class AdoptedModel:
             raise self._refusal(f"gives {together.dtype} {together.shape}, not finite float32 {expected}")
         if np.abs(together[1, :3] - alone[0]).max() > _TOLERANCE * np.abs(alone).max():
             raise self._refusal("gives a text other vectors when it is padded: it does not heed the mask")
+        if logits.ndim != 2 or len(logits) != 3:
+            raise self._refusal(f"gives {LOGITS} of shape {logits.shape} for 3 texts, not one row a text")
+        self.labels = logits.shape[1]
 
     def _refusal(self, detail: str) -> UnusableCheckpointError:
         return UnusableCheckpointError(self._folder, f"{self._name} {detail}", _REMEDY)
@@ -178,9 +184,9 @@ def _tensors(body: Any) -> Iterator[Any]:
         yield from (each.values, each.indices)
 
 
-def _run(session: Any, ids: Any, mask: Any) -> Any:
+def _run(session: Any, ids: Any, mask: Any, output: str = SEQUENCE_OUTPUT) -> Any:
     every: Mapping[str, Any] = {NEARSHORE.ids: ids, NEARSHORE.mask: mask, NEARSHORE.types: np.zeros_like(ids)}
     kinds = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
     feeds = {one.name: every[one.name].astype(kinds[one.type]) for one in session.get_inputs()}
-    found: Sequence[Any] = session.run([SEQUENCE_OUTPUT], feeds)
+    found: Sequence[Any] = session.run([output], feeds)
     return found[0]

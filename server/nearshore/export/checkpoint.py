@@ -43,7 +43,8 @@ def read_checkpoint(folder: Path, *, for_tfhub: bool = False) -> Checkpoint:
     files = find_files(folder, for_tfhub=for_tfhub)
     configuration = read_configuration(files.config)
     prompts = read_prompts(folder)
-    modules = read_modules(folder, configuration.network.hidden_size, prompted=bool(prompts.texts))
+    width, classifies = configuration.network.hidden_size, configuration.classifies
+    modules = read_modules(folder, width, prompted=bool(prompts.texts), classifies=classifies)
     _refuse_text_changes(folder)
     max_tokens = _read_max_tokens(folder, configuration.network)
     return Checkpoint(folder, files, configuration, max_tokens, modules, prompts, _read_license(folder))

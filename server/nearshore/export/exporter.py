@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +30,9 @@ from nearshore.bundle import (
 from nearshore.export.adopted import AdoptedModel
 from nearshore.export.aside import exclusive, replaced
 from nearshore.export.checkpoint import Checkpoint, read_checkpoint
+from nearshore.export.cross_encoder import check_pairing, read_classifier, score_golden
 from nearshore.export.errors import OtherVectorsError, PlaceTakenError, UnusableCheckpointError
-from nearshore.export.golden import GOLDEN_TEXTS
+from nearshore.export.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
 from nearshore.export.graph.builder import Integers
 from nearshore.export.graph.encoder import build_encoder
 from nearshore.export.graph.outputs import Outputs
@@ -76,17 +78,19 @@ def replace_bundle(
     check_place(destination, checkpoint)
     source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
     with replaced(destination) as folder:
-        names, build = _write_model(source, folder / MODEL_FILE, options)
+        graph = _write_model(source, folder / MODEL_FILE, options)
         tokenizer = read_tokenizer(source, lower_case=options.lower_case)
         source.prompts.check_room(checkpoint, tokenizer.text, source.max_tokens)
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
         if source.modules.dense:
             write_dense(folder, source.modules.dense)
-        manifest = _describe(name, source, folder, names, tokenizer.sha256, options.special_tokens)
+        manifest = _describe(name, source, folder, graph, tokenizer.sha256, options.special_tokens)
+        if manifest.is_cross_encoder:
+            check_pairing(source, tokenizer.text, graph.inputs)
         if meaning not in {None, manifest.fingerprint}:
             raise OtherVectorsError(destination, known=str(meaning), made=manifest.fingerprint)
         try:
-            bundle = _with_golden(checkpoint, Bundle(folder, manifest), options, build, embed_golden)
+            bundle = _with_golden(checkpoint, Bundle(folder, manifest), options, graph.build, embed_golden)
             write_manifest(folder, bundle.manifest)
             written = load_bundle(folder)
         except CorruptBundleError as error:  # the folder that it names is gone when this is read
@@ -106,18 +110,20 @@ def check_place(destination: Path, checkpoint: Path | None = None) -> None:
 
 
 def _describe(
-    name: str, source: Checkpoint, folder: Path, names: _Names, tokenizer_sha256: str, special_tokens: SpecialTokens
+    name: str, source: Checkpoint, folder: Path, graph: _Graph, tokenizer_sha256: str, special_tokens: SpecialTokens
 ) -> Manifest:
     """The manifest of what is in the folder so far."""
     modules, prompts = source.modules, source.prompts
+    classifier = read_classifier(source, graph.labels)
+    scores = classifier is not None and classifier.activation is not None
     return Manifest(
         name=name,
         architecture=source.configuration.family.architecture,
         network=source.configuration.network,
-        dimensions=modules.dimensions,
+        dimensions=1 if scores else modules.dimensions,
         max_tokens=source.max_tokens,
         truncation_side="right",
-        pooling=modules.pooling,
+        pooling=() if scores else modules.pooling,
         dense=tuple(layer.describe() for layer in modules.dense),
         normalize=modules.normalize,
         prompts=dict(prompts.texts),
@@ -128,36 +134,55 @@ def _describe(
         tokenizer_sha256=tokenizer_sha256,
         source=read_source(source.folder, source.files.weights),
         license=source.license,
-        inputs=names[0],
-        outputs=names[1],
+        inputs=graph.inputs,
+        outputs=graph.outputs,
         exporter=f"nearshore {__version__}",
         files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
+        classifier=classifier,
     )
 
 
-_Names = tuple[tuple[str, ...], tuple[str, ...]]  # of a graph's inputs, and of its outputs
 _Build = Callable[[Integers], bytes]  # the encoder again, with these products in integers, for texts without padding
 
 
-def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> tuple[_Names, _Build | None]:
-    """Check all tensors and build, or check a model and take it; returns the names of inputs and outputs."""
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """A graph that was written."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    labels: int  # of its logits; 0: it gives none
+    build: _Build | None  # None: its layers are not known
+
+
+def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> _Graph:
+    """Check all tensors and build, or check a model and take it."""
     folder, configuration, files = checkpoint.folder, checkpoint.configuration, checkpoint.files
     if files.model is not None:
         refuse_more_outputs(folder, options)
         adopted = AdoptedModel(folder, files.model, configuration)
         path.write_bytes(adopted.content)
-        return (adopted.inputs, adopted.outputs), None
+        return _Graph(adopted.inputs, adopted.outputs, adopted.labels, None)
     assert files.open_store is not None
     weights = Weights(folder, files.open_store(configuration.family))
     outputs = choose_outputs(checkpoint, weights, options)
     path.write_bytes(build_encoder(configuration, weights.read, outputs))
-    names = outputs.input_names(configuration.network), tuple(outputs.shapes(configuration.network))
-    return names, partial(build_encoder, configuration, weights.read, Outputs(contract=outputs.contract, masked=False))
+    inputs, network = outputs.input_names(configuration.network), configuration.network
+    unmasked = Outputs(contract=outputs.contract, masked=False)
+    build = partial(build_encoder, configuration, weights.read, unmasked)
+    return _Graph(inputs, tuple(outputs.shapes(network)), outputs.classes, build)
 
 
 def _with_int8(
     checkpoint: Path, bundle: Bundle, options: ExportOptions, build: _Build | None, embed: EmbedGolden
 ) -> Bundle:
+    if bundle.manifest.is_cross_encoder:
+        raise UnusableCheckpointError(
+            checkpoint,
+            "it is a cross-encoder, of which there is no int8 graph",
+            "Export it without --int8: it is served in float32 whatever embedding.precision says.",
+            flags=("--int8",),
+        )
     if build is None:
         raise UnusableCheckpointError(
             checkpoint,
@@ -177,11 +202,14 @@ def _with_golden(
 
     Those in float32 come first: what is wrong with them is not the other graph's fault.
     """
-    vectors = {Precision.FP32: _golden_vectors(checkpoint, bundle, embed)}
+    scores = bundle.manifest.is_cross_encoder
+    texts: Sequence[str] | Sequence[tuple[str, str]] = GOLDEN_PAIRS if scores else GOLDEN_TEXTS
+    fp32 = score_golden(checkpoint, bundle) if scores else _golden_vectors(checkpoint, bundle, embed)
+    vectors = {Precision.FP32: fp32}
     if options.int8:
         bundle = _with_int8(checkpoint, bundle, options, build, embed)
         vectors[Precision.INT8] = _golden_vectors(checkpoint, bundle.at(Precision.INT8), embed)
-    write_golden(bundle.path, list(GOLDEN_TEXTS), vectors)
+    write_golden(bundle.path, texts, vectors)
     files = {**bundle.manifest.files, GOLDEN_FILE: file_digest(bundle.path / GOLDEN_FILE)}
     return Bundle(bundle.path, bundle.manifest.model_copy(update={"files": files}))
 

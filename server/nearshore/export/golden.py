@@ -1,4 +1,4 @@
-"""The texts whose vectors travel with every bundle: each exercises something that has gone wrong somewhere."""
+"""The texts whose vectors, or scores, travel with every bundle: each exercises what has gone wrong somewhere."""
 
 GOLDEN_TEXTS = (
     "",
@@ -15,3 +15,10 @@ GOLDEN_TEXTS = (
     "one sentence that is far too long for the model and is cut at its limit, word after word, " * 40,
 )
 """At least one is longer than any limit up to 600 tokens; none ends in NUL, which golden.npz would drop."""
+
+GOLDEN_PAIRS = (
+    *(("How do I parse a date from a string?", text) for text in GOLDEN_TEXTS),
+    *((query, "The quick brown fox jumps over the lazy dog.") for query in GOLDEN_TEXTS[5:]),
+    (GOLDEN_TEXTS[-1], GOLDEN_TEXTS[-1]),
+)
+"""Queries and texts for a cross-encoder; the text, the query and both are cut."""

@@ -48,17 +48,22 @@ class Modules:
     dense: tuple[DenseLayer, ...]  # one after the other
     normalize: bool
     dimensions: int  # of the vector
+    stated: bool = True  # by the checkpoint; else it is the default
 
 
-def read_modules(folder: Path, width: int, *, prompted: bool) -> Modules:
+def read_modules(folder: Path, width: int, *, prompted: bool, classifies: bool = False) -> Modules:
     """Read what follows a network of this width; prompted: anything is put before a text.
 
-    Raises UnusableCheckpointError for what is not supported.
+    classifies: it is a classifier's, for which sentence-transformers may name its transformer alone. Raises
+    UnusableCheckpointError for what is not supported.
     """
+    default = Modules((Pooling.MEAN,), (), normalize=False, dimensions=width, stated=False)
     if not (folder / _FILE).exists():
-        return Modules((Pooling.MEAN,), (), normalize=False, dimensions=width)
+        return default
     modules = read_json(folder, _FILE, kind=list)
     kinds = [_kind(folder, module) for module in modules]
+    if classifies and kinds == ["Transformer"] and not modules[0].get("path"):
+        return default
     if kinds[:1] == ["Transformer"] and modules[0].get("path"):
         raise UnusableCheckpointError(folder, f"its transformer lies in {modules[0]['path']!r}, export that")
     if not _ORDER.fullmatch(" ".join(kinds)):
