@@ -1,4 +1,4 @@
-"""Text to vectors: tokenizer, scheduler, ONNX session, pooling."""
+"""Text to vectors, and pairs of texts to scores: tokenizer, scheduler, ONNX session, pooling."""
 
 from nearshore.bundle import SpecialTokens
 from nearshore.embedding.cores import usable_cores
@@ -6,6 +6,7 @@ from nearshore.embedding.embedder import Embedder
 from nearshore.embedding.embeddings import Embeddings, TokenVectors, Truncation
 from nearshore.embedding.form import Form
 from nearshore.embedding.observer import Observer
+from nearshore.embedding.reranker import Reranker, Scores
 from nearshore.embedding.token_room import TokenRoom
 from nearshore.embedding.tokenizer import Tokens
 from nearshore.embedding.workplace import Reuse, Workplace
@@ -15,7 +16,9 @@ __all__ = [
     "Embeddings",
     "Form",
     "Observer",
+    "Reranker",
     "Reuse",
+    "Scores",
     "SpecialTokens",
     "TokenRoom",
     "TokenVectors",

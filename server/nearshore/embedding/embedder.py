@@ -13,6 +13,7 @@ import numpy as np
 from nearshore.bundle import Bundle, SpecialTokens
 from nearshore.embedding.cutting import Cut, Cutter
 from nearshore.embedding.embeddings import Embeddings, TokenVectors, Truncation
+from nearshore.embedding.errors import CrossEncoderError
 from nearshore.embedding.form import AS_BUNDLED, Form
 from nearshore.embedding.golden import check_golden
 from nearshore.embedding.observer import Observer
@@ -86,8 +87,10 @@ class Embedder:
         """Load a bundle and check that it gives its golden vectors; other models may have the same workplace.
 
         A bundle without golden vectors, that is one being exported, is not checked. The workplace stays the caller's.
-        Raises ModelMismatchError, CorruptBundleError.
+        Raises ModelMismatchError, CorruptBundleError, and CrossEncoderError for one that gives no vectors.
         """
+        if bundle.manifest.is_cross_encoder:
+            raise CrossEncoderError(bundle.manifest.name)
         cutter, session = Cutter(bundle), Session(bundle)
         if bundle.has_golden:
             check_golden(bundle, cutter.tokenizer(), session)

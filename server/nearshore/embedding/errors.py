@@ -12,10 +12,12 @@ class TextTooLongError(InvalidArgumentError):
 
     reason = "TEXT_TOO_LONG"
 
-    def __init__(self, index: int, tokens: int, max_tokens: int) -> None:
-        """index: of the text in the request; tokens: what it has, special tokens included."""
+    def __init__(self, index: int, tokens: int, max_tokens: int, *, beside: str = "") -> None:
+        """index: of the text in the request; tokens: what it has, special ones and what it is read beside included."""
+        with_it = f" with {beside}" if beside else ""
         super().__init__(
-            f"Text {index} has {tokens} tokens; the model takes at most {max_tokens}, special tokens included.",
+            f"Text {index} has {tokens} tokens{with_it}; the model takes at most {max_tokens}, special tokens "
+            "included.",
             "Split the text, or allow its end to be cut (truncation CUT_END).",
             index=index,
             tokens=tokens,
@@ -58,6 +60,39 @@ class UnknownPromptError(InvalidArgumentError):
         )
 
 
+class NotCrossEncoderError(InvalidArgumentError):
+    """The model that a Rerank names, or means by naming none, is no cross-encoder."""
+
+    reason = "NOT_A_CROSS_ENCODER"
+
+    def __init__(self, model: str, why: str, known: Sequence[str]) -> None:
+        """why: a clause; known: the cross-encoders that could be asked instead."""
+        remedy = "This server has none: get one into its model folder (nearshore model get NAME --from FOLDER, which "
+        remedy += "holds a sequence classifier of one label) and name it in embedding.models."
+        super().__init__(
+            f"The model {model!r} is no cross-encoder: {why}.",
+            f"Name one in `model`: {', '.join(known)}." if known else remedy,
+            field="model",
+            model=model,
+            known=",".join(known),
+        )
+
+
+class CrossEncoderError(InvalidArgumentError):
+    """A cross-encoder is asked for vectors of texts, or to be a collection's model: it gives scores of pairs only."""
+
+    reason = "CROSS_ENCODER"
+
+    def __init__(self, model: str) -> None:
+        """model: its name."""
+        super().__init__(
+            f"The model {model!r} is a cross-encoder: it scores pairs of query and text, and gives no vectors.",
+            "Name an embedding model, or ask it to Rerank.",
+            field="model",
+            model=model,
+        )
+
+
 class ModelRunError(UnavailableError):
     """The model raised an error while it embedded."""
 
@@ -86,4 +121,21 @@ class ModelMismatchError(ServiceError):
             "CPU.",
             model=model,
             cosine=f"{cosine:.7f}",
+        )
+
+
+class ScoreMismatchError(ServiceError):
+    """A cross-encoder gives other scores on this machine than where it was exported."""
+
+    reason = "SCORE_MISMATCH"
+
+    def __init__(self, *, model: str, text: str, logit: float, expected: float, software: str) -> None:
+        """text: of the golden pair that is off; software: the libraries that computed it."""
+        super().__init__(
+            f"Model {model} does not give its golden scores here: a pair with {text[:80]!r} has the logit "
+            f"{logit:.6f}, {expected:.6f} is required ({software}).",
+            "Its order of texts could not be trusted. Install the library versions of the lock file and get the bundle "
+            f"again (nearshore model get {model} --force, and --from FOLDER if it was made of one); if it still "
+            "differs, use another type of CPU.",
+            model=model,
         )

@@ -15,7 +15,7 @@ from nearshore.records import F32
 TokenIds = Sequence[int]
 Embed = Callable[[Sequence[TokenIds]], tuple[F32, F32]]
 """A model: embeds B texts of T tokens each to (B, dimensions), the tokens to (B, T, hidden size). Several threads
-call it."""
+call it. To a cross-encoder a pair is a text, and its vector is the pair's logit (see pairs)."""
 KeepTokens = Callable[[int, F32], object]
 """Given a text's position among those of its request, and the vectors of its tokens, (tokens, hidden size)."""
 

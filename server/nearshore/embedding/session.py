@@ -1,14 +1,17 @@
-"""The ONNX session: token ids of equal count in, one vector a text out."""
+"""The ONNX session: token ids of equal count in, one vector a text, or one score a pair, out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.embedding.dense import apply_dense
+from nearshore.embedding.pairs import I64, unfold
 from nearshore.embedding.pooling import pool
 from nearshore.embedding.processor import overflows
 from nearshore.records import F32
@@ -56,10 +59,22 @@ class Session:
     def run_tokens(self, texts: Sequence[Sequence[int]]) -> F32:
         """The vectors of all tokens, (B, T, H) float32, of B lists of T ids."""
         ids = np.array(texts, dtype=np.int64)  # (B, T)
-        values = (ids, np.ones_like(ids), np.zeros_like(ids))
-        feeds = {name: values[role].astype(kind, copy=False) for name, role, kind in self._inputs}
-        hidden: F32 = self._session.run(["sequence_output"], feeds)[0]
+        hidden: F32 = self._session.run(["sequence_output"], self._feeds(ids, np.zeros_like(ids)))[0]
         return hidden
+
+    def score(self, pairs: Sequence[Sequence[int]]) -> tuple[F32, F32]:
+        """The logits (B, 1) of pairs of one token count, and the vectors of their tokens (B, T, H), both float32.
+
+        pairs: B rows of T numbers, as PairCutter makes them. The head is part of the graph: weights that are constant
+        ONNX Runtime packs at the start, and their product with a row does not depend on how many rows there are.
+        """
+        feeds = self._feeds(*unfold(pairs, self._manifest.network.vocabulary_size))
+        logits, hidden = self._session.run(["logits", "sequence_output"], feeds)
+        return logits, hidden
+
+    def _feeds(self, ids: I64, types: I64) -> dict[str, npt.NDArray[np.integer[Any]]]:
+        values = (ids, np.ones_like(ids), types)
+        return {name: values[role].astype(kind, copy=False) for name, role, kind in self._inputs}
 
 
 def _options() -> onnxruntime.SessionOptions:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import tokenizers
 
@@ -34,6 +36,20 @@ class Tokens:
         return [*self.ids[:kept], *self.ids[kept + len(self.ids) - self.tokens_used :]]
 
 
+TypedToken = tuple[int, int]
+"""A token's id and its type."""
+
+
+class PairFrame(NamedTuple):
+    """What a tokenizer puts around and between the two texts of a pair."""
+
+    before: list[TypedToken]
+    query_type: int  # token type of the first text
+    between: list[TypedToken]
+    text_type: int  # token type of the second text
+    behind: list[TypedToken]
+
+
 class Tokenizer:
     """A Hugging Face tokenizer in one special-token mode. Thread-safe."""
 
@@ -47,6 +63,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = special is SpecialTokens.TEXT
         self._max_tokens = max_tokens
+        self._path = path
 
     def encode(self, texts: Iterable[str]) -> Iterator[Tokens]:
         """Tokenize in this thread, some texts ahead of the caller, who decides what of each is kept in memory.
@@ -69,6 +86,16 @@ class Tokenizer:
         end = len(prompt.rstrip())
         glance = self._tokenizer.encode(prompt + text[:_GLANCE_CHARACTERS], add_special_tokens=False)
         return sum(start < end for start, _ in glance.offsets)
+
+    def pair_frame(self) -> PairFrame:
+        """How pairs are put together. Raises CorruptBundleError for a way that no export lets pass."""
+        pair = self._tokenizer.encode("a", "a")
+        tokens = zip(pair.sequence_ids, pair.ids, pair.type_ids, strict=True)
+        parts = [(kind, [each[1:] for each in part]) for kind, part in groupby(tokens, lambda token: token[0])]
+        if [kind for kind, _ in parts] != [None, 0, None, 1, None]:
+            raise CorruptBundleError(self._path.parent, f"{self._path.name} puts no special tokens between two texts")
+        before, query, between, text, behind = (part for _, part in parts)
+        return PairFrame(before, query[0][1], between, text[0][1], behind)
 
     def spell(self, ids: Sequence[int]) -> list[str]:
         """The tokens as the vocabulary spells them; an id outside the vocabulary is empty."""
