@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-import grpc
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from nearshore.client import address, channels, codec, request_ids, streams
-from nearshore.client.arguments import instance, timeout
-from nearshore.client.failures import ClientClosedError, not_ready
+from nearshore.client import address, channels, codec, readiness, request_ids, streams
+from nearshore.client.arguments import instance
+from nearshore.client.failures import ClientClosedError
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -93,23 +90,7 @@ class AsyncClient:
 
         Raises ServerNotReadyError when it answers but is not ready in time, ServerUnreachableError when nothing does.
         """
-        deadline = time.monotonic() + timeout(timeout_s)
-        health = health_pb2_grpc.HealthStub(self._channel)
-        answered = False
-        while True:
-            ask_s = min(deadline - time.monotonic(), channels.ASK_READY_S)
-            try:
-                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=ask_s, wait_for_ready=True)
-            except aio.AioRpcError as failure:
-                code, details = failure.code(), failure.details()
-                if code is not grpc.StatusCode.DEADLINE_EXCEEDED or time.monotonic() >= deadline:
-                    raise not_ready(self._caller.target, timeout_s, code, details, answered=answered) from None
-            else:
-                answered = True
-                if channels.is_serving(answer):
-                    self._caller.reached = True
-                    return
-            await asyncio.sleep(channels.ASK_READY_PAUSE_S)  # another server may be ready before this one
+        await readiness.wait_ready_async(self._channel, self._caller, timeout_s)
 
     async def create_collection(
         self,

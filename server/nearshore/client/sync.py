@@ -9,11 +9,10 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from nearshore.client import address, channels, codec, request_ids, streams
-from nearshore.client.arguments import instance, timeout
-from nearshore.client.failures import ClientClosedError, not_ready
+from nearshore.client import address, channels, codec, readiness, request_ids, streams
+from nearshore.client.arguments import instance
+from nearshore.client.failures import ClientClosedError
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -103,23 +102,7 @@ class Client:
 
         Raises ServerNotReadyError when it answers but is not ready in time, ServerUnreachableError when nothing does.
         """
-        deadline = time.monotonic() + timeout(timeout_s)
-        health = health_pb2_grpc.HealthStub(self._channel)
-        answered = False
-        while True:
-            ask_s = min(deadline - time.monotonic(), channels.ASK_READY_S)
-            try:
-                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=ask_s, wait_for_ready=True)
-            except grpc.RpcError as failure:
-                code, details = failure.code(), failure.details()
-                if code is not grpc.StatusCode.DEADLINE_EXCEEDED or time.monotonic() >= deadline:
-                    raise not_ready(self._caller.target, timeout_s, code, details, answered=answered) from None
-            else:
-                answered = True
-                if channels.is_serving(answer):
-                    self._caller.reached = True
-                    return
-            time.sleep(channels.ASK_READY_PAUSE_S)  # another server may be ready before this one
+        readiness.wait_ready(self._channel, self._caller, timeout_s)
 
     def create_collection(
         self,
