@@ -136,6 +136,11 @@ def embed(*texts: str, **fields: Any) -> Message:
     return embedding.EmbedRequest(texts=texts, **fields)
 
 
+def rerank(*texts: str, **fields: Any) -> Message:
+    """Texts to score against a query."""
+    return embedding.RerankRequest(texts=texts, **{"query": "cat", **fields})
+
+
 NESTED, MIXED = elements(Value(list_value=elements())), elements(Value(int64_value=1), Value(string_value="1"))
 KEYS = {f"key{n}": Value(bool_value=True) for n in range(65)}
 LONG = "cat " * 99
@@ -306,5 +311,15 @@ TABLE = [
     Bad("model without models/", embed("a", model="tiny"), "INVALID_NAME", 'Write "models/"'),
     Bad("more dimensions than there are", embed("a", dimensions=33), "DIMENSIONS_OUT_OF_RANGE", "Ask for 1 to 32"),
     Bad("negative dimensions", embed("a", dimensions=-1), "DIMENSIONS_OUT_OF_RANGE", "dimensions is -1"),
+    Bad("no texts to rerank", rerank(), "BATCH_SIZE_OUT_OF_RANGE", "Send 1 to 8"),
+    Bad("nine texts to rerank", rerank(*"abcdefghi"), "BATCH_SIZE_OUT_OF_RANGE", "Send 1 to 8"),
+    Bad("text to rerank of 9 kB", rerank("a", "x" * 9_000), "TEXT_TOO_LARGE", "texts[1]"),
+    Bad("query to rerank by of 9 kB", rerank("a", query="x" * 9_000), "TEXT_TOO_LARGE", "query has 9,000"),
+    Bad("no query to rerank by", rerank("a", query=""), "EMPTY_TEXT", "Send text that has words"),
+    Bad("blank query to rerank by", rerank("a", query=" \u3000"), "EMPTY_TEXT", "Send text that has words"),
+    Bad("best none of the reranked", rerank("a", limit=0), "LIMIT_OUT_OF_RANGE", "leave it out for all"),
+    Bad("unknown truncation of a rerank", rerank("a", truncation=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
+    Bad("rerank by an embedding model", rerank("a"), "NOT_A_CROSS_ENCODER", "embedding.models"),
+    Bad("rerank by a model not served", rerank("a", model="models/other"), "MODEL_NOT_SERVED", "tiny", MISSING),
     Bad("unknown special tokens", embed("a", special_tokens=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
 ]  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -23,13 +24,13 @@ from nearshore.bundle import (
 )
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
-from nearshore.documents.engines import Demand, Engines
+from nearshore.documents.engines import Demand, Engine, Engines
 from nearshore.documents.limits import Limits
 from nearshore.documents.models import Models
 from nearshore.documents.store_threads import StoreThreads
 from nearshore.documents.texts import Texts
 from nearshore.documents.threads import Threads
-from nearshore.embedding import Embedder, Observer, Reuse, Workplace, usable_cores
+from nearshore.embedding import Embedder, Observer, Reranker, Reuse, Workplace, usable_cores
 from nearshore.errors import InvalidSettingsError, NearshoreError
 from nearshore.index import IndexOptions
 from nearshore.replica import ReplicaOptions, Replicas
@@ -45,6 +46,8 @@ FILES_PER_COLLECTION = 4  # rows and payload, twice while the index is rebuilt
 SPARE_THREADS = 4  # beside one a core: threads that mostly wait for the disk
 FILES_BESIDE = 256  # connections of callers and of the store, libraries
 LOADS = 3  # of a bundle that is exchanged for another meanwhile
+
+Loaded = TypeVar("Loaded", bound=Engine)
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +109,7 @@ def tell_of_unused_store(settings: Settings) -> None:
 def open_embedder(settings: Settings, observer: Observer | None = None) -> Embedder:
     """Load the default model alone and check it against its golden vectors; observer is told what its workers do.
 
-    Raises what load_bundle and Embedder.open do, and BundleExchangedError.
+    Raises what load_bundle and Embedder.open do, CrossEncoderError among them, and BundleExchangedError.
     """
     engine = settings.embedding
     folder = settings.model_dir / engine.model
@@ -138,22 +141,33 @@ class BundleFolder:
         path = self._folder / name
         return Bundle(path, read_manifest(path)).at(self._precision).size_bytes
 
-    def load(self, name: str) -> Embedder:
+    def load(self, name: str) -> Engine:
         """See ModelFolder."""
         path = self._folder / name
-        return _loaded_from_one(path, lambda: Embedder.load(load_bundle(path, self._precision), self._workplace))
+
+        def load() -> Engine:
+            bundle = load_bundle(path, self._precision)
+            if not bundle.manifest.is_cross_encoder:
+                return Embedder.load(bundle, self._workplace)
+            if bundle.precision is not self._precision:
+                log.info("A cross-encoder is run in fp32, the only graph that there is of one", model=name)
+            return Reranker.load(bundle, self._workplace)
+
+        return _loaded_from_one(path, load)
 
     def names_of(self, fingerprint: str) -> list[str]:
         """See ModelFolder. A bundle that cannot be read is none: it says so when it is asked for by name."""
-        return [name for name in bundle_names(self._folder) if self._fingerprint(name) == fingerprint]
+        return [each.path.name for each in self._readable() if each.fingerprints.get(self._precision) == fingerprint]
 
-    def _fingerprint(self, name: str) -> str:
-        path = self._folder / name
-        try:
-            bundle = Bundle(path, read_manifest(path))
-        except NearshoreError:
-            return ""
-        return bundle.fingerprints.get(self._precision, "")
+    def cross_encoders(self) -> list[str]:
+        """See ModelFolder."""
+        return [each.path.name for each in self._readable() if each.manifest.is_cross_encoder]
+
+    def _readable(self) -> Iterator[Bundle]:
+        for name in bundle_names(self._folder):
+            path = self._folder / name
+            with contextlib.suppress(NearshoreError):
+                yield Bundle(path, read_manifest(path))
 
 
 class ServedModels:
@@ -189,8 +203,8 @@ class ServedModels:
         self.workplace.close()
 
 
-def _check_size(pinned: Mapping[str, Embedder], max_bytes: int) -> None:
-    size_bytes = sum(embedder.bundle.size_bytes for embedder in pinned.values())
+def _check_size(pinned: Mapping[str, Engine], max_bytes: int) -> None:
+    size_bytes = sum(engine.bundle.size_bytes for engine in pinned.values())
     if size_bytes > max_bytes:
         raise InvalidSettingsError(
             f"The models that are loaded at the start ({', '.join(pinned)}) have {size_bytes:,} bytes, more than "
@@ -199,7 +213,7 @@ def _check_size(pinned: Mapping[str, Embedder], max_bytes: int) -> None:
         )
 
 
-def _loaded_from_one(folder: Path, load: Callable[[], Embedder]) -> Embedder:
+def _loaded_from_one(folder: Path, load: Callable[[], Loaded]) -> Loaded:
     """What load gives, of one bundle: its files are verified and then read again, each by its path.
 
     bundle.json has the digests of them all, so where it is the same before and after, they all were.
@@ -207,7 +221,7 @@ def _loaded_from_one(folder: Path, load: Callable[[], Embedder]) -> Embedder:
     for attempt in range(LOADS):
         before = _manifest_of(folder)
         try:
-            embedder = load()
+            engine = load()
         except NearshoreError as error:
             if _manifest_of(folder) == before:
                 if attempt and isinstance(error, ModelNotFoundError):  # between the two renames of an exchange
@@ -215,8 +229,8 @@ def _loaded_from_one(folder: Path, load: Callable[[], Embedder]) -> Embedder:
                 raise
         else:
             if _manifest_of(folder) == before:
-                return embedder
-            embedder.close()
+                return engine
+            engine.close()
         log.info("The bundle was exchanged for another while it was loaded", folder=str(folder))
     raise BundleExchangedError(folder)
 

@@ -17,8 +17,8 @@ from nearshore.assembly import BundleFolder
 from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.cli import main
 from nearshore.client import Client, Document
+from nearshore.documents.engines import Engine
 from nearshore.documents.errors import FingerprintMismatchError, ModelMemoryError, ModelNotServedError
-from nearshore.embedding import Embedder
 from nearshore.errors import DeadlineError, InvalidSettingsError, NearshoreError
 from nearshore.exit_codes import ExitCode
 from tests.servers import InProcessServer, make_settings
@@ -90,7 +90,7 @@ class Gate:
         self.error: NearshoreError | None = None
         load = BundleFolder.load
 
-        def gated(folder: BundleFolder, name: str) -> Embedder:
+        def gated(folder: BundleFolder, name: str) -> Engine:
             if name == "tiny":
                 return load(folder, name)
             self.loads.append(name)

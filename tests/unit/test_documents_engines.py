@@ -51,6 +51,9 @@ class Folder:
         del fingerprint
         return []
 
+    def cross_encoders(self) -> list[str]:
+        return []
+
 
 @pytest.fixture
 def folder(embedders: Mapping[str, Embedder]) -> Folder:

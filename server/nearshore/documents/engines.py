@@ -19,8 +19,11 @@ import structlog
 
 from nearshore.documents.errors import ModelMemoryError
 from nearshore.documents.waiting import late, result_of
-from nearshore.embedding import Embedder
+from nearshore.embedding import Embedder, Reranker
 from nearshore.errors import OverloadedError
+
+Engine = Embedder | Reranker
+"""A model that is loaded."""
 
 MAX_LOADS = 16  # under way or waiting for their turn
 
@@ -33,11 +36,14 @@ class ModelFolder(Protocol):
     def size_bytes(self, name: str) -> int:
         """What loading it will count. Raises ModelNotFoundError, CorruptBundleError, PrecisionMissingError."""
 
-    def load(self, name: str) -> Embedder:
-        """Raises what Embedder.load does, BundleExchangedError and what size_bytes raises."""
+    def load(self, name: str) -> Engine:
+        """Raises what Embedder.load or Reranker.load does, BundleExchangedError and what size_bytes raises."""
 
     def names_of(self, fingerprint: str) -> list[str]:
         """The bundles whose vectors mean this."""
+
+    def cross_encoders(self) -> list[str]:
+        """The bundles that score pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Demand:
 class _Place:
     """A model that is loaded, or being loaded."""
 
-    embedder: Embedder | None = None
+    engine: Engine | None = None
     size_bytes: int = 0
     pinned: bool = False  # loaded at the start, never unloaded
     users: int = 0  # calls that use it or wait for it
@@ -63,14 +69,26 @@ class _Place:
 class Lease:
     """A model that stays loaded while a call uses it: use it in a with block."""
 
-    def __init__(self, name: str, embedder: Embedder, place: _Place) -> None:
+    def __init__(self, name: str, engine: Engine, place: _Place) -> None:
         """place: counts this user already."""
         self.name = name
-        self.embedder = embedder
+        self.engine = engine
         self._place = place
 
+    @property
+    def embedder(self) -> Embedder:
+        """The model, where whoever leased it has seen that it is one."""
+        assert isinstance(self.engine, Embedder)
+        return self.engine
+
+    @property
+    def reranker(self) -> Reranker:
+        """The same for a cross-encoder."""
+        assert isinstance(self.engine, Reranker)
+        return self.engine
+
     def __enter__(self) -> Self:
-        """The model's name and embedder."""
+        """The model and its name."""
         return self
 
     def __exit__(
@@ -83,32 +101,32 @@ class Lease:
 class Engines:
     """Finds and loads models by name. Its methods are called on one event loop, except where they say otherwise."""
 
-    def __init__(self, pinned: Mapping[str, Embedder], demand: Demand | None = None) -> None:
+    def __init__(self, pinned: Mapping[str, Engine], demand: Demand | None = None) -> None:
         """pinned: loaded for good, by name; demand: None where no other is ever loaded. Owns none of them."""
         self._places = {  # the one that was used last is last
-            name: _Place(embedder, embedder.bundle.size_bytes, pinned=True) for name, embedder in pinned.items()
+            name: _Place(engine, engine.bundle.size_bytes, pinned=True) for name, engine in pinned.items()
         }
         self._demand = demand
         self._turn = asyncio.Lock()  # to load
         self.precisions: dict[str, str] = {}
         """In which precision vectors of a fingerprint are made, as far as models that were ever loaded tell."""
-        for embedder in pinned.values():
-            self._remember(embedder)
+        for engine in pinned.values():
+            self._remember(engine)
 
     @property
     def loads_others(self) -> bool:
         """Whether a model that is not loaded can be."""
         return self._demand is not None
 
-    def loaded(self) -> Iterator[tuple[str, Embedder]]:
+    def loaded(self) -> Iterator[tuple[str, Engine]]:
         """Names and models, in any thread."""
         for name, place in list(self._places.items()):
-            if place.embedder is not None:
-                yield name, place.embedder
+            if place.engine is not None:
+                yield name, place.engine
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the files of each model that is loaded, in any thread."""
-        return {name: place.size_bytes for name, place in list(self._places.items()) if place.embedder is not None}
+        return {name: place.size_bytes for name, place in list(self._places.items()) if place.engine is not None}
 
     async def names_of(self, fingerprint: str, deadline: float | None) -> list[str]:
         """The bundles that could be loaded whose vectors mean this. Raises DeadlineError."""
@@ -116,6 +134,15 @@ class Engines:
             return []
         looking = self._demand.thread.submit(self._demand.folder.names_of, fingerprint)
         return await result_of(looking, deadline, "the model folder was read")
+
+    async def cross_encoders(self, deadline: float | None) -> list[str]:
+        """The models that are loaded, or could be, and score pairs; by name. Raises DeadlineError."""
+        names = {name for name, engine in self.loaded() if isinstance(engine, Reranker)}
+        if self._demand is not None:
+            looking = self._demand.thread.submit(self._demand.folder.cross_encoders)
+            found = await result_of(looking, deadline, "the model folder was read")
+            names.update(found)
+        return sorted(names)
 
     async def lease(self, name: str, deadline: float | None) -> Lease | None:
         """The model of that name, loaded first if need be; None where it is not loaded and cannot be.
@@ -136,8 +163,8 @@ class Engines:
         except BaseException:
             place.users -= 1
             raise
-        assert place.embedder is not None
-        return Lease(name, place.embedder, place)
+        assert place.engine is not None
+        return Lease(name, place.engine, place)
 
     def _begun(self, name: str, demand: Demand) -> _Place:
         loads = sum(place.loading is not None for place in self._places.values())
@@ -158,27 +185,27 @@ class Engines:
                 size_bytes = await loop.run_in_executor(demand.thread, demand.folder.size_bytes, name)
                 unloaded = self._make_room(name, size_bytes, demand.max_bytes)
                 load = partial(_exchange, unloaded, demand.folder, name)
-                embedder, place.size_bytes = await loop.run_in_executor(demand.thread, load)
+                engine, place.size_bytes = await loop.run_in_executor(demand.thread, load)
         except BaseException:
             del self._places[name]
             raise
-        place.embedder, place.loading = embedder, None
-        self._remember(embedder)
+        place.engine, place.loading = engine, None
+        self._remember(engine)
         seconds = round(time.monotonic() - started, 3)
         log.info("Loaded a model", model=name, size_bytes=place.size_bytes, seconds=seconds)
 
-    def _make_room(self, name: str, size_bytes: int, max_bytes: int) -> list[Embedder]:
+    def _make_room(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
         """Forget the models that were longest unused, as many as needed, and return them: the last references.
 
         Raises ModelMemoryError, and forgets none, where that would not suffice.
         """
         room_bytes = max_bytes - sum(place.size_bytes for place in self._places.values())
-        chosen: dict[str, Embedder] = {}
+        chosen: dict[str, Engine] = {}
         for other, place in self._places.items():
             if room_bytes >= size_bytes:
                 break
-            if place.embedder is not None and not place.pinned and not place.users:
-                chosen[other] = place.embedder
+            if place.engine is not None and not place.pinned and not place.users:
+                chosen[other] = place.engine
                 room_bytes += place.size_bytes
         if room_bytes < size_bytes:
             pinned_bytes = sum(place.size_bytes for place in self._places.values() if place.pinned)
@@ -188,16 +215,16 @@ class Engines:
             log.info("Unloaded a model", model=other, in_favour_of=name)
         return list(chosen.values())
 
-    def _remember(self, embedder: Embedder) -> None:
-        for precision, fingerprint in embedder.bundle.fingerprints.items():
+    def _remember(self, engine: Engine) -> None:
+        for precision, fingerprint in engine.bundle.fingerprints.items():
             self.precisions[fingerprint] = precision.value
 
 
-def _exchange(unloaded: list[Embedder], folder: ModelFolder, name: str) -> tuple[Embedder, int]:
+def _exchange(unloaded: list[Engine], folder: ModelFolder, name: str) -> tuple[Engine, int]:
     """Give the memory of `unloaded` back, then load another; the second is its size in bytes."""
     unloaded.clear()
-    embedder = folder.load(name)
-    return embedder, embedder.bundle.size_bytes
+    engine = folder.load(name)
+    return engine, engine.bundle.size_bytes
 
 
 async def _end_of(loading: asyncio.Task[None], deadline: float | None) -> None:

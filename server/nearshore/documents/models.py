@@ -8,7 +8,8 @@ from nearshore.bundle import ModelNotFoundError
 from nearshore.documents.engines import Engines, Lease
 from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError, ModelNotServedError, NoModelError
 from nearshore.documents.names import model_id, model_name
-from nearshore.embedding import Embedder
+from nearshore.embedding import Embedder, Reranker
+from nearshore.embedding.errors import CrossEncoderError, NotCrossEncoderError
 from nearshore.records import CollectionSpec
 
 
@@ -24,7 +25,29 @@ class Models:
         self._default = default
 
     async def lease(self, name: str, deadline: float | None) -> Lease:
-        """The model "models/{model}", or the default when empty. Raises InvalidNameError and ModelNotServedError."""
+        """The embedding model "models/{model}", or the default when empty.
+
+        Raises InvalidNameError, ModelNotServedError and CrossEncoderError.
+        """
+        lease = await self._lease(name, deadline)
+        if isinstance(lease.engine, Reranker):
+            with lease:
+                raise CrossEncoderError(lease.name)
+        return lease
+
+    async def lease_reranker(self, name: str, deadline: float | None) -> Lease:
+        """The cross-encoder "models/{model}", or the default when empty.
+
+        Raises InvalidNameError, ModelNotServedError and NotCrossEncoderError.
+        """
+        lease = await self._lease(name, deadline)
+        if isinstance(lease.engine, Embedder):
+            with lease:
+                known = await self._engines.cross_encoders(deadline)
+                raise NotCrossEncoderError(lease.name, _why_no_cross_encoder(lease), list(map(model_name, known)))
+        return lease
+
+    async def _lease(self, name: str, deadline: float | None) -> Lease:
         bare = model_id(name, "model") if name else self._default
         try:
             lease = await self._engines.lease(bare, deadline)
@@ -82,8 +105,9 @@ class Models:
 
     def _mismatch(self, spec: CollectionSpec) -> FingerprintMismatchError:
         loaded = ", ".join(
-            f"{name} in {embedder.bundle.precision} ({embedder.fingerprint()})"
-            for name, embedder in self._engines.loaded()
+            f"{name} in {engine.bundle.precision} ({engine.fingerprint()})"
+            for name, engine in self._engines.loaded()
+            if isinstance(engine, Embedder)
         )
         precision = self.precision_of(spec.fingerprint)
         if precision:
@@ -100,6 +124,15 @@ class Models:
             collection=spec.name,
             fingerprint=spec.fingerprint,
         )
+
+
+def _why_no_cross_encoder(lease: Lease) -> str:
+    manifest = lease.engine.bundle.manifest
+    if manifest.classifier is not None and manifest.classifier.labels > 1:
+        return f"it is a classifier of {manifest.classifier.labels} labels, and the score of a pair is one"
+    if manifest.classifier is None and "logits" in manifest.outputs:
+        return f"its bundle is from before they were told apart; if it is one, nearshore model get {lease.name} --force"
+    return "it is an embedding model"
 
 
 def check_words(

@@ -1,4 +1,4 @@
-"""Texts that belong to no document: embedded or cut into tokens for the caller."""
+"""Texts that belong to no document: embedded, scored against a query, or cut into tokens for the caller."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from nearshore.bundle import SpecialTokens
-from nearshore.documents.errors import DimensionsError, TextTooLargeError
+from nearshore.documents.errors import DimensionsError, EmptyTextError, LimitError, TextTooLargeError
 from nearshore.documents.models import Models
 from nearshore.documents.names import model_name
 from nearshore.documents.sizes import size_bytes
-from nearshore.documents.validate import check_batch_size
+from nearshore.documents.validate import check_batch_size, check_not_blank
 from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
-from nearshore.embedding import Embedder, Embeddings, Form, TokenRoom, Truncation
+from nearshore.embedding import Embedder, Embeddings, Form, Scores, TokenRoom, Truncation
 
 # Below this many characters in all, tokenizing takes less time than handing it to a thread and back would.
 _SHORT_CHARACTERS = 512
@@ -29,6 +31,16 @@ class EmbedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class RerankAnswer:
+    """RerankResponse."""
+
+    model: str  # "models/{model}"
+    results: Sequence[tuple[int, float]]  # index of a text and its score, best first
+    tokens: Sequence[int]  # of each pair, in the order of the texts
+    tokens_used: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizeAnswer:
     """TokenizeResponse."""
 
@@ -40,7 +52,7 @@ class TokenizeAnswer:
 
 
 class Texts:
-    """Embeds and tokenizes. Its methods are awaited on one event loop; blocking work runs in `executor`."""
+    """Embeds, scores and tokenizes. Its methods are awaited on one event loop; blocking work runs in `executor`."""
 
     def __init__(
         self, models: Models, executor: Executor, *, max_texts: int, max_text_bytes: int, max_message_bytes: int
@@ -91,6 +103,42 @@ class Texts:
                 pending = await begun_in_thread(self._executor, submit, Future.cancel)
             return EmbedAnswer(model_name(lease.name), await result_of(pending, deadline, "embedding"))
 
+    async def rerank(  # noqa: PLR0913 -- each is a field of the request
+        self,
+        query: str,
+        texts: Sequence[str],
+        *,
+        model: str,
+        limit: int | None,
+        truncation: Truncation,
+        raw_scores: bool,
+        deadline: float | None,
+    ) -> RerankAnswer:
+        """Score texts against a query with "models/{model}", or the default where empty.
+
+        limit: answer the best so many; raw_scores: logits; deadline: as for embed. Raises BatchSizeError,
+        TextTooLargeError, EmptyTextError, LimitError, TextTooLongError, OverloadedError, DeadlineError, and what
+        Models.lease_reranker does.
+        """
+        self._check(texts)
+        self._check_size(query, "query")
+        check_not_blank(query, "query")
+        if limit is not None and limit < 1:
+            raise LimitError(f"limit is {limit}.", "Ask for 1 or more, or leave it out for all.", field="limit")
+        with await self._models.lease_reranker(model, deadline) as lease:
+            submit = partial(lease.reranker.submit, query, texts, truncation=truncation, deadline=deadline)
+            if len(query) + sum(map(len, texts)) <= _SHORT_CHARACTERS:
+                pending = submit()
+            else:
+                pending = await begun_in_thread(self._executor, submit, Future.cancel)
+            scores = await result_of(pending, deadline, "scoring")
+            if not scores.query_tokens:
+                raise EmptyTextError(
+                    "query has no characters that the model reads.", "Send text that has words in it.", field="query"
+                )
+            best = _ranked(scores, raw_scores=raw_scores)[:limit]
+            return RerankAnswer(model_name(lease.name), best, scores.tokens, scores.tokens_used)
+
     async def tokenize(
         self,
         texts: Sequence[str],
@@ -123,12 +171,21 @@ class Texts:
     def _check(self, texts: Sequence[str]) -> None:
         check_batch_size(len(texts), self._max_texts, "texts")
         for index, text in enumerate(texts):
-            if len(text) * 4 > self._max_text_bytes and size_bytes(text) > self._max_text_bytes:
-                raise TextTooLargeError(
-                    f"texts[{index}] has {size_bytes(text):,} bytes.",
-                    f"At most {self._max_text_bytes:,} are allowed: split it.",
-                    field=f"texts[{index}]",
-                )
+            self._check_size(text, f"texts[{index}]")
+
+    def _check_size(self, text: str, field: str) -> None:
+        if len(text) * 4 > self._max_text_bytes and size_bytes(text) > self._max_text_bytes:
+            raise TextTooLargeError(
+                f"{field} has {size_bytes(text):,} bytes.",
+                f"At most {self._max_text_bytes:,} are allowed: split it.",
+                field=field,
+            )
+
+
+def _ranked(scores: Scores, *, raw_scores: bool) -> list[tuple[int, float]]:
+    """Indexes and scores, best first; by the logits, of which a sigmoid may make equal scores."""
+    shown = scores.logits if raw_scores else scores.scores
+    return [(int(index), float(shown[index])) for index in np.argsort(-scores.logits, kind="stable")]
 
 
 def _check_dimensions(form: Form, model: str, embedder: Embedder) -> None:

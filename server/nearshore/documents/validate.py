@@ -75,7 +75,7 @@ def check_id(document_id: str, field: str) -> None:
 def check_query_text(text: str, field: str, limits: Limits) -> None:
     """Refuse a query that holds no words. Raises EmptyTextError, TextTooLargeError and NulInTextError."""
     _check_text(text, size_bytes(text), field, limits)
-    _check_not_blank(text, field)
+    check_not_blank(text, field)
 
 
 def check_truncation(truncation: Truncation, field: str) -> None:
@@ -110,7 +110,7 @@ def _document(sent: DocumentInput, field: str, limits: Limits, *, has_model: boo
     if "\0" in sent.title:
         raise _nul(f"{field}.title")
     if has_model:
-        _check_not_blank(sent.text, f"{field}.text")
+        check_not_blank(sent.text, f"{field}.text")
     metadata = checked_metadata(sent.metadata, f"{field}.metadata", limits) if sent.metadata else {}
     return Document(sent.id, sent.text, sent.title, sent.parent_id, metadata)
 
@@ -136,7 +136,8 @@ def _check_text(text: str, size: int, field: str, limits: Limits) -> None:
         raise _nul(field)
 
 
-def _check_not_blank(text: str, field: str) -> None:
+def check_not_blank(text: str, field: str) -> None:
+    """Refuse text that holds no words. Raises EmptyTextError."""
     if not text or text.isspace():
         raise EmptyTextError(f"{field} is empty.", "Send text that has words in it, or leave it out.", field=field)
 

@@ -81,7 +81,12 @@ QUEUE_SECONDS = Definition(
     "priority is interactive, or bulk: large upserts and batches, which let the others go first.",
     ("priority",),
 )
-EMBEDDED_TEXTS = Definition("nearshore_embedded_texts_total", Kind.COUNTER, "texts", "Texts that the model embedded.")
+EMBEDDED_TEXTS = Definition(
+    "nearshore_embedded_texts_total",
+    Kind.COUNTER,
+    "texts",
+    "Texts that the model embedded, and pairs that a cross-encoder scored.",
+)
 EMBEDDED_TOKENS = Definition(
     "nearshore_embedded_tokens_total",
     Kind.COUNTER,

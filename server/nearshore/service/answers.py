@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nearshore.documents.requests import (
     CollectionDescription,
     CollectionStatus,
@@ -9,7 +11,7 @@ from nearshore.documents.requests import (
     ListAnswer,
     Vectors,
 )
-from nearshore.documents.texts import EmbedAnswer, TokenizeAnswer
+from nearshore.documents.texts import EmbedAnswer, RerankAnswer, TokenizeAnswer
 from nearshore.records import FewerReason, ReadState
 from nearshore.search.requests import BatchSearchAnswer, SearchAnswer
 from nearshore.v1 import (
@@ -41,16 +43,29 @@ def embed_message(answer: EmbedAnswer) -> embedding_service_pb2.EmbedResponse:
     embeddings = answer.embeddings
     return embedding_service_pb2.EmbedResponse(
         vectors=vectors_message(embeddings.vectors, embeddings.fingerprint),
-        usage=[
-            embedding_service_pb2.TextUsage(tokens=tokens, tokens_used=used)
-            for tokens, used in zip(embeddings.tokens, embeddings.tokens_used, strict=True)
-        ],
+        usage=_usage(embeddings.tokens, embeddings.tokens_used),
         model=answer.model,
         token_vectors=[
             embedding_service_pb2.TokenVectors(ids=each.ids, vectors=vectors_message(each.vectors, each.fingerprint))
             for each in embeddings.token_vectors
         ],
     )
+
+
+def rerank_message(answer: RerankAnswer) -> embedding_service_pb2.RerankResponse:
+    """Texts by their scores, and how many tokens each had with the query."""
+    return embedding_service_pb2.RerankResponse(
+        results=[embedding_service_pb2.RankedText(index=index, score=score) for index, score in answer.results],
+        usage=_usage(answer.tokens, answer.tokens_used),
+        model=answer.model,
+    )
+
+
+def _usage(tokens: Sequence[int], tokens_used: Sequence[int]) -> list[embedding_service_pb2.TextUsage]:
+    return [
+        embedding_service_pb2.TextUsage(tokens=count, tokens_used=used)
+        for count, used in zip(tokens, tokens_used, strict=True)
+    ]
 
 
 def tokenize_message(answer: TokenizeAnswer) -> embedding_service_pb2.TokenizeResponse:

@@ -84,6 +84,22 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
         tokens = sum(answer.embeddings.tokens_used) if request.token_vectors else 0
         return await self._translator.build(answers.embed_message, answer, items=len(texts) + tokens)
 
+    async def Rerank(  # noqa: N802
+        self, request: embedding_pb.RerankRequest, context: Context
+    ) -> embedding_pb.RerankResponse:
+        """Score texts against a query."""
+        texts = await self._translator.read(translate.texts, request)
+        answer = await self._texts.rerank(
+            request.query,
+            texts,
+            model=request.model,
+            limit=request.limit if request.HasField("limit") else None,
+            truncation=translate.truncation(request.truncation),
+            raw_scores=request.raw_scores,
+            deadline=deadline_of(context),
+        )
+        return await self._translator.build(answers.rerank_message, answer, items=len(texts) + len(answer.results))
+
     async def Tokenize(  # noqa: N802
         self, request: embedding_pb.TokenizeRequest, context: Context
     ) -> embedding_pb.TokenizeResponse:

@@ -79,7 +79,11 @@ def _known(field: str, names: Mapping[Number, Known], number: Number, default: K
     return names[number]
 
 
-def texts(message: embedding_service_pb2.EmbedRequest | embedding_service_pb2.TokenizeRequest) -> list[str]:
+def texts(
+    message: embedding_service_pb2.EmbedRequest
+    | embedding_service_pb2.RerankRequest
+    | embedding_service_pb2.TokenizeRequest,
+) -> list[str]:
     """The texts that belong to no document."""
     return list(message.texts)
 

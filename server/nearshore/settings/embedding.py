@@ -38,7 +38,8 @@ class EmbeddingSettings(Section):
     precision: Literal["fp32", "int8"] = Field(
         default="fp32",
         description="Graph of each bundle that is run: fp32, or int8, two to four times as fast, where the bundle has "
-        "it (nearshore model get NAME --int8). Vectors of the two are not compared: a collection keeps to one.",
+        "it (nearshore model get NAME --int8). Vectors of the two are not compared: a collection keeps to one. "
+        "Cross-encoders are run in fp32 always.",
     )
     workers: int = Field(
         default=0, ge=0, le=256, description="Threads that run the models, one text group each; 0: one a core."

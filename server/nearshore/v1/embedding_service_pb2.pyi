@@ -376,3 +376,119 @@ class TokenizedText(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TokenizedText: _TypeAlias = TokenizedText  # noqa: Y015
+
+@_typing.final
+class RerankRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
+    RAW_SCORES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"models/{model}", which has to be a cross-encoder: INVALID_ARGUMENT, NOT_A_CROSS_ENCODER, which names those that
+    there are. Default: the server's default model, where that is one. Other calls refuse a cross-encoder:
+    INVALID_ARGUMENT, CROSS_ENCODER.
+    """
+    query: _builtins.str
+    """At most limits.max_text_bytes (default 1 MiB), with something in it that the model reads: INVALID_ARGUMENT,
+    EMPTY_TEXT.
+    """
+    limit: _builtins.int
+    """Answer only the best so many texts, at least 1; more than there are is all. Default: all."""
+    truncation: _values_pb2.Truncation.ValueType
+    """What to do with a query and a text that together have more tokens than the model takes. Default:
+    TRUNCATION_CUT_END: the longer of the two loses tokens at its end, the query too, but neither less than half of the
+    room, as in sentence-transformers. With TRUNCATION_CUT_START a text loses them at its start instead.
+    """
+    raw_scores: _builtins.bool
+    """Whether scores are the network's own logits. Default: no, they are what the model's checkpoint makes of these: a
+    number between 0 and 1 (sigmoid), or the logit as it is; `nearshore model show` tells. The order is the same.
+    """
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to limits.max_texts (default 1,024) texts of at most limits.max_text_bytes. Empty text is scored as the model
+        scores it.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        query: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        limit: _builtins.int | None = ...,
+        truncation: _values_pb2.Truncation.ValueType = ...,
+        raw_scores: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "model", b"model", "query", b"query", "raw_scores", b"raw_scores", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
+
+@_typing.final
+class RerankResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"models/{model}" that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedText]:
+        """Best first; of equal ones the one that was sent first."""
+
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextUsage]:
+        """One entry a text, in request order: the tokens of query and text together, special ones included. In a pair whose
+        tokens_used is less than its tokens something was cut.
+        """
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___RankedText] | None = ...,
+        usage: _abc.Iterable[Global___TextUsage] | None = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankResponse: _TypeAlias = RerankResponse  # noqa: Y015
+
+@_typing.final
+class RankedText(_message.Message):
+    """A text and how well it answers the query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Of the text in the request, from 0."""
+    score: _builtins.float
+    """Higher is better; comparable with scores of the same model only, and mostly of the same query only."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankedText: _TypeAlias = RankedText  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EmbeddingServiceStub:
-    """Turns text into vectors.
+    """Turns text into vectors, and scores texts against a query.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,15 @@ class EmbeddingServiceStub:
                 request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.TokenizeRequest.SerializeToString,
                 response_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.TokenizeResponse.FromString,
                 _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/nearshore.v1.EmbeddingService/Rerank',
+                request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.RerankRequest.SerializeToString,
+                response_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.RerankResponse.FromString,
+                _registered_method=True)
 
 
 class EmbeddingServiceServicer:
-    """Turns text into vectors.
+    """Turns text into vectors, and scores texts against a query.
     """
 
     def Embed(self, request, context):
@@ -85,6 +90,15 @@ class EmbeddingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rerank(self, request, context):
+        """Scores how well each text answers a query, by a cross-encoder, which reads both together. A text's score does not
+        depend on what else is in the request or in the server: it is bit-equal however it is sent. All texts are scored or
+        none is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EmbeddingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -103,6 +117,11 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     request_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.TokenizeRequest.FromString,
                     response_serializer=nearshore_dot_v1_dot_embedding__service__pb2.TokenizeResponse.SerializeToString,
             ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.RerankRequest.FromString,
+                    response_serializer=nearshore_dot_v1_dot_embedding__service__pb2.RerankResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'nearshore.v1.EmbeddingService', rpc_method_handlers)
@@ -112,7 +131,7 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmbeddingService:
-    """Turns text into vectors.
+    """Turns text into vectors, and scores texts against a query.
     """
 
     @staticmethod
@@ -186,6 +205,33 @@ class EmbeddingService:
             '/nearshore.v1.EmbeddingService/Tokenize',
             nearshore_dot_v1_dot_embedding__service__pb2.TokenizeRequest.SerializeToString,
             nearshore_dot_v1_dot_embedding__service__pb2.TokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nearshore.v1.EmbeddingService/Rerank',
+            nearshore_dot_v1_dot_embedding__service__pb2.RerankRequest.SerializeToString,
+            nearshore_dot_v1_dot_embedding__service__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,

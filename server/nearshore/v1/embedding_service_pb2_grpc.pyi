@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EmbeddingServiceStub:
-    """Turns text into vectors."""
+    """Turns text into vectors, and scores texts against a query."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -49,10 +49,15 @@ class EmbeddingServiceStub:
     """
     Tokenize: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.TokenizeRequest, _embedding_service_pb2.TokenizeResponse]
     """Shows how texts are cut into tokens, exactly as Embed would do it."""
+    Rerank: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.RerankRequest, _embedding_service_pb2.RerankResponse]
+    """Scores how well each text answers a query, by a cross-encoder, which reads both together. A text's score does not
+    depend on what else is in the request or in the server: it is bit-equal however it is sent. All texts are scored or
+    none is.
+    """
 
 @_typing.type_check_only
 class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
-    """Turns text into vectors."""
+    """Turns text into vectors, and scores texts against a query."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedRequest, _embedding_service_pb2.EmbedResponse]  # type: ignore[assignment]
@@ -71,9 +76,14 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     """
     Tokenize: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.TokenizeRequest, _embedding_service_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Shows how texts are cut into tokens, exactly as Embed would do it."""
+    Rerank: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.RerankRequest, _embedding_service_pb2.RerankResponse]  # type: ignore[assignment]
+    """Scores how well each text answers a query, by a cross-encoder, which reads both together. A text's score does not
+    depend on what else is in the request or in the server: it is bit-equal however it is sent. All texts are scored or
+    none is.
+    """
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Turns text into vectors."""
+    """Turns text into vectors, and scores texts against a query."""
 
     @_abc_1.abstractmethod
     def Embed(
@@ -108,5 +118,16 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_service_pb2.TokenizeResponse, _abc.Awaitable[_embedding_service_pb2.TokenizeResponse]]:
         """Shows how texts are cut into tokens, exactly as Embed would do it."""
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _embedding_service_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedding_service_pb2.RerankResponse, _abc.Awaitable[_embedding_service_pb2.RerankResponse]]:
+        """Scores how well each text answers a query, by a cross-encoder, which reads both together. A text's score does not
+        depend on what else is in the request or in the server: it is bit-equal however it is sent. All texts are scored or
+        none is.
+        """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
