@@ -29,6 +29,7 @@ LISTS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("delete", "ids", "str", {"collection": "docs"}),
     ("batch_search", "queries", "Query", {"collection": "docs"}),
     ("embed", "texts", "str", {}),
+    ("rerank", "texts", "str", {"query": "cat"}),
     ("tokenize", "texts", "str", {}),
 ]
 
@@ -132,6 +133,11 @@ def test_any_iterable_of_ids_is_a_list(server: ScriptedServer) -> None:
         (lambda client: client.embed(["a"], prompt=5), "prompt is 5; it takes str"),
         (lambda client: client.embed(["a"], dimensions="3"), "dimensions is '3'; it takes int of 32 bits"),
         (lambda client: client.embed(["a"], normalize="yes"), "normalize is 'yes'; it takes bool"),
+        (lambda client: client.rerank(["a"], ["b"]), "query is ['a']; it takes str."),
+        (lambda client: client.rerank("a", ["b"], model=5), "model is 5; it takes str."),
+        (lambda client: client.rerank("a", ["b"], limit="3"), "limit is '3'; it takes int of 32 bits"),
+        (lambda client: client.rerank("a", ["b"], truncation="nope"), "truncation is 'nope'; it takes 'cut_end' or"),
+        (lambda client: client.rerank("a", ["b"], raw_scores="no"), "raw_scores is 'no'; it takes bool"),
         (lambda client: client.create_collection(5), "name is 5; it takes str."),
         (lambda client: client.create_collection("a", metric="l2"), "metric is 'l2'; it takes 'cosine' or 'dot' or"),
         (lambda client: client.create_collection("a", index_kind=1), "index_kind is 1; it takes 'auto' or 'exact' or"),
@@ -189,6 +195,7 @@ def test_a_query_asks_one_thing(refused: Refused, query: Query, fields: list[str
         (lambda client: client.upsert("docs", [GOOD, Document("a", "\ud800")]), "documents[1].text"),
         (lambda client: client.upsert("docs", [Document("a", "x", metadata={"a": "\ud800"})]), "documents[0].metadata"),
         (lambda client: client.embed(["a", "\ud800"]), "texts"),
+        (lambda client: client.rerank("\ud800", ["a"]), "query"),
         (lambda client: client.search("\ud800", "a"), "collection"),
         (lambda client: client.search("docs", "\ud800"), "query.text"),
     ],

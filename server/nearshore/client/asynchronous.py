@@ -23,6 +23,7 @@ from nearshore.client.messages import (
     Page,
     Parts,
     Query,
+    Reranked,
     SearchResult,
     SpecialTokens,
     Tokenized,
@@ -256,6 +257,24 @@ class AsyncClient:
         finally:
             answers.cancel()  # where the reader has left
         requests.check()
+
+    async def rerank(
+        self,
+        query: str,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        limit: int | None = None,
+        truncation: EmbedTruncation = "cut_end",
+        raw_scores: bool = False,
+    ) -> Reranked:
+        """Score how well each text answers the query, by a cross-encoder, and give them best first.
+
+        model: a cross-encoder, "" where the server's default model is one; limit: the best so many, None for all;
+        raw_scores: the network's logits, instead of what the model makes of them.
+        """
+        call = codec.rerank(query, texts, model=model, limit=limit, truncation=truncation, raw_scores=raw_scores)
+        return await self._run(call)
 
     async def tokenize(
         self,

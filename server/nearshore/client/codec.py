@@ -31,6 +31,7 @@ from nearshore.client.messages import (
     Page,
     Parts,
     Query,
+    Reranked,
     SearchResult,
     SpecialTokens,
     Tokenized,
@@ -242,6 +243,23 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
         token_vectors=token_vectors,
     )
     return Call("EmbeddingService.Embed", request, decode.embedded)
+
+
+def rerank(
+    query: str, texts: Sequence[str], *, model: str, limit: int | None, truncation: EmbedTruncation, raw_scores: bool
+) -> Call[Reranked]:
+    """EmbeddingService.Rerank."""
+    request = message(
+        "",
+        embedding_pb.RerankRequest,
+        model=model_name(model),
+        query=instance("query", query, str),
+        texts=listed("texts", texts, str),
+        limit=limit,
+        truncation=choice("truncation", truncation, TRUNCATIONS),
+        raw_scores=raw_scores,
+    )
+    return Call("EmbeddingService.Rerank", request, decode.reranked)
 
 
 def tokenize(texts: Sequence[str], model: str, prompt: str | None, special_tokens: SpecialTokens) -> Call[Tokenized]:

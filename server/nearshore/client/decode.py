@@ -9,6 +9,8 @@ from nearshore.client.messages import (
     CollectionStatus,
     Embedded,
     Hit,
+    RankedText,
+    Reranked,
     SearchResult,
     TokenVectors,
 )
@@ -38,6 +40,16 @@ def embedded(answer: embedding_service_pb2.EmbedResponse) -> Embedded:
         fingerprint=answer.vectors.fingerprint,
         model=answer.model.removeprefix("models/"),
         token_vectors=[token_vectors(each) for each in answer.token_vectors],
+    )
+
+
+def reranked(answer: embedding_service_pb2.RerankResponse) -> Reranked:
+    """Texts by their scores."""
+    return Reranked(
+        results=[RankedText(each.index, each.score) for each in answer.results],
+        tokens=[each.tokens for each in answer.usage],
+        tokens_used=[each.tokens_used for each in answer.usage],
+        model=answer.model.removeprefix("models/"),
     )
 
 

@@ -175,6 +175,24 @@ class EmbeddedBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedText:
+    """A text, by its place among those that were sent, and how well it answers the query; more is better."""
+
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """Texts in the order in which they answer a query, best first."""
+
+    results: Sequence[RankedText]
+    tokens: Sequence[int]  # of the query with each text, in the order in which texts were sent, before truncation
+    tokens_used: Sequence[int]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizedText:
     """All tokens of one text before truncation, special ones included."""
 

@@ -23,6 +23,7 @@ from nearshore.client.messages import (
     Page,
     Parts,
     Query,
+    Reranked,
     SearchResult,
     SpecialTokens,
     Tokenized,
@@ -264,6 +265,24 @@ class Client:
         finally:
             answers.cancel()  # where the reader has left
         requests.check()
+
+    def rerank(
+        self,
+        query: str,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        limit: int | None = None,
+        truncation: EmbedTruncation = "cut_end",
+        raw_scores: bool = False,
+    ) -> Reranked:
+        """Score how well each text answers the query, by a cross-encoder, and give them best first.
+
+        model: a cross-encoder, "" where the server's default model is one; limit: the best so many, None for all;
+        raw_scores: the network's logits, instead of what the model makes of them.
+        """
+        call = codec.rerank(query, texts, model=model, limit=limit, truncation=truncation, raw_scores=raw_scores)
+        return self._run(call)
 
     def tokenize(
         self,

@@ -1,0 +1,160 @@
+"""Cross-encoders in one real server, beside embedding models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nearshore.client import NO_RETRIES, AsyncClient, Document, RankedText
+from nearshore.documents.errors import EmptyTextError
+from nearshore.embedding.errors import CrossEncoderError, NotCrossEncoderError, TextTooLongError
+from nearshore.exit_codes import ExitCode
+from tests import tiny_bert
+from tests.numpy_bert import F64
+from tests.servers import InProcessServer
+from tests.tiny_cross_encoder import PASSAGES, QUERY, make_bundle, reference_logits, sigmoid
+
+PAIRS = [(QUERY, text) for text in PASSAGES]
+IDENTITY = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+Start = Callable[..., InProcessServer]
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedding model that has 8 bits too, cross-encoders of two kinds, and a classifier."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny_bert.make_bundle(folder, int8=True)
+    make_bundle(folder, "judge")
+    make_bundle(folder, "plain", "roberta", **IDENTITY)
+    make_bundle(folder, "sorter", labels=3)
+    return folder
+
+
+def check_scores(results: Sequence[RankedText], expected: F64) -> None:
+    """Each text has its own; expected: of all, as they were sent."""
+    found = [each.score for each in results]
+    np.testing.assert_allclose(found, [expected[each.index] for each in results], atol=2e-5)
+
+
+def test_texts_come_back_best_first(start_server: Start) -> None:
+    """With the scores of the network and its activation, equal ones in the order in which they were sent."""
+    with start_server(embedding__models="judge").client() as client:
+        logits = reference_logits(PAIRS)
+        answer = client.rerank(QUERY, PASSAGES, model="judge")
+        assert answer.model == "judge"
+        order = [each.index for each in answer.results]
+        assert order == sorted(range(len(PASSAGES)), key=lambda index: (-round(float(logits[index]), 5), index))
+        np.testing.assert_allclose([each.score for each in answer.results], sigmoid(logits)[order], atol=2e-5)
+        raw = client.rerank(QUERY, PASSAGES, model="judge", raw_scores=True)
+        assert [each.index for each in raw.results] == order
+        np.testing.assert_allclose([each.score for each in raw.results], logits[order], atol=2e-5)
+        assert answer.tokens == answer.tokens_used == raw.tokens
+        assert client.rerank(QUERY, PASSAGES, model="judge", limit=2).results == answer.results[:2]
+        assert client.rerank(QUERY, PASSAGES, model="judge", limit=99).results == answer.results
+
+
+def test_a_score_does_not_depend_on_its_company(start_server: Start) -> None:
+    """The bits of each text are those that it has alone, while others rerank and embed, and whatever the model."""
+    server = start_server(embedding__models="judge,plain", embedding__cache_bytes=1 << 20)
+    with server.client() as client, ThreadPoolExecutor(8) as pool:
+
+        def ask(number: int) -> dict[tuple[str, str], float]:
+            model = ("judge", "plain")[number % 2]
+            texts = [*PASSAGES[number % 3 :], *tiny_bert.corpus(40)[: number * 3]]
+            client.embed(texts[:5])
+            results = client.rerank(QUERY, texts, model=model).results
+            return {(model, texts[each.index]): each.score for each in results}
+
+        answers = list(pool.map(ask, range(12)))
+        for answer in answers:
+            for (model, text), score in answer.items():
+                alone = client.rerank(QUERY, [text], model=model).results[0].score
+                assert np.float32(alone).tobytes() == np.float32(score).tobytes()
+
+
+def test_a_model_is_asked_only_for_what_it_can_do(start_server: Start) -> None:
+    """Every other use is refused, and the remedy names what would do."""
+    with start_server(embedding__models="judge,sorter").client() as client:
+        for refused in (
+            lambda: client.embed(["a cat"], model="judge"),
+            lambda: client.tokenize(["a cat"], model="judge"),
+            lambda: client.create_collection("c", model="judge"),
+            lambda: next(client.embed_stream([["a cat"]], model="judge")).result(),
+        ):
+            with pytest.raises(CrossEncoderError, match=r"'judge' is a cross-encoder.*Name an embedding model"):
+                refused()
+        with pytest.raises(NotCrossEncoderError, match=r"'tiny' .*an embedding model.*Name one.*: models/judge\."):
+            client.rerank(QUERY, PASSAGES)
+        with pytest.raises(NotCrossEncoderError, match="it is a classifier of 3 labels"):
+            client.rerank(QUERY, PASSAGES, model="sorter")
+        assert client.embed(["a cat"], model="sorter").vectors.shape == (1, 32)
+        client.create_collection("c", model="tiny")
+        client.upsert("c", [Document("1", "a cat")])
+
+
+def test_a_cross_encoder_is_loaded_when_it_is_asked_for(start_server: Start) -> None:
+    """Those in the model folder are named, too, where they can be loaded; a model without activation gives logits."""
+    with start_server(embedding__on_demand=True).client() as client:
+        with pytest.raises(NotCrossEncoderError, match=r"models/judge, models/plain\."):
+            client.rerank(QUERY, PASSAGES)
+        results = client.rerank(QUERY, PASSAGES, model="plain").results
+        expected = reference_logits(PAIRS, "roberta")
+        np.testing.assert_allclose(
+            [each.score for each in results], [expected[each.index] for each in results], atol=2e-5
+        )
+
+
+def test_it_may_be_the_default_model(start_server: Start) -> None:
+    """Of a server that does nothing else; then no request has to name it, and texts are embedded by name."""
+    server = start_server(embedding__model="judge", embedding__models="tiny")
+    with server.client() as client:
+        assert client.rerank(QUERY, PASSAGES).model == "judge"
+        assert client.embed(["a cat"], model="tiny").model == "tiny"
+        with pytest.raises(CrossEncoderError):
+            client.embed(["a cat"])
+    assert server.stop() is ExitCode.OK
+
+
+@pytest.mark.parametrize("settings", [{"embedding__models": "judge"}, {"embedding__on_demand": True}])
+def test_a_server_of_8_bits_reranks_in_float32(start_server: Start, settings: dict[str, object]) -> None:
+    """Its embedding models are run in 8 bits, its cross-encoders as they are."""
+    with start_server(embedding__precision="int8", **settings).client() as client:
+        results = client.rerank(QUERY, PASSAGES, model="judge", raw_scores=True).results
+        expected = reference_logits(PAIRS)
+        np.testing.assert_allclose(
+            [each.score for each in results], [expected[each.index] for each in results], atol=2e-5
+        )
+        client.create_collection("c", model="tiny")
+        assert client.get_collection("c").precision == "int8"
+
+
+def test_pairs_that_are_too_long_are_cut_or_refused(start_server: Start) -> None:
+    """As asked; a query of nothing that the model reads is refused, whatever its length."""
+    with start_server(embedding__models="judge").client() as client:
+        long = "fish " * 100
+        cut = client.rerank(long, [long, "a"], model="judge")
+        assert (cut.tokens, cut.tokens_used) == ([203, 104], [64, 64])
+        start = client.rerank(QUERY, [f"{long} music"], model="judge", truncation="cut_start")
+        assert start.results != client.rerank(QUERY, [f"{long} music"], model="judge").results
+        with pytest.raises(TextTooLongError, match="Text 1 has 110 tokens with the query"):
+            client.rerank(QUERY, ["a", long], model="judge", truncation="refuse")
+        with pytest.raises(EmptyTextError, match="query has no characters that the model reads"):
+            client.rerank("\u200b", ["a"], model="judge")
+
+
+def test_asyncio_has_the_same_method(start_server: Start) -> None:
+    """And gives the same."""
+    server = start_server(embedding__models="judge")
+    with server.client() as client:
+        expected = client.rerank(QUERY, PASSAGES, model="judge", limit=3)
+
+    async def ask() -> object:
+        async with AsyncClient(server.address, retries=NO_RETRIES) as asking:
+            return await asking.rerank(QUERY, PASSAGES, model="judge", limit=3)
+
+    assert asyncio.run(ask()) == expected
