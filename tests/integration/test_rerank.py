@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nearshore.cli import main
 from nearshore.client import NO_RETRIES, AsyncClient, Document, RankedText
 from nearshore.documents.errors import EmptyTextError
 from nearshore.embedding.errors import CrossEncoderError, NotCrossEncoderError, TextTooLongError
@@ -145,6 +147,70 @@ def test_pairs_that_are_too_long_are_cut_or_refused(start_server: Start) -> None
             client.rerank(QUERY, ["a", long], model="judge", truncation="refuse")
         with pytest.raises(EmptyTextError, match="query has no characters that the model reads"):
             client.rerank("\u200b", ["a"], model="judge")
+
+
+@pytest.fixture
+def command(start_server: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """A function that runs a command on a server that has judge, and returns exit code and standard output."""
+    address = start_server(embedding__models="judge").address
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = main.run(["--server", address, "--data-dir", str(tmp_path / "none"), *arguments])
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_the_command_sorts_texts_and_lines(
+    command: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many calls they take, and from wherever they come: as one call would."""
+    lines = tiny_bert.corpus(300)
+    logits = reference_logits([(QUERY, line) for line in lines])
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    asked = ["--json", "rerank", QUERY, "--model", "judge", "--raw-scores"]
+    code, told = command(*asked, "--file", str(tmp_path / "lines.txt"), "--limit", "20")
+    found = [json.loads(line) for line in told.splitlines()]
+    assert (code, len(found)) == (ExitCode.OK, 20)
+    assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
+    np.testing.assert_allclose([each["score"] for each in found], np.sort(logits)[::-1][:20], atol=2e-5)
+    assert [each["text"] for each in found] == [lines[each["index"]] for each in found]
+    with (tmp_path / "lines.txt").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert command(*asked, "--limit", "20") == (code, told)
+    code, told = command("rerank", QUERY, *PASSAGES, "--model", "judge", "--limit", "1")
+    best = int(np.argmax(reference_logits(PAIRS)))
+    assert code == ExitCode.OK
+    assert told.split()[:3] == ["score", "index", "text"]
+    assert told.split()[4:] == [str(best), *PASSAGES[best].split()]
+
+
+def test_the_command_refuses_what_makes_no_sense(command: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    """As usage, or with the server's own words."""
+    (tmp_path / "bad.txt").write_bytes(b"caf\xe9\n")
+    assert command("rerank", "a", "b", "--file", str(tmp_path / "bad.txt"))[0] == ExitCode.USAGE
+    assert command("rerank", "a", "b", "--cut-start", "--refuse-long")[0] == ExitCode.USAGE
+    assert command("rerank", "a", "--file", str(tmp_path / "none.txt"))[0] == ExitCode.USAGE
+    assert command("rerank", "a", "--file", str(tmp_path / "bad.txt"))[0] != ExitCode.OK
+    assert command("rerank", "a", "b")[0] == ExitCode.FAILED  # tiny is no cross-encoder
+
+
+def test_models_are_told_apart(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By `model show` and `model list`, for people and for programs."""
+    folder = ["--model-dir", str(model_dir)]
+    told = {}
+    for name in ("judge", "plain", "sorter", "tiny"):
+        assert main.run([*folder, "model", "show", name]) == ExitCode.OK
+        told[name] = capsys.readouterr().out
+    assert "sigmoid, between 0 and 1" in told["judge"]
+    assert "the logit as it is" in told["plain"]
+    assert all("dimensions" not in told[name] for name in ("judge", "plain"))
+    assert all("cross-encoder" not in told[name] for name in ("sorter", "tiny"))
+    assert "3, scored by logits" in told["sorter"]
+    assert main.run([*folder, "model", "list"]) == ExitCode.OK
+    assert capsys.readouterr().out.count("cross-encoder") == 2
+    assert main.run([*folder, "--json", "model", "show", "judge"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["classifier"] == {"labels": 1, "activation": "sigmoid"}
 
 
 def test_asyncio_has_the_same_method(start_server: Start) -> None:

@@ -16,7 +16,8 @@ from nearshore.bundle import Bundle
 from nearshore.embedding.packing import Packer
 from nearshore.export.exporter import export_bundle
 from nearshore.export.options import ExportOptions
-from tests.tiny_bert import embed_golden
+from tests.servers import InProcessServer, make_settings
+from tests.tiny_bert import embed_golden, make_bundle
 
 TOLERANCE = 2e-5
 HUGGING_FACE = ("bert_cross_encoder", "bert_gelu_new", "bert_mlm", "bert_pooler", "distilbert", "roberta")
@@ -51,6 +52,26 @@ def test_agrees_with_transformers(checkpoints: Path, tmp_path: Path, name: str) 
     worst = worst_differences(bundle, expected)
     print(name, worst)
     assert max(worst.values()) <= TOLERANCE
+
+
+def test_a_running_server_scores_pairs_as_transformers(checkpoints: Path, tmp_path: Path) -> None:
+    """The logits of pairs, which were padded to one length there, and come one by one here."""
+    folder = checkpoints / "hf" / "bert_cross_encoder"
+    expected, texts = np.load(folder / "expected.npz"), json.loads((folder / "inputs.json").read_text())
+    make_bundle(tmp_path / "models")
+    export_bundle(folder, tmp_path / "models" / "judge", name="judge", embed_golden=embed_golden)
+    server = InProcessServer(make_settings(tmp_path / "data", tmp_path / "models", embedding__models="judge"))
+    try:
+        with server.client() as client:
+            found = [
+                client.rerank(query, [text], model="judge", raw_scores=True).results[0].score
+                for query, text in texts["pairs"]
+            ]
+    finally:
+        server.stop()
+    worst = float(np.abs(np.array(found) - expected["pair/logits"][:, 0]).max())
+    print("pairs through a server", worst)
+    assert worst <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["bert_pooler", "bert_mlm"])

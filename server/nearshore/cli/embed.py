@@ -15,9 +15,9 @@ import typer
 
 from nearshore.cli import output
 from nearshore.cli.connection import INT32, connect
+from nearshore.cli.lines import lines
 from nearshore.cli.progress import Progress
 from nearshore.client import Embedded
-from nearshore.errors import InvalidArgumentError
 from nearshore.records import F32
 
 app = typer.Typer()
@@ -62,7 +62,7 @@ def embed(  # noqa: PLR0913 -- each is an option
         raise typer.BadParameter("give texts, or lines on standard input")
     if cut_start and refuse_long:
         raise typer.BadParameter("--cut-start and --refuse-long exclude each other")
-    source = iter(texts) if texts else _lines()
+    source = iter(texts) if texts else lines(sys.stdin.buffer, "standard input")
     with connect() as client, _opened(npy) as file, Progress("embedding", "texts") as progress:
         ask = partial(
             client.embed,
@@ -96,17 +96,6 @@ def _embed_all(
     if npy is not None:
         _save(npy, np.concatenate(kept) if kept else ask([""]).vectors[:0])
     return cut
-
-
-def _lines() -> Iterator[str]:
-    """The lines of standard input. Raises InvalidArgumentError for one that is not UTF-8, whatever the locale is."""
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise InvalidArgumentError(
-                f"Line {number} of standard input is not UTF-8.", "Convert it, for example with iconv."
-            ) from error
 
 
 def _emit(texts: list[str], answer: Embedded) -> None:

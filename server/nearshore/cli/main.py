@@ -27,6 +27,7 @@ COMMANDS = {
     "search": "search",
     "delete": "delete",
     "embed": "embed",
+    "rerank": "rerank",
     "eval": "evaluate",
     "demo": "demo",
 }

@@ -78,9 +78,9 @@ def get(  # noqa: PLR0913 -- each is an option
     """Obtain a checkpoint, verify it and export it to a bundle. Does nothing if the bundle is there and whole.
 
     A bundle gives sequence_output, and logits, without sigmoid or softmax, where the checkpoint is a sequence
-    classifier. Every further output costs time at each run. A bundle that is exported again keeps what it gave, asked
-    for or not, and how it used a vocab.txt; delete its folder first to be rid of that. One whose vectors would become
-    others stays, unless --force is given.
+    classifier; of one label it becomes a cross-encoder, which reranks and gives no vectors. Every further output costs
+    time at each run. A bundle that is exported again keeps what it gave, asked for or not, and how it used a vocab.txt;
+    delete its folder first to be rid of that. One whose vectors would become others stays, unless --force is given.
     """
     started = time.monotonic()
     options = ExportOptions(
@@ -112,14 +112,11 @@ def show(name: Name = DEFAULT_MODEL) -> None:
     network, source = manifest.network, manifest.source
     size_bytes = sum(file.stat().st_size for file in bundle.path.iterdir() if file.is_file())
     shape = f"{network.layers} layers, {network.heads} heads, {network.hidden_size} wide"
-    vectors = f"{manifest.dimensions} dimensions, {'+'.join(manifest.pooling)} pooling"
-    vectors += "".join(f", dense {layer.outputs} ({layer.activation})" for layer in manifest.dense)
     pairs: list[tuple[str, object]] = [
         ("model", manifest.name),
         ("folder", bundle.path),
         ("network", f"{manifest.architecture}, {shape}, {manifest.precision}"),
-        ("vectors", vectors + (", normalized" if manifest.normalize else "")),
-        ("maximum", f"{manifest.max_tokens} tokens, special ones included; longer text is cut at the end"),
+        *_use_facts(manifest),
         ("inputs", ", ".join(manifest.inputs)),
         ("outputs", ", ".join(manifest.outputs)),
         *(
@@ -131,7 +128,7 @@ def show(name: Name = DEFAULT_MODEL) -> None:
         ),
         ("special tokens", f"[SEP] in a text is read as {_reading(manifest.special_tokens)}"),
         ("fingerprint", manifest.fingerprint),
-        ("  parsing them", bundle.fingerprint_for(SpecialTokens.PARSE)),
+        *([] if manifest.is_cross_encoder else [("  parsing them", bundle.fingerprint_for(SpecialTokens.PARSE))]),
         *_int8_facts(bundle),
         ("source", f"{source.kind} {source.location} {source.revision}".rstrip()),
         ("weights", f"SHA-256 {source.sha256}"),
@@ -183,7 +180,7 @@ def list_() -> None:
         output.note(f"There are no bundles in {folder}. `nearshore model get` makes one.")
         return
     rows = [
-        (name, each.manifest.dimensions, each.manifest.max_tokens, each.manifest.fingerprint)
+        (name, _dimensions(each.manifest), each.manifest.max_tokens, each.manifest.fingerprint)
         if isinstance(each, Bundle)
         else (name, "-", "-", each["error"])
         for name, each in bundles
@@ -197,6 +194,28 @@ def _checked(folder: Path) -> Bundle | dict[str, str]:
         return load_bundle(folder)
     except CorruptionError as error:
         return {"name": folder.name, "error": error.message}
+
+
+def _dimensions(manifest: Manifest) -> str:
+    return "cross-encoder" if manifest.is_cross_encoder else str(manifest.dimensions)
+
+
+def _use_facts(manifest: Manifest) -> list[tuple[str, object]]:
+    """What it gives for a text, or for a query with a text."""
+    classifier, most = manifest.classifier, f"{manifest.max_tokens} tokens, special ones included"
+    if classifier is not None and classifier.activation is not None:
+        made = "the logit's sigmoid, between 0 and 1" if classifier.activation == "sigmoid" else "the logit as it is"
+        return [
+            ("cross-encoder", f"scores a query with a text ({made}); for Rerank, it gives no vectors"),
+            ("maximum", f"{most}, of query and text; of longer pairs the longer one is cut first, at its end"),
+        ]
+    vectors = f"{manifest.dimensions} dimensions, {'+'.join(manifest.pooling)} pooling"
+    vectors += "".join(f", dense {layer.outputs} ({layer.activation})" for layer in manifest.dense)
+    facts: list[tuple[str, object]] = [
+        ("vectors", vectors + (", normalized" if manifest.normalize else "")),
+        ("maximum", f"{most}; longer text is cut at the end"),
+    ]
+    return facts if classifier is None else [*facts, ("labels", f"{classifier.labels}, scored by logits")]
 
 
 def _int8_facts(bundle: Bundle) -> list[tuple[str, object]]:
