@@ -1,7 +1,8 @@
 """Texts and pairs of texts as a network takes them: special tokens around them, cut and padded to one length.
 
-For programs that run a bundle's graph themselves, as they would a TF Hub encoder; the service neither packs pairs nor
-pads. What comes out is what TF Hub's preprocessing (bert_pack_inputs in tensorflow/models) gives for the same texts.
+For programs that run a bundle's graph themselves, as they would a TF Hub encoder; the service never pads, and puts its
+pairs together as transformers does (see pairs). What comes out is what TF Hub's preprocessing (bert_pack_inputs in
+tensorflow/models) gives for the same texts.
 """
 
 from __future__ import annotations
