@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nearshore.bundle import write_manifest
 from nearshore.cli import main
 from nearshore.client import NO_RETRIES, AsyncClient, Document, RankedText
 from nearshore.documents.errors import EmptyTextError
@@ -28,12 +30,14 @@ Start = Callable[..., InProcessServer]
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An embedding model that has 8 bits too, cross-encoders of two kinds, and a classifier."""
+    """An embedding model that has 8 bits too, cross-encoders of two kinds, and a classifier, once as of old."""
     folder = tmp_path_factory.mktemp("models")
     tiny_bert.make_bundle(folder, int8=True)
     make_bundle(folder, "judge")
     make_bundle(folder, "plain", "roberta", **IDENTITY)
-    make_bundle(folder, "sorter", labels=3)
+    sorter = make_bundle(folder, "sorter", labels=3)
+    shutil.copytree(sorter.path, folder / "before")
+    write_manifest(folder / "before", sorter.manifest.model_copy(update={"classifier": None}))
     return folder
 
 
@@ -81,7 +85,7 @@ def test_a_score_does_not_depend_on_its_company(start_server: Start) -> None:
 
 def test_a_model_is_asked_only_for_what_it_can_do(start_server: Start) -> None:
     """Every other use is refused, and the remedy names what would do."""
-    with start_server(embedding__models="judge,sorter").client() as client:
+    with start_server(embedding__models="judge,sorter,before").client() as client:
         for refused in (
             lambda: client.embed(["a cat"], model="judge"),
             lambda: client.tokenize(["a cat"], model="judge"),
@@ -94,6 +98,8 @@ def test_a_model_is_asked_only_for_what_it_can_do(start_server: Start) -> None:
             client.rerank(QUERY, PASSAGES)
         with pytest.raises(NotCrossEncoderError, match="it is a classifier of 3 labels"):
             client.rerank(QUERY, PASSAGES, model="sorter")
+        with pytest.raises(NotCrossEncoderError, match=r"from before.*nearshore model get before --force"):
+            client.rerank(QUERY, PASSAGES, model="before")
         assert client.embed(["a cat"], model="sorter").vectors.shape == (1, 32)
         client.create_collection("c", model="tiny")
         client.upsert("c", [Document("1", "a cat")])
