@@ -127,7 +127,7 @@ class Texts:
             raise LimitError(f"limit is {limit}.", "Ask for 1 or more, or leave it out for all.", field="limit")
         with await self._models.lease_reranker(model, deadline) as lease:
             submit = partial(lease.reranker.submit, query, texts, truncation=truncation, deadline=deadline)
-            if len(query) + sum(map(len, texts)) <= _SHORT_CHARACTERS:
+            if (1 + len(texts)) * len(query) + sum(map(len, texts)) <= _SHORT_CHARACTERS:  # the query is in each pair
                 pending = submit()
             else:
                 pending = await begun_in_thread(self._executor, submit, Future.cancel)
