@@ -48,6 +48,16 @@ def requests_of(run: Sequence[Sharers]) -> list[Request]:
     return [ticket.request for sharers in run for ticket in sharers]
 
 
+def lengths_of(runs: Sequence[list[Sharers]]) -> list[int]:
+    """Tokens of the texts of each run."""
+    return [len(run[0][0].ids) for run in runs]
+
+
+def may_be_put_off(asked: Request, position: int) -> bool:
+    """Whether it is a bulk request's text that is longer than a run."""
+    return asked.bulk and len(asked.texts[position]) > MAX_RUN_TOKENS
+
+
 class BacklogMachine(RuleBasedStateMachine):
     """Any mixture of arrivals, runs, departures and deadlines, of texts that are often identical, for two models."""
 
@@ -55,7 +65,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+        self.backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
         self.now = 0.0
         self.waiting: dict[Request, set[int]] = {}  # positions of the texts that wait
         self.running: list[tuple[list[Sharers], set[tuple[Request, int]]]] = []  # each run, and who is in it
@@ -115,8 +125,10 @@ class BacklogMachine(RuleBasedStateMachine):
         assert len(run) == 1 or length * len(run) <= MAX_RUN_TOKENS
         head = run[0][0]
         taken = {ticket.position for sharers in run for ticket in sharers if ticket.request is head.request}
-        # A run begins with the first waiting text of some request.
-        assert not [position for position in self.waiting[head.request] - taken if position < head.position]
+        # A run begins with the first waiting text of some request, of those that may be put off or of the others.
+        before = [position for position in self.waiting[head.request] - taken if position < head.position]
+        kind = may_be_put_off(head.request, head.position)
+        assert not [position for position in before if may_be_put_off(head.request, position) == kind]
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -168,7 +180,7 @@ TestBacklog.settings = TestBacklogWithoutSharing.settings = settings(max_example
 
 def test_a_query_does_not_wait_behind_a_large_request() -> None:
     """A single text heads the next run even though hundreds of another caller came before it."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     backlog.add(request([32] * 500))
     for _ in range(3):
         backlog.take()
@@ -180,7 +192,7 @@ def test_a_query_does_not_wait_behind_a_large_request() -> None:
 
 def test_two_large_requests_proceed_side_by_side() -> None:
     """Callers that send much at the same time get equal shares, whoever was first."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     first, second = request([40] * 100), request([50] * 100)
     backlog.add(first)
     backlog.add(second)
@@ -193,7 +205,7 @@ def test_two_large_requests_proceed_side_by_side() -> None:
 
 def test_queries_overtake_bulk_work() -> None:
     """A query that comes later than any amount of bulk work is run next, and no bulk text rides in its run."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     for _ in range(50):
         backlog.add(request([8] * 100, bulk=True))
     for _ in range(200):
@@ -205,7 +217,7 @@ def test_queries_overtake_bulk_work() -> None:
 
 def test_bulk_work_is_not_starved() -> None:
     """However fast queries keep coming, bulk work starts after a bounded number of tokens and keeps its share."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     bulk = request([16] * 400, bulk=True)
     backlog.add(bulk)
     tokens_before, bulk_runs, query_runs = 0, 0, 0
@@ -226,14 +238,53 @@ def test_bulk_work_is_not_starved() -> None:
 
 def test_a_long_text_is_a_run_of_its_own() -> None:
     """A text larger than a run is embedded alone rather than never."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     backlog.add(request([500, 500]))
     assert [len(backlog.take()) for _ in range(3)] == [1, 1, 0]
 
 
+def test_long_bulk_texts_leave_a_worker_to_shorter_ones() -> None:
+    """While one of two workers is at a long bulk text, others come after all that is short, and last alone."""
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
+    bulk = request([100, 100, 100, 40, 40], bulk=True)
+    backlog.add(bulk)
+    runs = [backlog.take(), backlog.take()]
+    assert lengths_of(runs) == [100, 40]
+    backlog.end(runs.pop())
+    runs.append(backlog.take())
+    assert lengths_of(runs) == [100, 40]
+    backlog.end(runs.pop(0))
+    runs.append(backlog.take())
+    backlog.end(runs.pop(0))
+    runs.append(backlog.take())
+    assert lengths_of(runs) == [100, 100]  # nothing else waits, and no worker is idle
+
+
+def test_long_queries_are_not_put_off() -> None:
+    """A caller who waits for a long text gets it in its turn, whatever bulk work there is."""
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
+    backlog.add(request([100, 100, 40], bulk=True))
+    backlog.take()
+    query = request([100])
+    backlog.add(query)
+    assert requests_of(backlog.take()) == [query]
+
+
+def test_the_only_worker_takes_texts_in_their_order() -> None:
+    """With one worker none is left over for what is short, so long bulk texts are not put off for ever."""
+    backlog = Backlog(workers=1, max_run_tokens=MAX_RUN_TOKENS)
+    backlog.add(request([40, 100, 40], bulk=True))
+    lengths = []
+    for _ in range(3):
+        run = backlog.take()
+        lengths += lengths_of([run])
+        backlog.end(run)
+    assert lengths == [40, 100, 40]
+
+
 def test_texts_of_several_callers_share_a_run() -> None:
     """Texts of one token count go together up to the size of a run, in the order in which they came."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     queries = [request([20]) for _ in range(5)]
     for query in queries:
         backlog.add(query)
@@ -243,7 +294,7 @@ def test_texts_of_several_callers_share_a_run() -> None:
 
 def test_a_query_takes_the_same_text_of_bulk_work_along() -> None:
     """A text runs when the earliest of those who wait for it is due, of whatever class, and then for all of them."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     bulk, query = (request_of([[7] * 20], bulk=bulk, share=True) for bulk in (True, False))
     backlog.add(bulk)
     backlog.add(request([30]))
@@ -253,7 +304,7 @@ def test_a_query_takes_the_same_text_of_bulk_work_along() -> None:
 
 def test_whoever_stays_keeps_its_place() -> None:
     """When the first to ask for a text leaves, the text is due as early as it is for the next, and runs once."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     leaver, stayer = (request_of([[7] * 20], share=True) for _ in range(2))
     backlog.add(leaver)
     backlog.add(stayer)
@@ -265,7 +316,7 @@ def test_whoever_stays_keeps_its_place() -> None:
 
 def test_callers_who_share_put_no_bulk_work_ahead_of_queries() -> None:
     """Virtual time advances by what was computed: however many a run answers, the next query overtakes bulk work."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     backlog.add(request([8] * 100, bulk=True))
     for first in (0, 200):
         for _ in range(30):
@@ -279,7 +330,7 @@ def test_callers_who_share_put_no_bulk_work_ahead_of_queries() -> None:
 
 def test_sending_a_text_again_moves_no_other_text_forward() -> None:
     """A request is charged for a text that it shares, so that it gains nothing over one that does not."""
-    backlog = Backlog(max_run_tokens=MAX_RUN_TOKENS)
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
     plain, shared, other = (
         request([64, 64]),
         request_of([[7] * 64, [8] * 64], share=True),

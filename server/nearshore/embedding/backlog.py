@@ -12,6 +12,10 @@ A run is filled with texts that have exactly as many tokens as its head, whoever
 are for the head's model and of its class: a query should not wait for bulk work in its own run. Every operation is
 O(log n) a text.
 
+A text that is longer than a run is one all the same, and a query that comes meanwhile waits the longer. So while bulk
+requests have all workers but one at such texts, others of theirs come last, whenever they are due: the worker that is
+left takes them only when nothing else waits. They are not starved, for the other workers go on with them.
+
 Each request has its own ticket for a text, but a run that takes one takes all tickets of that text, of either class,
 and those of requests that come before the run has ended: it is embedded once for all (docs/decisions/0009).
 """
@@ -60,23 +64,26 @@ Sharers = list[Ticket]
 class Backlog:
     """All texts that wait, and who else may join those that run."""
 
-    def __init__(self, *, max_run_tokens: int) -> None:
-        """max_run_tokens: size of a run; one text that is longer still makes a run."""
+    def __init__(self, *, workers: int, max_run_tokens: int) -> None:
+        """workers: who take runs; max_run_tokens: size of a run; one text that is longer still makes a run."""
         self._max_run_tokens = max_run_tokens
+        self._most_long_runs = max(1, workers - 1)  # while other texts wait
         self._now_tokens = 0.0  # virtual time
         self._numbers = count()
-        self._order: SortedList = SortedList()  # of every Ticket
+        self._order: SortedList = SortedList()  # of every Ticket but those in:
+        self._long: SortedList = SortedList()  # Tickets of bulk texts that are longer than a run
         self._lanes: dict[tuple[Embed, int, bool], SortedList] = {}  # lane: its Tickets
         self._deadlines: SortedList = SortedList()  # of (deadline, id, Request)
         self._requests: dict[Request, set[Ticket]] = {}  # what waits of each; never an empty set
         self._sharers: dict[Hashable, set[Ticket]] = {}  # who waits for each text; never an empty set
+        self._long_runs: set[Hashable] = set()  # keys of those Tickets that run
         self._running: dict[Hashable, Sharers] = {}  # texts in a run; none of them waits too
         self.tokens = 0
         """Tokens that wait."""
 
     def __len__(self) -> int:
         """Texts that wait."""
-        return len(self._order)
+        return len(self._order) + len(self._long)
 
     def add(self, request: Request) -> int:
         """Queue the texts of a new request; returns how many: not those that are running, whose runs it joins."""
@@ -89,7 +96,7 @@ class Backlog:
                 running.append(ticket)
                 continue
             tickets.add(ticket)
-            self._order.add(ticket)
+            self._order_of(ticket).add(ticket)
             self._lanes.setdefault(ticket.lane, SortedList()).add(ticket)
             self._sharers.setdefault(key, set()).add(ticket)
             self.tokens += len(ids)
@@ -105,9 +112,9 @@ class Backlog:
 
         The sharers of a text become more while it runs.
         """
-        if not self._order:
+        if not self:
             return []
-        head: Ticket = self._order[0]
+        head = self._head()
         length, requests = len(head.ids), len(self._requests)
         lane = self._lanes[head.lane]
         run: list[Sharers] = []
@@ -117,6 +124,8 @@ class Backlog:
             for ticket in sharers:
                 self._remove(ticket)
             run.append(sharers)
+        if self._is_long(head):
+            self._long_runs.add(head.key)
         # What was computed, not what was answered: what shares a text takes no time from others.
         self._now_tokens += length * len(run) / requests
         return run
@@ -124,6 +133,7 @@ class Backlog:
     def end(self, run: list[Sharers]) -> None:
         """The run is over, well or not: nobody can join it any more."""
         for sharers in run:
+            self._long_runs.discard(sharers[0].key)
             del self._running[sharers[0].key]
 
     def discard(self, request: Request) -> None:
@@ -146,9 +156,20 @@ class Backlog:
             self.discard(request)
         return requests
 
+    def _head(self) -> Ticket:
+        """Of the texts that wait, at least one, that which is to be embedded next."""
+        heads: list[Ticket] = [order[0] for order in (self._order, self._long) if order]
+        return heads[0] if len(self._long_runs) >= self._most_long_runs else min(heads)
+
+    def _order_of(self, ticket: Ticket) -> SortedList:
+        return self._long if self._is_long(ticket) else self._order
+
+    def _is_long(self, ticket: Ticket) -> bool:
+        return ticket.request.bulk and len(ticket.ids) > self._max_run_tokens
+
     def _remove(self, ticket: Ticket) -> None:
         request, lane = ticket.request, ticket.lane
-        self._order.remove(ticket)
+        self._order_of(ticket).remove(ticket)
         self._lanes[lane].remove(ticket)
         if not self._lanes[lane]:
             del self._lanes[lane]

@@ -49,7 +49,7 @@ class Scheduler:
         self._clock = clock
         self._observer = observer
         self._closed = False
-        self._backlog = Backlog(max_run_tokens=max_run_tokens)
+        self._backlog = Backlog(workers=workers, max_run_tokens=max_run_tokens)
         self._finished: deque[Request] = deque()  # all embedded, to be answered by whichever worker is free
         # Guards these and the vectors that requests hold. No future is touched while it is held, because
         # settling one runs its callbacks, which may call back in here.
