@@ -97,9 +97,9 @@ class Texts:
                 bulk=bulk,
                 deadline=deadline,
             )
-            if sum(map(len, texts)) <= _SHORT_CHARACTERS:
+            if form.special is None and sum(map(len, texts)) <= _SHORT_CHARACTERS:
                 pending = submit()
-            else:
+            else:  # long, or for a tokenizer that may have to be made first
                 pending = await begun_in_thread(self._executor, submit, Future.cancel)
             return EmbedAnswer(model_name(lease.name), await result_of(pending, deadline, "embedding"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -27,15 +28,23 @@ class Cutter:
         """Read the bundle's tokenizer. Raises CorruptBundleError."""
         self._max_tokens = bundle.manifest.max_tokens
         self._usual = bundle.manifest.special_tokens
-        self._tokenizers = {
-            special: Tokenizer(bundle.tokenizer_path, max_tokens=self._max_tokens, special=special)
-            for special in SpecialTokens
-        }
+        usual = Tokenizer(bundle.tokenizer_path, max_tokens=self._max_tokens, special=self._usual)
+        # The other one when it is asked for, which is seldom: making one holds up all threads, for a quarter of a
+        # second where there are 250,000 tokens.
+        self._tokenizers = {self._usual: usual}
+        self._making = threading.Lock()
         self._around: dict[str, int] = {}  # tokens_around, of the prompts that were asked for
 
     def tokenizer(self, special: SpecialTokens | None = None) -> Tokenizer:
-        """The one that reads special tokens so; None: as the bundle says."""
-        return self._tokenizers[self._usual if special is None else special]
+        """The one that reads special tokens so; None: as the bundle says. That of the other mode is made once."""
+        wanted = self._usual if special is None else special
+        found = self._tokenizers.get(wanted)
+        if found is not None:
+            return found
+        with self._making:
+            if wanted not in self._tokenizers:
+                self._tokenizers[wanted] = self._tokenizers[self._usual].copy(wanted)
+            return self._tokenizers[wanted]
 
     def tokenize(self, texts: Iterable[str], special: SpecialTokens | None, prompt: str) -> Iterator[Tokens]:
         """Cut texts as the caller takes them; prompt: put before each as it is."""

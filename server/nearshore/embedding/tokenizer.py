@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -64,6 +65,13 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = special is SpecialTokens.TEXT
         self._max_tokens = max_tokens
         self._path = path
+
+    def copy(self, special: SpecialTokens) -> Tokenizer:
+        """The same, in this special-token mode, not read again: the file may be another bundle's by now."""
+        other = copy(self)
+        other._tokenizer = deepcopy(self._tokenizer)
+        other._tokenizer.encode_special_tokens = special is SpecialTokens.TEXT
+        return other
 
     def encode(self, texts: Iterable[str]) -> Iterator[Tokens]:
         """Tokenize in this thread, some texts ahead of the caller, who decides what of each is kept in memory.
