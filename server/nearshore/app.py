@@ -145,7 +145,7 @@ class Process:
         threads = open_threads(settings, self._open_pool)
         # Before the store: nobody says that we live while the model loads, and a broken one is told at once.
         loader = self._open_pool("model", 1)
-        served = await self._open(lambda: ServedModels(settings, loader, self._guards.metrics))
+        served = await self._open(lambda: ServedModels(settings, loader, threads.work, self._guards.metrics))
         self._closing.add("embedder", served.close)
         self._guards.metrics.describe(__version__, served.default_name, served.default.fingerprint())
         if self._ended.is_set():

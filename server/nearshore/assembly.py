@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from nearshore.documents.threads import Threads
 from nearshore.embedding import Embedder, Observer, Reranker, Reuse, Workplace, usable_cores
 from nearshore.errors import InvalidSettingsError, NearshoreError
 from nearshore.index import IndexOptions
+from nearshore.model_names import is_model_name
 from nearshore.replica import ReplicaOptions, Replicas
 from nearshore.search.searcher import Searcher
 from nearshore.service.server import Parts
@@ -156,7 +157,7 @@ class BundleFolder:
         return _loaded_from_one(path, load)
 
     def names_of(self, fingerprint: str) -> list[str]:
-        """See ModelFolder. A bundle that cannot be read is none: it says so when it is asked for by name."""
+        """See ModelFolder. A bundle that cannot be read, or asked for, is none."""
         return [each.path.name for each in self._readable() if each.fingerprints.get(self._precision) == fingerprint]
 
     def cross_encoders(self) -> list[str]:
@@ -164,7 +165,7 @@ class BundleFolder:
         return [each.path.name for each in self._readable() if each.manifest.is_cross_encoder]
 
     def _readable(self) -> Iterator[Bundle]:
-        for name in bundle_names(self._folder):
+        for name in filter(is_model_name, bundle_names(self._folder)):
             path = self._folder / name
             with contextlib.suppress(NearshoreError):
                 yield Bundle(path, read_manifest(path))
@@ -173,8 +174,10 @@ class BundleFolder:
 class ServedModels:
     """The models of a server, its default among them, and the workers that they share. Close it."""
 
-    def __init__(self, settings: Settings, thread: Executor, observer: Observer | None = None) -> None:
-        """Load those that are there from the start; `thread`, one, loads the others.
+    def __init__(
+        self, settings: Settings, loader: Executor, reader: Executor, observer: Observer | None = None
+    ) -> None:
+        """Load those that are there from the start; loader, of one thread, loads the others; reader looks for them.
 
         Raises what BundleFolder.load does, and InvalidSettingsError where they have more than max_model_bytes.
         """
@@ -188,14 +191,15 @@ class ServedModels:
         )
         folder = BundleFolder(settings.model_dir, Precision(engine.precision), self.workplace)
         try:
-            pinned = {name: folder.load(name) for name in dict.fromkeys([engine.model, *engine.models])}
-            _check_size(pinned, engine.max_model_bytes)
+            names = list(dict.fromkeys([engine.model, *engine.models]))
+            _check_size(folder, names, engine.max_model_bytes)
+            pinned = {name: folder.load(name) for name in names}
+            demand = Demand(folder, loader, reader, engine.max_model_bytes) if engine.on_demand else None
+            self.engines = Engines(pinned, demand)
         except BaseException:
             self.workplace.close()
             raise
         self.default, self.default_name = pinned[engine.model], engine.model
-        demand = Demand(folder, thread, engine.max_model_bytes) if engine.on_demand else None
-        self.engines = Engines(pinned, demand)
         self.models = Models(self.engines, engine.model)
 
     def close(self) -> None:
@@ -203,11 +207,15 @@ class ServedModels:
         self.workplace.close()
 
 
-def _check_size(pinned: Mapping[str, Engine], max_bytes: int) -> None:
-    size_bytes = sum(engine.bundle.size_bytes for engine in pinned.values())
+def _check_size(folder: BundleFolder, names: Sequence[str], max_bytes: int) -> None:
+    """Before anything is loaded: models that are too many would end the process for want of memory."""
+    size_bytes = 0
+    for name in names:
+        with contextlib.suppress(NearshoreError):  # loading it says what is wrong with it
+            size_bytes += folder.size_bytes(name)
     if size_bytes > max_bytes:
         raise InvalidSettingsError(
-            f"The models that are loaded at the start ({', '.join(pinned)}) have {size_bytes:,} bytes, more than "
+            f"The models that are loaded at the start ({', '.join(names)}) have {size_bytes:,} bytes, more than "
             f"embedding.max_model_bytes, {max_bytes:,}.",
             "Name fewer in embedding.models, or raise embedding.max_model_bytes, where the memory is there.",
         )

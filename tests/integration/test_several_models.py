@@ -18,7 +18,7 @@ from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.cli import main
 from nearshore.client import Client, Document
 from nearshore.documents.engines import Engine
-from nearshore.documents.errors import FingerprintMismatchError, ModelMemoryError, ModelNotServedError
+from nearshore.documents.errors import FingerprintMismatchError, ModelNotServedError, ModelTooLargeError
 from nearshore.errors import DeadlineError, InvalidSettingsError, NearshoreError
 from nearshore.exit_codes import ExitCode
 from tests.servers import InProcessServer, make_settings
@@ -206,12 +206,15 @@ def test_what_was_longest_unused_makes_room(start: Servers, gate: Gate, bundles:
     assert gate.loads == ["small", "wide", "small"]
 
 
-def test_a_model_beyond_the_bound_is_refused_at_once(start: Servers, bundles: dict[str, Bundle]) -> None:
-    """Nothing is unloaded in vain, and the setting is named; at the start it is a setting that cannot be."""
+def test_a_model_beyond_the_bound_is_refused_at_once(
+    start: Servers, bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is unloaded in vain, and the setting is named; at the start it stops before anything is loaded."""
     client = start(on_demand=True, max_model_bytes=room_for(1, bundles))
-    with pytest.raises(ModelMemoryError, match=r"embedding\.max_model_bytes"):
+    with pytest.raises(ModelTooLargeError, match=r"embedding\.max_model_bytes"):
         client.embed(TEXTS, model="small")
     assert client.embed(TEXTS).model == "tiny"
+    monkeypatch.delattr(BundleFolder, "load")
     with pytest.raises(InvalidSettingsError, match=r"tiny, small.*embedding\.max_model_bytes"):
         start(models="small", max_model_bytes=room_for(1, bundles))
 
@@ -249,6 +252,40 @@ def test_a_bundle_that_is_exchanged_while_it_is_not_loaded_is_another_model(
     shutil.copytree(bundles["small"].path, folder / "small-before")
     assert client.search("c", "a cat").hits[0].score == pytest.approx(1.0, abs=1e-6)
     assert client.embed(TEXTS, model="small-before").model == "small-before"
+
+
+def test_a_bundle_that_is_exchanged_while_it_is_loaded_serves_no_collection_of_the_new_one(
+    start: Servers, folder: Path
+) -> None:
+    """What is loaded counts, not what the folder says by now: such a search is refused."""
+    client = start(on_demand=True)
+    client.create_collection("c", model="wide")
+    client.upsert("c", [Document("1", "a cat")])
+    client = start(on_demand=True)
+    client.embed(TEXTS, model="small")
+    shutil.rmtree(folder / "small")
+    (folder / "wide").rename(folder / "small")
+    with pytest.raises(FingerprintMismatchError) as refused:
+        client.search("c", "a cat")
+    assert "PRECISION" not in refused.value.remedy  # it is not the precision that differs
+    assert start(on_demand=True).search("c", "a cat").hits
+
+
+def test_of_equal_bundles_a_collections_own_name_is_loaded(start: Servers, folder: Path, gate: Gate) -> None:
+    """Else the first by name, and never one whose folder has a name that no request can have."""
+    client = start(on_demand=True)
+    gate.go_on.release(4)
+    client.create_collection("c", model="small")
+    for copy in ("Small (copy)", "a-copy", "z-copy"):
+        shutil.copytree(folder / "small", folder / copy)
+    client = start(on_demand=True)
+    client.search("c", "a cat")
+    shutil.rmtree(folder / "small")
+    client = start(on_demand=True)
+    client.search("c", "a cat")
+    client.embed(TEXTS, model="z-copy")
+    client.search("c", "a cat")
+    assert gate.loads == ["small", "small", "a-copy", "z-copy"]
 
 
 def test_a_server_stops_while_it_loads(start: Servers, gate: Gate) -> None:

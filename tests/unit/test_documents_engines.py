@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import structlog
 
-from nearshore.documents.engines import MAX_LOADS, Demand, Engines
-from nearshore.documents.errors import ModelMemoryError
+from nearshore.bundle import CorruptBundleError
+from nearshore.documents.engines import MAX_LOADS, Demand, Engines, Lease
+from nearshore.documents.errors import ModelMemoryError, ModelTooLargeError
 from nearshore.embedding import Embedder, Workplace
 from nearshore.errors import OverloadedError
 from tests.tiny_bert import make_bundle
@@ -37,12 +41,13 @@ class Folder:
     def __init__(self, embedders: Mapping[str, Embedder]) -> None:
         self._embedders = embedders
         self.loads: list[str] = []
-        self.go_on = threading.Semaphore(0)
+        self.begun, self.go_on = threading.Event(), threading.Semaphore(0)
 
     def size_bytes(self, name: str) -> int:
         return self._embedders[name].bundle.size_bytes
 
     def load(self, name: str) -> Embedder:
+        self.begun.set()
         assert self.go_on.acquire(timeout=PATIENCE_S)
         self.loads.append(name)
         return self._embedders[name]
@@ -66,9 +71,10 @@ def with_room_for(
     """Run a test on engines that hold so many models, the default included."""
 
     async def run() -> None:
-        with ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as reader:
             default = embedders["default"]
-            await test(Engines({"default": default}, Demand(folder, thread, count * default.bundle.size_bytes)))
+            demand = Demand(folder, loader, reader, count * default.bundle.size_bytes)
+            await test(Engines({"default": default}, demand))
 
     asyncio.run(run())
 
@@ -94,7 +100,7 @@ def test_a_model_in_use_stays(folder: Folder, embedders: Mapping[str, Embedder])
         lease = await engines.lease("a", None)
         assert lease is not None
         with lease:
-            with pytest.raises(ModelMemoryError, match=r"are in use\. Retry"):
+            with pytest.raises(ModelMemoryError, match=r"in use\. Retry"):
                 await use(engines, "b")
             assert names(engines) == ["a", "default"]
         await use(engines, "b")
@@ -128,6 +134,67 @@ def test_the_model_that_was_longest_unused_makes_room(folder: Folder, embedders:
         assert names(engines) == ["a", "c", "default"]
 
     with_room_for(3, folder, embedders, test)
+
+
+def test_a_model_that_never_fits_is_not_to_be_tried_again(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """A client that is told to retry would do so in vain."""
+
+    async def test(engines: Engines) -> None:
+        with pytest.raises(ModelTooLargeError, match="smaller model"):
+            await use(engines, "a")
+        assert names(engines) == ["default"]
+
+    with_room_for(1, folder, embedders, test)
+
+
+def test_a_refused_load_leaves_nothing_to_the_collector(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """Its error knows the frames in which models were looked at: these would stay in memory until a collection."""
+
+    async def test(engines: Engines) -> None:
+        with pytest.raises(ModelTooLargeError) as refused:
+            await use(engines, "a")
+        error = weakref.ref(refused.value)
+        del refused
+        await asyncio.sleep(0)  # the task's own last callback
+        assert error() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        with_room_for(1, folder, embedders, test)
+    finally:
+        gc.enable()
+
+
+def test_the_folder_is_read_while_a_model_is_loaded(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """Who asks for a collection whose model is nowhere learns it at once."""
+
+    async def test(engines: Engines) -> None:
+        loading = asyncio.create_task(use(engines, "a"))
+        assert await asyncio.to_thread(folder.begun.wait, PATIENCE_S)
+        assert await engines.names_of("nsf1-none", time.monotonic() + PATIENCE_S) == []
+        assert not folder.loads
+        folder.go_on.release()
+        await loading
+
+    with_room_for(2, folder, embedders, test)
+
+
+def test_a_bundle_that_is_broken_is_told_in_the_log(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """Its callers may have left by then, and whoever runs the server is the one to mend it."""
+    error = CorruptBundleError(Path("a"), "model.onnx has changed")
+
+    def broken(name: str) -> int:
+        raise error
+
+    async def test(engines: Engines) -> None:
+        with pytest.raises(CorruptBundleError):
+            await use(engines, "a")
+
+    folder.size_bytes = broken  # type: ignore[method-assign]
+    with structlog.testing.capture_logs() as logged:
+        with_room_for(2, folder, embedders, test)
+    assert [(each["model"], each["reason"], each["remedy"]) for each in logged] == [("a", error.reason, error.remedy)]
 
 
 def test_a_load_goes_on_without_its_callers(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
@@ -168,6 +235,7 @@ def test_the_memory_of_a_model_is_given_back_before_the_next_is_loaded(
     """Else two would be there at once, and the bound would hold on paper only."""
     bundle, workplace = make_bundle(tmp_path), Workplace(workers=1, max_run_tokens=64, max_queued_tokens=1024)
     alive: list[weakref.ref[Embedder]] = []
+    leases: list[Lease] = []
 
     class Fresh(Folder):
         def load(self, name: str) -> Embedder:
@@ -182,7 +250,7 @@ def test_the_memory_of_a_model_is_given_back_before_the_next_is_loaded(
             assert lease is not None
             with lease:
                 await asyncio.wrap_future(lease.embedder.submit(["a cat"]))
-            del lease
+            leases.append(lease)  # a call may go on, as an upsert does that waits for its store
 
     with_room_for(2, Fresh(embedders), embedders, test)
     assert len(alive) == 3

@@ -17,9 +17,11 @@ from typing import Protocol, Self
 
 import structlog
 
-from nearshore.documents.errors import ModelMemoryError
+from nearshore.bundle import BundleExchangedError, CorruptBundleError
+from nearshore.documents.errors import ModelMemoryError, ModelTooLargeError
 from nearshore.documents.waiting import late, result_of
 from nearshore.embedding import Embedder, Reranker
+from nearshore.embedding.errors import ModelMismatchError
 from nearshore.errors import OverloadedError
 
 Engine = Embedder | Reranker
@@ -51,7 +53,8 @@ class Demand:
     """How models are loaded when they are first asked for."""
 
     folder: ModelFolder
-    thread: Executor  # of one thread
+    loader: Executor  # of one thread
+    reader: Executor  # looks into the folder, also while a model is loaded
     max_bytes: int  # of all that are loaded, by Bundle.size_bytes
 
 
@@ -72,8 +75,14 @@ class Lease:
     def __init__(self, name: str, engine: Engine, place: _Place) -> None:
         """place: counts this user already."""
         self.name = name
-        self.engine = engine
+        self._engine: Engine | None = engine
         self._place = place
+
+    @property
+    def engine(self) -> Engine:
+        """The model, until the lease is over."""
+        assert self._engine is not None
+        return self._engine
 
     @property
     def embedder(self) -> Embedder:
@@ -94,7 +103,8 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let it be unloaded again."""
+        """Let it be unloaded again, whoever still holds the lease."""
+        self._engine = None
         self._place.users -= 1
 
 
@@ -132,14 +142,14 @@ class Engines:
         """The bundles that could be loaded whose vectors mean this. Raises DeadlineError."""
         if self._demand is None:
             return []
-        looking = self._demand.thread.submit(self._demand.folder.names_of, fingerprint)
+        looking = self._demand.reader.submit(self._demand.folder.names_of, fingerprint)
         return await result_of(looking, deadline, "the model folder was read")
 
     async def cross_encoders(self, deadline: float | None) -> list[str]:
         """The models that are loaded, or could be, and score pairs; by name. Raises DeadlineError."""
         names = {name for name, engine in self.loaded() if isinstance(engine, Reranker)}
         if self._demand is not None:
-            looking = self._demand.thread.submit(self._demand.folder.cross_encoders)
+            looking = self._demand.reader.submit(self._demand.folder.cross_encoders)
             found = await result_of(looking, deadline, "the model folder was read")
             names.update(found)
         return sorted(names)
@@ -148,7 +158,7 @@ class Engines:
         """The model of that name, loaded first if need be; None where it is not loaded and cannot be.
 
         A load goes on though its callers leave, and one that failed is tried again by the next call. Raises
-        DeadlineError, OverloadedError, ModelMemoryError and what ModelFolder raises.
+        DeadlineError, OverloadedError, ModelMemoryError, ModelTooLargeError and what ModelFolder raises.
         """
         place = self._places.pop(name, None)
         if place is None:
@@ -182,12 +192,16 @@ class Engines:
         try:
             async with self._turn:
                 started = time.monotonic()
-                size_bytes = await loop.run_in_executor(demand.thread, demand.folder.size_bytes, name)
+                size_bytes = await loop.run_in_executor(demand.loader, demand.folder.size_bytes, name)
                 unloaded = self._make_room(name, size_bytes, demand.max_bytes)
                 load = partial(_exchange, unloaded, demand.folder, name)
-                engine, place.size_bytes = await loop.run_in_executor(demand.thread, load)
-        except BaseException:
+                engine, place.size_bytes = await loop.run_in_executor(demand.loader, load)
+        except BaseException as error:
             del self._places[name]
+            # It keeps the error, which keeps this frame: else all of it, models too, would wait for the collector.
+            place.loading = None
+            if isinstance(error, CorruptBundleError | BundleExchangedError | ModelMismatchError):
+                log.warning("A model could not be loaded", model=name, reason=error.reason, remedy=error.remedy)
             raise
         place.engine, place.loading = engine, None
         self._remember(engine)
@@ -197,7 +211,7 @@ class Engines:
     def _make_room(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
         """Forget the models that were longest unused, as many as needed, and return them: the last references.
 
-        Raises ModelMemoryError, and forgets none, where that would not suffice.
+        Raises ModelMemoryError and ModelTooLargeError, and forgets none, where that would not suffice.
         """
         room_bytes = max_bytes - sum(place.size_bytes for place in self._places.values())
         chosen: dict[str, Engine] = {}
@@ -209,9 +223,10 @@ class Engines:
                 room_bytes += place.size_bytes
         if room_bytes < size_bytes:
             pinned_bytes = sum(place.size_bytes for place in self._places.values() if place.pinned)
-            raise ModelMemoryError(name, size_bytes, max_bytes=max_bytes, pinned_bytes=pinned_bytes)
+            refusal = ModelTooLargeError if size_bytes + pinned_bytes > max_bytes else ModelMemoryError
+            raise refusal(name, size_bytes, max_bytes=max_bytes, pinned_bytes=pinned_bytes)
         for other in chosen:
-            del self._places[other]
+            self._places.pop(other).engine = None  # a lease that is over may know the place still
             log.info("Unloaded a model", model=other, in_favour_of=name)
         return list(chosen.values())
 
@@ -234,6 +249,8 @@ async def _end_of(loading: asyncio.Task[None], deadline: float | None) -> None:
             await asyncio.shield(loading)
     except TimeoutError:
         raise late("The deadline passed while the model was loaded.") from None
+    finally:
+        del loading  # which keeps its error, which keeps this frame
 
 
 def _look_at(loading: asyncio.Task[None]) -> None:

@@ -202,20 +202,33 @@ class ModelNotServedError(NotFoundError):
 
 
 class ModelMemoryError(OverloadedError):
-    """The models that are pinned or in use leave no room to load another."""
+    """The models that are in use leave no room to load another."""
 
     reason = "MODEL_MEMORY_EXHAUSTED"
 
     def __init__(self, model: str, size_bytes: int, *, max_bytes: int, pinned_bytes: int) -> None:
         """size_bytes: of its files; max_bytes: of all that are loaded; pinned_bytes: of those that stay."""
-        if size_bytes + pinned_bytes > max_bytes:
-            why, remedy = "", "Ask for a smaller model"
-        else:
-            why, remedy = " and the others that are loaded are in use", "Retry with back-off"
         super().__init__(
             f"The model {model!r} has {size_bytes:,} bytes; {max_bytes:,} may be loaded, of which {pinned_bytes:,} are "
-            f"taken by models that stay{why}.",
-            f"{remedy}, or raise embedding.max_model_bytes, where the memory is there.",
+            "taken by models that stay and others by models in use.",
+            "Retry with back-off, or raise embedding.max_model_bytes, where the memory is there.",
+            model=model,
+            size_bytes=size_bytes,
+            max_bytes=max_bytes,
+        )
+
+
+class ModelTooLargeError(PreconditionError):
+    """There is never room to load this model."""
+
+    reason = "MODEL_TOO_LARGE"
+
+    def __init__(self, model: str, size_bytes: int, *, max_bytes: int, pinned_bytes: int) -> None:
+        """See ModelMemoryError."""
+        super().__init__(
+            f"The model {model!r} has {size_bytes:,} bytes; {max_bytes:,} may be loaded, of which {pinned_bytes:,} are "
+            "taken by models that stay.",
+            "Ask for a smaller model, or raise embedding.max_model_bytes, where the memory is there.",
             model=model,
             size_bytes=size_bytes,
             max_bytes=max_bytes,

@@ -64,8 +64,8 @@ class Models:
         cannot be.
         """
         names = self._loaded_for(spec) or await self._engines.names_of(spec.fingerprint, deadline)
-        if names:
-            lease = await self.lease(model_name(spec.model if spec.model in names else names[0]), deadline)
+        if names:  # always the same one of equals, so that the others fall out of use
+            lease = await self.lease(model_name(spec.model if spec.model in names else min(names)), deadline)
             if lease.embedder.fingerprint() == spec.fingerprint:  # else the bundle was exchanged meanwhile
                 return lease
             with lease:
@@ -110,7 +110,7 @@ class Models:
             if isinstance(engine, Embedder)
         )
         precision = self.precision_of(spec.fingerprint)
-        if precision:
+        if precision and precision not in {engine.bundle.precision for _, engine in self._engines.loaded()}:
             holds, serve = f"{spec.model} in {precision}", f"with NEARSHORE_EMBEDDING__PRECISION={precision}"
         else:
             holds = spec.model

@@ -33,7 +33,8 @@ class EmbeddingSettings(Section):
         default=4 << 30,
         ge=1,
         description="Bytes of the models that are loaded at once, counted by their files (graph, tokenizer, dense "
-        "layers); in memory they take more, see docs/decisions/0011.",
+        "layers); in memory they take some 1.4 times as much, and 1.7 times while they are loaded: see that the "
+        "container has it (docs/decisions/0011).",
     )
     precision: Literal["fp32", "int8"] = Field(
         default="fp32",
