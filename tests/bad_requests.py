@@ -320,6 +320,9 @@ TABLE = [
     Bad("best none of the reranked", rerank("a", limit=0), "LIMIT_OUT_OF_RANGE", "leave it out for all"),
     Bad("unknown truncation of a rerank", rerank("a", truncation=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
     Bad("rerank by an embedding model", rerank("a"), "NOT_A_CROSS_ENCODER", "embedding.models"),
+    Bad("page of models", embedding.ListModelsRequest(page_token="x"), "INVALID_PAGE_TOKEN", "start again without one"),
+    Bad("negative page_size of models", embedding.ListModelsRequest(page_size=-1), "PAGE_SIZE_OUT_OF_RANGE",
+        "leave it out"),
     Bad("rerank by a model not served", rerank("a", model="models/other"), "MODEL_NOT_SERVED", "tiny", MISSING),
     Bad("unknown special tokens", embed("a", special_tokens=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
 ]  # fmt: skip

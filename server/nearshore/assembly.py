@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -156,19 +156,14 @@ class BundleFolder:
 
         return _loaded_from_one(path, load)
 
-    def names_of(self, fingerprint: str) -> list[str]:
-        """See ModelFolder. A bundle that cannot be read, or asked for, is none."""
-        return [each.path.name for each in self._readable() if each.fingerprints.get(self._precision) == fingerprint]
-
-    def cross_encoders(self) -> list[str]:
+    def bundles(self) -> list[Bundle]:
         """See ModelFolder."""
-        return [each.path.name for each in self._readable() if each.manifest.is_cross_encoder]
-
-    def _readable(self) -> Iterator[Bundle]:
+        found = []
         for name in filter(is_model_name, bundle_names(self._folder)):
             path = self._folder / name
             with contextlib.suppress(NearshoreError):
-                yield Bundle(path, read_manifest(path))
+                found.append(Bundle(path, read_manifest(path)).at(self._precision))
+        return found
 
 
 class ServedModels:
@@ -289,6 +284,7 @@ def make_parts(settings: Settings, store: Store, replicas: Replicas, models: Mod
     )
     return Parts(
         texts=texts,
+        models=models,
         collections=Collections(replicas, models, limits, threads),
         documents=Documents(store, replicas, models, limits, threads),
         searcher=Searcher(replicas, models, limits, threads, ef_search=settings.index.ef_search),

@@ -53,6 +53,7 @@ def test_texts_come_back_best_first(start_server: Start) -> None:
         logits = reference_logits(PAIRS)
         answer = client.rerank(QUERY, PASSAGES, model="judge")
         assert answer.model == "judge"
+        assert [each.name for each in client.list_models() if each.is_cross_encoder] == ["judge"]
         order = [each.index for each in answer.results]
         assert order == sorted(range(len(PASSAGES)), key=lambda index: (-round(float(logits[index]), 5), index))
         np.testing.assert_allclose([each.score for each in answer.results], sigmoid(logits)[order], atol=2e-5)

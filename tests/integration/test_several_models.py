@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -21,6 +22,8 @@ from nearshore.documents.engines import Engine
 from nearshore.documents.errors import FingerprintMismatchError, ModelNotServedError, ModelTooLargeError
 from nearshore.errors import DeadlineError, InvalidSettingsError, NearshoreError
 from nearshore.exit_codes import ExitCode
+from nearshore.v1.embedding_service_pb2 import ListModelsRequest
+from nearshore.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from tests.servers import InProcessServer, make_settings
 from tests.tiny_bert import embed_golden, make_bundle
 
@@ -179,6 +182,41 @@ def test_another_model_is_refused_unless_it_is_to_be_loaded(start: Servers) -> N
     client = start(on_demand=True)
     with pytest.raises(ModelNotServedError, match=r"no bundle 'none'.*nearshore model get none"):
         client.embed(TEXTS, model="none")
+
+
+def test_the_models_of_a_server_are_listed(start: Servers, folder: Path, bundles: dict[str, Bundle]) -> None:
+    """By name: those that calls can name, which of them are loaded and what they are; a folder that is none is not."""
+    shutil.copytree(folder / "small", folder / "Small (copy)")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "bundle.json").write_text("{", encoding="utf-8")
+    client = start(on_demand=True)
+    client.embed(TEXTS, model="wide")
+    found = client.list_models()
+    assert [each.name for each in found] == ["small", "tiny", "wide"]
+    assert [each.is_default for each in found] == [False, True, False]
+    assert [each.loaded for each in found] == [False, True, True]
+    assert [each.size_bytes for each in found] == [0, bundles["tiny"].size_bytes, bundles["wide"].size_bytes]
+    for each in found:
+        manifest = bundles[each.name].manifest
+        assert (each.fingerprint, each.precision) == (manifest.fingerprint, "fp32")
+        assert (each.dimensions, each.max_tokens) == (manifest.dimensions, manifest.max_tokens)
+        assert not each.is_cross_encoder
+    client = start(models="small")
+    assert [each.name for each in client.list_models()] == ["small", "tiny"]  # no others would be loaded
+
+
+def test_a_list_of_models_comes_in_pages(start: Servers) -> None:
+    """Each begins behind the last name of the one before; a token of another list is refused."""
+    start(on_demand=True)
+    assert start.running is not None
+    with grpc.insecure_channel(start.running.address) as channel:
+        stub = EmbeddingServiceStub(channel)
+        names, token = [], ""
+        for _ in range(2):
+            page = stub.ListModels(ListModelsRequest(page_size=2, page_token=token))
+            names.append([each.name for each in page.models])
+            token = page.next_page_token
+    assert (names, token) == ([["models/small", "models/tiny"], ["models/wide"]], "")
 
 
 def test_first_requests_load_a_model_once(start: Servers, gate: Gate) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from nearshore.bundle import CorruptBundleError
+from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.documents.engines import MAX_LOADS, Demand, Engines, Lease
 from nearshore.documents.errors import ModelMemoryError, ModelTooLargeError
 from nearshore.embedding import Embedder, Workplace
@@ -52,11 +52,7 @@ class Folder:
         self.loads.append(name)
         return self._embedders[name]
 
-    def names_of(self, fingerprint: str) -> list[str]:
-        del fingerprint
-        return []
-
-    def cross_encoders(self) -> list[str]:
+    def bundles(self) -> list[Bundle]:
         return []
 
 
@@ -172,7 +168,7 @@ def test_the_folder_is_read_while_a_model_is_loaded(folder: Folder, embedders: M
     async def test(engines: Engines) -> None:
         loading = asyncio.create_task(use(engines, "a"))
         assert await asyncio.to_thread(folder.begun.wait, PATIENCE_S)
-        assert await engines.names_of("nsf1-none", time.monotonic() + PATIENCE_S) == []
+        assert list(await engines.bundles(time.monotonic() + PATIENCE_S)) == ["default"]
         assert not folder.loads
         folder.go_on.release()
         await loading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -20,6 +20,7 @@ from nearshore.client.messages import (
     EmbeddedBatch,
     EmbedTruncation,
     Fetched,
+    ModelInfo,
     Page,
     Parts,
     Query,
@@ -35,6 +36,7 @@ from nearshore.client.tokens import WriteTokens
 from nearshore.records import F32, Document, IndexKind, Metric
 
 Answer = TypeVar("Answer")
+Listed = TypeVar("Listed")
 
 
 class AsyncClient:
@@ -111,9 +113,16 @@ class AsyncClient:
 
     async def list_collections(self) -> list[CollectionInfo]:
         """All collections by name; reads every page."""
-        found, page_token = await self._run(codec.list_collections(""))
+        return await self._pages(codec.list_collections)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """All models that calls can name, by name; reads every page."""
+        return await self._pages(codec.list_models)
+
+    async def _pages(self, page: Callable[[str], codec.Call[tuple[list[Listed], str]]]) -> list[Listed]:
+        found, page_token = await self._run(page(""))
         while page_token:
-            more, page_token = await self._run(codec.list_collections(page_token))
+            more, page_token = await self._run(page(page_token))
             found.extend(more)
         return found
 

@@ -28,6 +28,7 @@ from nearshore.client.messages import (
     Embedded,
     EmbedTruncation,
     Fetched,
+    ModelInfo,
     Page,
     Parts,
     Query,
@@ -94,12 +95,14 @@ def get_collection(name: str) -> Call[CollectionInfo]:
 
 def list_collections(page_token: str) -> Call[tuple[list[CollectionInfo], str]]:
     """CollectionService.ListCollections: one page and the token of the next."""
-
-    def read(answer: collections_pb.ListCollectionsResponse) -> tuple[list[CollectionInfo], str]:
-        return [decode.collection(each) for each in answer.collections], answer.next_page_token
-
     request = message("", collections_pb.ListCollectionsRequest, page_token=page_token)
-    return Call("CollectionService.ListCollections", request, read)
+    return Call("CollectionService.ListCollections", request, decode.collections)
+
+
+def list_models(page_token: str) -> Call[tuple[list[ModelInfo], str]]:
+    """EmbeddingService.ListModels: one page and the token of the next."""
+    request = message("", embedding_pb.ListModelsRequest, page_token=page_token)
+    return Call("EmbeddingService.ListModels", request, decode.models)
 
 
 def delete_collection(name: str) -> Call[None]:

@@ -9,6 +9,7 @@ from nearshore.client.messages import (
     CollectionStatus,
     Embedded,
     Hit,
+    ModelInfo,
     RankedText,
     Reranked,
     SearchResult,
@@ -43,6 +44,26 @@ def embedded(answer: embedding_service_pb2.EmbedResponse) -> Embedded:
     )
 
 
+def models(answer: embedding_service_pb2.ListModelsResponse) -> tuple[list[ModelInfo], str]:
+    """A page of models, and the token of the next."""
+    return [_model(each) for each in answer.models], answer.next_page_token
+
+
+def _model(message: embedding_service_pb2.Model) -> ModelInfo:
+    return ModelInfo(
+        name=message.name.removeprefix("models/"),
+        is_cross_encoder=message.kind == embedding_service_pb2.MODEL_KIND_CROSS_ENCODER,
+        is_default=message.is_default,
+        loaded=message.loaded,
+        fingerprint=message.fingerprint,
+        precision=message.precision,
+        dimensions=message.dimensions,
+        max_tokens=message.max_tokens,
+        prompts=tuple(message.prompts),
+        size_bytes=message.size_bytes,
+    )
+
+
 def reranked(answer: embedding_service_pb2.RerankResponse) -> Reranked:
     """Texts by their scores."""
     return Reranked(
@@ -68,6 +89,11 @@ def read_state(message: values_pb2.ReadState) -> ReadState:
         head=message.head,
         history_changed=message.history_changed,
     )
+
+
+def collections(answer: collection_service_pb2.ListCollectionsResponse) -> tuple[list[CollectionInfo], str]:
+    """A page of collections, and the token of the next."""
+    return [collection(each) for each in answer.collections], answer.next_page_token
 
 
 def collection(message: collection_service_pb2.Collection) -> CollectionInfo:

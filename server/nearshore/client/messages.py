@@ -75,6 +75,22 @@ class CollectionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model of the server."""
+
+    name: str
+    is_cross_encoder: bool  # for rerank(); others are for all else
+    is_default: bool  # what calls mean that name no model
+    loaded: bool  # else the first call for it waits until it is
+    fingerprint: str
+    precision: str  # fp32 or int8
+    dimensions: int  # 0 for a cross-encoder
+    max_tokens: int
+    prompts: Sequence[str]  # their names
+    size_bytes: int  # of its files, where it is loaded; else 0
+
+
+@dataclass(frozen=True, slots=True)
 class Upserted:
     """What an upsert did."""
 

@@ -17,7 +17,7 @@ from grpc import StatusCode
 
 from nearshore.client.arguments import instance, seconds, timeout
 from nearshore.client.codec import Call
-from nearshore.client.failures import Failure, failure_of
+from nearshore.client.failures import ClientClosedError, Failure, failure_of
 from nearshore.client.tokens import WriteTokens
 from nearshore.errors import CommitUnknownError, OverloadedError
 from nearshore.records import WriteToken
@@ -73,6 +73,10 @@ class Caller:
         """Prepare a call's request, and make its attempts."""
         self.tokens.attach(call)
         return Attempts(self, call)
+
+    def meant_by(self, error: ValueError) -> ValueError | ClientClosedError:
+        """What an error of gRPC means: of a channel that is closed it does not say so."""
+        return ClientClosedError(self.target) if self.closed else error
 
 
 class Attempts(Generic[Answer]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -12,7 +12,6 @@ import grpc
 
 from nearshore.client import address, channels, codec, readiness, request_ids, streams
 from nearshore.client.arguments import instance
-from nearshore.client.failures import ClientClosedError
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -20,6 +19,7 @@ from nearshore.client.messages import (
     EmbeddedBatch,
     EmbedTruncation,
     Fetched,
+    ModelInfo,
     Page,
     Parts,
     Query,
@@ -35,6 +35,7 @@ from nearshore.client.tokens import WriteTokens
 from nearshore.records import F32, Document, IndexKind, Metric
 
 Answer = TypeVar("Answer")
+Listed = TypeVar("Listed")
 
 
 class Client:
@@ -56,7 +57,6 @@ class Client:
         """Connect lazily to `target`; timeout_s is each call's deadline, retries included. Raises InvalidAddressError.
 
         Infinity (math.inf) is no deadline. Any other value that an option cannot have is a TypeError or ValueError.
-
         target: "host:port" or "dns:///host:port", and calls go to all addresses of the host in turn; or a list of them
         such as "ipv4:192.0.2.1:50051,192.0.2.2:50051".
         With read_own_writes, each read waits until it reflects what this client wrote to that collection.
@@ -90,10 +90,8 @@ class Client:
                 message = method(call.request, timeout=attempts.begin(), metadata=metadata)
             except grpc.RpcError as failure:
                 pause_s = attempts.pause_s(failure.code(), failure.details(), failure.trailing_metadata())
-            except ValueError:
-                if not self._caller.closed:
-                    raise
-                raise ClientClosedError(self._caller.target) from None  # gRPC's does not say what is closed
+            except ValueError as error:
+                raise self._caller.meant_by(error) from None
             else:
                 return attempts.succeeded(message)
             time.sleep(pause_s)
@@ -123,9 +121,16 @@ class Client:
 
     def list_collections(self) -> list[CollectionInfo]:
         """All collections by name; reads every page."""
-        found, page_token = self._run(codec.list_collections(""))
+        return self._pages(codec.list_collections)
+
+    def list_models(self) -> list[ModelInfo]:
+        """All models that calls can name, by name; reads every page."""
+        return self._pages(codec.list_models)
+
+    def _pages(self, page: Callable[[str], codec.Call[tuple[list[Listed], str]]]) -> list[Listed]:
+        found, page_token = self._run(page(""))
         while page_token:
-            more, page_token = self._run(codec.list_collections(page_token))
+            more, page_token = self._run(page(page_token))
             found.extend(more)
         return found
 
@@ -253,10 +258,8 @@ class Client:
         target, metadata = self._caller.target, request_ids.metadata()
         try:
             answers = self._methods[streams.METHOD](requests.of(batches), timeout=timeout_s, metadata=metadata)
-        except ValueError:
-            if not self._caller.closed:
-                raise
-            raise ClientClosedError(target) from None
+        except ValueError as error:
+            raise self._caller.meant_by(error) from None
         try:
             for answer in answers:
                 yield streams.outcome(answer, target)

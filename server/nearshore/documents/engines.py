@@ -17,7 +17,7 @@ from typing import Protocol, Self
 
 import structlog
 
-from nearshore.bundle import BundleExchangedError, CorruptBundleError
+from nearshore.bundle import Bundle, BundleExchangedError, CorruptBundleError
 from nearshore.documents.errors import ModelMemoryError, ModelTooLargeError
 from nearshore.documents.waiting import late, result_of
 from nearshore.embedding import Embedder, Reranker
@@ -41,11 +41,8 @@ class ModelFolder(Protocol):
     def load(self, name: str) -> Engine:
         """Raises what Embedder.load or Reranker.load does, BundleExchangedError and what size_bytes raises."""
 
-    def names_of(self, fingerprint: str) -> list[str]:
-        """The bundles whose vectors mean this."""
-
-    def cross_encoders(self) -> list[str]:
-        """The bundles that score pairs."""
+    def bundles(self) -> list[Bundle]:
+        """Those that can be read and asked for, as they would be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +135,13 @@ class Engines:
         """Bytes of the files of each model that is loaded, in any thread."""
         return {name: place.size_bytes for name, place in list(self._places.items()) if place.engine is not None}
 
-    async def names_of(self, fingerprint: str, deadline: float | None) -> list[str]:
-        """The bundles that could be loaded whose vectors mean this. Raises DeadlineError."""
-        if self._demand is None:
-            return []
-        looking = self._demand.reader.submit(self._demand.folder.names_of, fingerprint)
-        return await result_of(looking, deadline, "the model folder was read")
-
-    async def cross_encoders(self, deadline: float | None) -> list[str]:
-        """The models that are loaded, or could be, and score pairs; by name. Raises DeadlineError."""
-        names = {name for name, engine in self.loaded() if isinstance(engine, Reranker)}
+    async def bundles(self, deadline: float | None) -> dict[str, Bundle]:
+        """What could be leased, by name: as it is loaded, else as the folder has it. Raises DeadlineError."""
+        found: dict[str, Bundle] = {}
         if self._demand is not None:
-            looking = self._demand.reader.submit(self._demand.folder.cross_encoders)
-            found = await result_of(looking, deadline, "the model folder was read")
-            names.update(found)
-        return sorted(names)
+            looking = self._demand.reader.submit(self._demand.folder.bundles)
+            found = {each.path.name: each for each in await result_of(looking, deadline, "the model folder was read")}
+        return found | {name: engine.bundle for name, engine in self.loaded()}
 
     async def lease(self, name: str, deadline: float | None) -> Lease | None:
         """The model of that name, loaded first if need be; None where it is not loaded and cannot be.

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from nearshore.bundle import ModelNotFoundError
+from nearshore.bundle import Bundle, ModelNotFoundError
 from nearshore.documents.engines import Engines, Lease
 from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError, ModelNotServedError, NoModelError
 from nearshore.documents.names import model_id, model_name
+from nearshore.documents.page_tokens import page_size, page_start, page_token
 from nearshore.embedding import Embedder, Reranker
 from nearshore.embedding.errors import CrossEncoderError, NotCrossEncoderError
 from nearshore.records import CollectionSpec
+
+_SCOPE = "models"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """Model."""
+
+    name: str  # "models/{model}"
+    bundle: Bundle  # as it is loaded, or would be
+    is_default: bool
+    size_bytes: int | None  # of its files; None: it is not loaded
+
+
+@dataclass(frozen=True, slots=True)
+class ListModelsAnswer:
+    """ListModelsResponse."""
+
+    models: Sequence[ModelDescription]
+    next_page_token: str
 
 
 class Models:
@@ -43,8 +65,9 @@ class Models:
         lease = await self._lease(name, deadline)
         if isinstance(lease.engine, Embedder):
             with lease:
-                known = await self._engines.cross_encoders(deadline)
-                raise NotCrossEncoderError(lease.name, _why_no_cross_encoder(lease), list(map(model_name, known)))
+                bundles = await self._engines.bundles(deadline)
+                known = [model_name(name) for name in sorted(bundles) if bundles[name].manifest.is_cross_encoder]
+                raise NotCrossEncoderError(lease.name, _why_no_cross_encoder(lease), known)
         return lease
 
     async def _lease(self, name: str, deadline: float | None) -> Lease:
@@ -63,7 +86,11 @@ class Models:
         Raises NoModelError for a collection without a model, FingerprintMismatchError when its model is not loaded and
         cannot be.
         """
-        names = self._loaded_for(spec) or await self._engines.names_of(spec.fingerprint, deadline)
+        names = self._loaded_for(spec) or [
+            name
+            for name, bundle in (await self._engines.bundles(deadline)).items()
+            if bundle.fingerprint_for(bundle.manifest.special_tokens) == spec.fingerprint
+        ]
         if names:  # always the same one of equals, so that the others fall out of use
             lease = await self.lease(model_name(spec.model if spec.model in names else min(names)), deadline)
             if lease.embedder.fingerprint() == spec.fingerprint:  # else the bundle was exchanged meanwhile
@@ -71,6 +98,20 @@ class Models:
             with lease:
                 pass
         raise self._mismatch(spec)
+
+    async def page(self, wanted_size: int, token: str, deadline: float | None) -> ListModelsAnswer:
+        """One page of the models that could be leased, by name.
+
+        wanted_size, token: as for page_size and page_start. Raises PageSizeError, InvalidPageTokenError, DeadlineError.
+        """
+        after, size = page_start(_SCOPE, token), page_size(wanted_size)
+        bundles, sizes = await self._engines.bundles(deadline), self._engines.sizes()
+        following = sorted(name for name in bundles if name > after)
+        shown = [
+            ModelDescription(model_name(name), bundles[name], name == self._default, sizes.get(name))
+            for name in following[:size]
+        ]
+        return ListModelsAnswer(shown, page_token(_SCOPE, following[size - 1]) if len(following) > size else "")
 
     def check_loaded(self, spec: CollectionSpec) -> None:
         """Refuse a collection whose model is not loaded right now. Raises NoModelError, FingerprintMismatchError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nearshore.documents.models import ListModelsAnswer, ModelDescription
 from nearshore.documents.requests import (
     CollectionDescription,
     CollectionStatus,
@@ -49,6 +50,30 @@ def embed_message(answer: EmbedAnswer) -> embedding_service_pb2.EmbedResponse:
             embedding_service_pb2.TokenVectors(ids=each.ids, vectors=vectors_message(each.vectors, each.fingerprint))
             for each in embeddings.token_vectors
         ],
+    )
+
+
+def list_models_message(page: ListModelsAnswer) -> embedding_service_pb2.ListModelsResponse:
+    """Models and what they can be asked for."""
+    return embedding_service_pb2.ListModelsResponse(
+        models=[_model_message(each) for each in page.models], next_page_token=page.next_page_token
+    )
+
+
+def _model_message(model: ModelDescription) -> embedding_service_pb2.Model:
+    bundle, manifest = model.bundle, model.bundle.manifest
+    pairs = manifest.is_cross_encoder
+    return embedding_service_pb2.Model(
+        name=model.name,
+        kind=embedding_service_pb2.MODEL_KIND_CROSS_ENCODER if pairs else embedding_service_pb2.MODEL_KIND_EMBEDDING,
+        is_default=model.is_default,
+        loaded=model.size_bytes is not None,
+        fingerprint=bundle.fingerprint_for(manifest.special_tokens),
+        precision=bundle.precision,
+        dimensions=0 if pairs else manifest.dimensions,
+        max_tokens=manifest.max_tokens,
+        prompts=sorted(manifest.prompts),
+        size_bytes=model.size_bytes or 0,
     )
 
 

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
+from nearshore.documents.models import Models
 from nearshore.documents.texts import Texts
 from nearshore.errors import AddressUnusableError, NearshoreError, PortInUseError
 from nearshore.search.searcher import Searcher
@@ -49,6 +50,7 @@ class Parts:
     """What answers the calls."""
 
     texts: Texts
+    models: Models
     collections: Collections
     documents: Documents
     searcher: Searcher
@@ -129,7 +131,7 @@ def add_services(server: aio.Server, parts: Parts, health: Health, guards: Guard
     """Register the four services, guarded and counted, beside health and reflection."""
     guarded: Any = GuardedServer(server, guards)
     work, searches = Translator(parts.work), Translator(parts.searches)
-    add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts, work), guarded)
+    add_EmbeddingServiceServicer_to_server(EmbeddingServicer(parts.texts, parts.models, work), guarded)
     add_CollectionServiceServicer_to_server(CollectionServicer(parts.collections), guarded)
     add_DocumentServiceServicer_to_server(DocumentServicer(parts.documents, work), guarded)
     add_SearchServiceServicer_to_server(SearchServicer(parts.searcher, searches), guarded)

@@ -10,6 +10,7 @@ from grpc import aio
 from nearshore.documents.collections import Collections
 from nearshore.documents.documents import Documents
 from nearshore.documents.errors import FieldNotAllowedError
+from nearshore.documents.models import Models
 from nearshore.documents.texts import Texts
 from nearshore.search.searcher import Searcher
 from nearshore.service import answers, translate
@@ -43,9 +44,10 @@ def deadline_of(context: Context) -> float | None:
 class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
     """EmbeddingService."""
 
-    def __init__(self, texts: Texts, translator: Translator) -> None:
+    def __init__(self, texts: Texts, models: Models, translator: Translator) -> None:
         """Answer from these."""
         self._texts = texts
+        self._models = models
         self._translator = translator
 
     async def Embed(  # noqa: N802 -- named by the proto
@@ -111,6 +113,13 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
             texts, model=request.model, prompt=prompt, special=special, deadline=deadline_of(context)
         )
         return await self._translator.build(answers.tokenize_message, answer, items=sum(map(len, answer.ids)))
+
+    async def ListModels(  # noqa: N802
+        self, request: embedding_pb.ListModelsRequest, context: Context
+    ) -> embedding_pb.ListModelsResponse:
+        """List models in the order of their names."""
+        page = await self._models.page(request.page_size, request.page_token, deadline_of(context))
+        return answers.list_models_message(page)
 
 
 class CollectionServicer(collections_grpc.CollectionServiceServicer):

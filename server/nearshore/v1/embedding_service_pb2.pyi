@@ -45,6 +45,30 @@ SPECIAL_TOKENS_PARSE: SpecialTokens.ValueType  # 2
 """Text that spells a special token becomes that token, as sentence-transformers does. Another fingerprint."""
 Global___SpecialTokens: _TypeAlias = SpecialTokens  # noqa: Y015
 
+class _ModelKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_KIND_UNSPECIFIED: _ModelKind.ValueType  # 0
+    """Never answered."""
+    MODEL_KIND_EMBEDDING: _ModelKind.ValueType  # 1
+    """Embed and Tokenize, and to be a collection's."""
+    MODEL_KIND_CROSS_ENCODER: _ModelKind.ValueType  # 2
+    """Rerank."""
+
+class ModelKind(_ModelKind, metaclass=_ModelKindEnumTypeWrapper):
+    """What a model can be asked for."""
+
+MODEL_KIND_UNSPECIFIED: ModelKind.ValueType  # 0
+"""Never answered."""
+MODEL_KIND_EMBEDDING: ModelKind.ValueType  # 1
+"""Embed and Tokenize, and to be a collection's."""
+MODEL_KIND_CROSS_ENCODER: ModelKind.ValueType  # 2
+"""Rerank."""
+Global___ModelKind: _TypeAlias = ModelKind  # noqa: Y015
+
 @_typing.final
 class EmbedRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -492,3 +516,110 @@ class RankedText(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankedText: _TypeAlias = RankedText  # noqa: Y015
+
+@_typing.final
+class ListModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; default 100; above 1,000 it counts as 1,000."""
+    page_token: _builtins.str
+    """next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
+
+@_typing.final
+class ListModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___Model] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class Model(_message.Message):
+    """A model of the answering server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    LOADED_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"models/{model}"."""
+    kind: Global___ModelKind.ValueType
+    is_default: _builtins.bool
+    """Whether it is what requests mean that name no model."""
+    loaded: _builtins.bool
+    """Whether it is loaded right now. If not, the first request for it waits until it is."""
+    fingerprint: _builtins.str
+    """What its vectors or scores mean, in the precision in which it is served."""
+    precision: _builtins.str
+    """"fp32" or "int8"."""
+    dimensions: _builtins.int
+    """Components of a vector; 0 for a cross-encoder."""
+    max_tokens: _builtins.int
+    """The most tokens of a text, or of a pair of texts, special ones included."""
+    size_bytes: _builtins.int
+    """Bytes of the files that are loaded, as embedding.max_model_bytes counts them; 0 where it is not loaded."""
+    @_builtins.property
+    def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its prompts, in alphabetical order."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___ModelKind.ValueType = ...,
+        is_default: _builtins.bool = ...,
+        loaded: _builtins.bool = ...,
+        fingerprint: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        dimensions: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
+        prompts: _abc.Iterable[_builtins.str] | None = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "fingerprint", b"fingerprint", "is_default", b"is_default", "kind", b"kind", "loaded", b"loaded", "max_tokens", b"max_tokens", "name", b"name", "precision", b"precision", "prompts", b"prompts", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Model: _TypeAlias = Model  # noqa: Y015

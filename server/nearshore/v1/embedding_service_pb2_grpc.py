@@ -55,6 +55,11 @@ class EmbeddingServiceStub:
                 request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.RerankRequest.SerializeToString,
                 response_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.RerankResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/nearshore.v1.EmbeddingService/ListModels',
+                request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class EmbeddingServiceServicer:
@@ -99,6 +104,14 @@ class EmbeddingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Lists the models that requests can name, in the order of their names: those that are loaded and, with
+        embedding.on_demand, those that would be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EmbeddingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +134,11 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     servicer.Rerank,
                     request_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.RerankRequest.FromString,
                     response_serializer=nearshore_dot_v1_dot_embedding__service__pb2.RerankResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.ListModelsRequest.FromString,
+                    response_serializer=nearshore_dot_v1_dot_embedding__service__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -232,6 +250,33 @@ class EmbeddingService:
             '/nearshore.v1.EmbeddingService/Rerank',
             nearshore_dot_v1_dot_embedding__service__pb2.RerankRequest.SerializeToString,
             nearshore_dot_v1_dot_embedding__service__pb2.RerankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nearshore.v1.EmbeddingService/ListModels',
+            nearshore_dot_v1_dot_embedding__service__pb2.ListModelsRequest.SerializeToString,
+            nearshore_dot_v1_dot_embedding__service__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,10 @@ class EmbeddingServiceStub:
     depend on what else is in the request or in the server: it is bit-equal however it is sent. All texts are scored or
     none is.
     """
+    ListModels: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.ListModelsRequest, _embedding_service_pb2.ListModelsResponse]
+    """Lists the models that requests can name, in the order of their names: those that are loaded and, with
+    embedding.on_demand, those that would be.
+    """
 
 @_typing.type_check_only
 class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
@@ -80,6 +84,10 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     """Scores how well each text answers a query, by a cross-encoder, which reads both together. A text's score does not
     depend on what else is in the request or in the server: it is bit-equal however it is sent. All texts are scored or
     none is.
+    """
+    ListModels: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.ListModelsRequest, _embedding_service_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """Lists the models that requests can name, in the order of their names: those that are loaded and, with
+    embedding.on_demand, those that would be.
     """
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -128,6 +136,16 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Scores how well each text answers a query, by a cross-encoder, which reads both together. A text's score does not
         depend on what else is in the request or in the server: it is bit-equal however it is sent. All texts are scored or
         none is.
+        """
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _embedding_service_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedding_service_pb2.ListModelsResponse, _abc.Awaitable[_embedding_service_pb2.ListModelsResponse]]:
+        """Lists the models that requests can name, in the order of their names: those that are loaded and, with
+        embedding.on_demand, those that would be.
         """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
