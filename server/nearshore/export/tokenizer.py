@@ -1,6 +1,6 @@
 """Makes the bundle's tokenizer.json: the checkpoint's own, or BERT's from a vocab.txt.
 
-Truncation and padding belong to the bundle and are taken out.
+Truncation and padding belong to the bundle and are taken out, and text that spells a special token is seen to be text.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nearshore.bundle import content_digest
 from nearshore.export.checkpoint import Checkpoint
 from nearshore.export.config import read_json
 from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.spelled_tokens import guarded
 
 _FILE, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _SPECIAL = {  # BERT's tokens by their roles
@@ -69,9 +70,8 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) ->
         content, name = _from_file(checkpoint, lower_case), _FILE
     content["truncation"] = None
     content["padding"] = None
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     try:
-        tokenizer: Any = tokenizers.Tokenizer.from_str(text)
+        tokenizer: Any = tokenizers.Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # tokenizers raises nothing more precise
         raise UnusableCheckpointError(folder, f"{name} is not a tokenizer ({error})") from error
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -87,7 +87,8 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool | None = None) ->
     if len(tokenizer.encode("").ids) != 2:
         detail = f"{name} does not put two special tokens, as [CLS] and [SEP], around a text"
         raise UnusableCheckpointError(folder, detail, _ONE_MODEL)
-    return PlainTokenizer(text, content_digest(content))
+    content = guarded(content)
+    return PlainTokenizer(json.dumps(content, ensure_ascii=False, separators=(",", ":")), content_digest(content))
 
 
 def kept_case(checkpoint: Checkpoint, made: Path) -> bool | None:
