@@ -101,12 +101,11 @@ def _in_writable(model_dir: Path) -> Iterator[None]:
 
 
 def _fitting(folder: Path, options: ExportOptions) -> Bundle | None:
-    """The bundle, if it is there and whole, and gives what is asked for."""
+    """The bundle, if it is there and whole, and gives what is asked for; its files are read only where it may do."""
     try:
-        bundle = load_bundle(folder)
+        return load_bundle(folder) if options.met_by(read_manifest(folder)) else None
     except (ModelNotFoundError, CorruptionError):
         return None
-    return bundle if options.met_by(bundle.manifest) else None
 
 
 def _described(folder: Path) -> Manifest | None:

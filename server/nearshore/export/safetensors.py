@@ -18,10 +18,8 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         """Raises WeightsFileError."""
-        try:
-            self._content: Any = safe_open(path, framework="numpy")
-        except (OSError, SafetensorError) as error:
-            raise WeightsFileError(str(error)) from error
+        self._path = path
+        self._content = self._open()
 
     def names(self) -> Iterable[str]:
         """Of all tensors, in the order of the file."""
@@ -38,6 +36,14 @@ class SafetensorsFile:
         return kind
 
     def read(self, name: str) -> F32:
-        """The tensor, as float32."""
-        tensor: F32 = self._content.get_tensor(name).astype(np.float32, copy=False)
+        """The tensor, as float32. Raises WeightsFileError."""
+        # Opened anew: what is read of a file that stays open stays mapped, and counts as memory that is used.
+        with self._open() as content:
+            tensor: F32 = content.get_tensor(name).astype(np.float32, copy=False)
         return tensor
+
+    def _open(self) -> Any:
+        try:
+            return safe_open(self._path, framework="numpy")
+        except (OSError, SafetensorError) as error:
+            raise WeightsFileError(str(error)) from error
