@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nearshore.bundle import Bundle
-from nearshore.export import options as export_options
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.graph.attention import relative_buckets
@@ -249,10 +248,3 @@ def test_refuses_what_it_cannot_export(tmp_path: Path, name: str) -> None:
         export(folder)
     assert caught.value.remedy
     assert not (tmp_path / "bundle").exists()
-
-
-def test_refuses_more_than_an_onnx_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights beyond protobuf's limit are refused before anything is built."""
-    monkeypatch.setattr(export_options, "_LARGEST_BYTES", 100_000)
-    with pytest.raises(UnusableCheckpointError, match="an ONNX file holds no more"):
-        export(checkpoint(tmp_path, "roberta"))

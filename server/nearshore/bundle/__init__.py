@@ -2,6 +2,7 @@
 
 NAME/model.onnx      the network, float32
 NAME/model.int8.onnx where one was asked for: the same with products in 8 bits
+NAME/model.onnx.data, model.int8.onnx.data   where a graph's file cannot hold its weights (2 GiB): these, by offset
 NAME/dense.npz       where there are any: the layers behind pooling
 NAME/tokenizer.json  Hugging Face tokenizer, with neither truncation nor padding: both come from bundle.json
 NAME/golden.npz      awkward texts, or pairs of them, and what the exporting machine gave for them
@@ -26,6 +27,7 @@ from nearshore.bundle.folder import file_digest as file_digest
 from nearshore.bundle.folder import list_bundles as list_bundles
 from nearshore.bundle.folder import load_bundle as load_bundle
 from nearshore.bundle.folder import read_manifest as read_manifest
+from nearshore.bundle.folder import weights_beside as weights_beside
 from nearshore.bundle.folder import write_manifest as write_manifest
 from nearshore.bundle.golden import GOLDEN_FILE as GOLDEN_FILE
 from nearshore.bundle.golden import Golden as Golden

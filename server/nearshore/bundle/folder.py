@@ -20,6 +20,7 @@ MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "bundle.json"
+_BESIDE = ".data"  # behind the name of a graph: the file with its weights, where they do not fit into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,9 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        """Of the files that are loaded: graph, tokenizer and dense layers. Raises CorruptBundleError."""
-        files = [self.model_path, self.tokenizer_path, *([self.path / DENSE_FILE] if self.manifest.dense else [])]
+        """Of the files that are loaded: graph with weights, tokenizer and dense layers. Raises CorruptBundleError."""
         try:
-            return sum(file.stat().st_size for file in files)
+            return sum((self.path / name).stat().st_size for name in _read_files(self.manifest, [self.model_path.name]))
         except OSError as error:
             raise CorruptBundleError(self.path, f"{error.filename} cannot be read ({error.strerror})") from error
 
@@ -107,6 +107,17 @@ class Bundle:
         )
 
 
+def weights_beside(graph: Path) -> Path:
+    """Where the weights of a graph lie that does not hold them itself."""
+    return graph.with_name(graph.name + _BESIDE)
+
+
+def _read_files(manifest: Manifest, graphs: list[str]) -> list[str]:
+    """The files that are read to serve from these graphs."""
+    beside = [name + _BESIDE for name in graphs if name + _BESIDE in manifest.files]
+    return [*graphs, *beside, TOKENIZER_FILE, *([DENSE_FILE] if manifest.dense else [])]
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -137,7 +148,7 @@ def load_bundle(path: Path, precision: Precision | None = None) -> Bundle:
     manifest = read_manifest(path)
     bundle = Bundle(path, manifest).at(precision or Precision.FP32)
     graphs = [bundle.model_path.name] if precision else [MODEL_FILE, *([INT8_FILE] if manifest.int8 else [])]
-    wanted = [*graphs, TOKENIZER_FILE, GOLDEN_FILE, *([DENSE_FILE] if manifest.dense else [])]
+    wanted = [*_read_files(manifest, graphs), GOLDEN_FILE]
     missing = [name for name in wanted if name not in manifest.files]
     if missing:
         raise CorruptBundleError(path, f"{MANIFEST_FILE} does not list {missing[0]}")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from nearshore import __version__
 from nearshore.bundle import (
-    GOLDEN_FILE,
-    INT8_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
@@ -22,7 +19,7 @@ from nearshore.bundle import (
     Precision,
     SpecialTokens,
     file_digest,
-    load_bundle,
+    read_manifest,
     write_dense,
     write_golden,
     write_manifest,
@@ -34,7 +31,7 @@ from nearshore.export.cross_encoder import check_pairing, read_classifier, score
 from nearshore.export.errors import OtherVectorsError, PlaceTakenError, UnusableCheckpointError
 from nearshore.export.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
 from nearshore.export.graph.builder import Integers
-from nearshore.export.graph.encoder import build_encoder
+from nearshore.export.graph.encoder import write_encoder
 from nearshore.export.graph.outputs import Outputs
 from nearshore.export.int8.conversion import convert
 from nearshore.export.options import ExportOptions, choose_outputs, refuse_more_outputs
@@ -92,10 +89,10 @@ def replace_bundle(
         try:
             bundle = _with_golden(checkpoint, Bundle(folder, manifest), options, graph.build, embed_golden)
             write_manifest(folder, bundle.manifest)
-            written = load_bundle(folder)
+            written = read_manifest(folder)
         except CorruptBundleError as error:  # the folder that it names is gone when this is read
             raise CorruptBundleError(destination, error.detail) from error
-    return Bundle(destination, written.manifest)
+    return Bundle(destination, written)
 
 
 def check_place(destination: Path, checkpoint: Path | None = None) -> None:
@@ -137,12 +134,18 @@ def _describe(
         inputs=graph.inputs,
         outputs=graph.outputs,
         exporter=f"nearshore {__version__}",
-        files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
+        files=_with_new({}, folder),
         classifier=classifier,
     )
 
 
-_Build = Callable[[Integers], bytes]  # the encoder again, with these products in integers, for texts without padding
+def _with_new(known: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """These digests, and those of files that have been written since: each is read once, however large."""
+    new = sorted(path for path in folder.iterdir() if path.name not in known)
+    return {**known, **{path.name: file_digest(path) for path in new}}
+
+
+_Build = Callable[[Path, Integers], None]  # writes the encoder again, with products in integers and without a mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +168,15 @@ def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> 
         return _Graph(adopted.inputs, adopted.outputs, adopted.labels, None)
     assert files.open_store is not None
     weights = Weights(folder, files.open_store(configuration.family))
-    outputs = choose_outputs(checkpoint, weights, options)
-    path.write_bytes(build_encoder(configuration, weights.read, outputs))
+    outputs, size_bytes = choose_outputs(checkpoint, weights, options)
+    beside = size_bytes > options.most_graph_bytes
+    write_encoder(path, configuration, weights.read, outputs, beside=beside)
     inputs, network = outputs.input_names(configuration.network), configuration.network
-    unmasked = Outputs(contract=outputs.contract, masked=False)
-    build = partial(build_encoder, configuration, weights.read, unmasked)
+
+    def build(path: Path, integers: Integers) -> None:
+        unmasked = Outputs(contract=outputs.contract, masked=False)
+        write_encoder(path, configuration, weights.read, unmasked, integers=integers, beside=beside)
+
     return _Graph(inputs, tuple(outputs.shapes(network)), outputs.classes, build)
 
 
@@ -191,7 +198,7 @@ def _with_int8(
             flags=("--int8",),
         )
     int8 = convert(checkpoint, bundle, options.outputs().contract, build, embed)
-    files = {**bundle.manifest.files, INT8_FILE: file_digest(bundle.path / INT8_FILE)}
+    files = _with_new(bundle.manifest.files, bundle.path)
     return Bundle(bundle.path, bundle.manifest.model_copy(update={"int8": int8, "files": files}))
 
 
@@ -210,7 +217,7 @@ def _with_golden(
         bundle = _with_int8(checkpoint, bundle, options, build, embed)
         vectors[Precision.INT8] = _golden_vectors(checkpoint, bundle.at(Precision.INT8), embed)
     write_golden(bundle.path, texts, vectors)
-    files = {**bundle.manifest.files, GOLDEN_FILE: file_digest(bundle.path / GOLDEN_FILE)}
+    files = _with_new(bundle.manifest.files, bundle.path)
     return Bundle(bundle.path, bundle.manifest.model_copy(update={"files": files}))
 
 

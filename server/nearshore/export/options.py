@@ -22,7 +22,7 @@ from nearshore.export.layout import (
 from nearshore.export.weights import Weights
 
 ContractName = Literal["nearshore", "tfhub"]
-_LARGEST_BYTES = (1 << 31) - (1 << 24)  # protobuf's limit, less what is not weights
+_MOST_GRAPH_BYTES = (1 << 31) - (1 << 24)  # protobuf's limit, less what is not weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class ExportOptions:
     mlm: bool = False  # give mlm_logits
     contract: ContractName = "nearshore"  # TF Hub's has pooled_output and all layers
     int8: bool = False  # a second graph, with products in 8 bits
+    most_graph_bytes: int = _MOST_GRAPH_BYTES  # of weights in the graph's file; where there are more, all go beside it
 
     def outputs(self, *, classes: int = 0) -> Outputs:
         """The graph's inputs and outputs."""
@@ -79,10 +80,11 @@ class ExportOptions:
         )
 
 
-def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOptions) -> Outputs:
+def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOptions) -> tuple[Outputs, int]:
     """Check the tensors of the encoder and of every head that is asked for, and refuse tensors that nobody knows.
 
-    A sequence classifier gives `logits` without being asked. Raises UnusableCheckpointError.
+    A sequence classifier gives `logits` without being asked. Returns the bytes of these tensors in float32 as well.
+    Raises UnusableCheckpointError.
     """
     configuration = checkpoint.configuration
     family, network = configuration.family, configuration.network
@@ -97,15 +99,9 @@ def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOpti
         used |= classifier_shapes(family, network)
     weights.check(used)
     weights.refuse_others(used, owner=f"{family.architecture} network", heads=family.heads)
-    if size_bytes(used) > _LARGEST_BYTES:
-        raise UnusableCheckpointError(
-            checkpoint.folder,
-            f"its weights take {size_bytes(used) / 1e9:.1f} GB in float32, and an ONNX file holds no more than 2.1",
-            "Use a smaller checkpoint.",
-        )
     if configuration.classifies and family.classifier:
-        return options.outputs(classes=weights.shape(f"{family.classifier.output}.weight")[0])
-    return outputs
+        outputs = options.outputs(classes=weights.shape(f"{family.classifier.output}.weight")[0])
+    return outputs, size_bytes(used)
 
 
 def _present(checkpoint: Checkpoint, shapes: Mapping[str, Shape], output: str) -> Mapping[str, Shape]:

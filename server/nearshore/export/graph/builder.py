@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from nearshore.export.family import Family
+from nearshore.export.graph.constants import KeepConstant, keep_within
 from nearshore.network import Activation, Network
 from nearshore.records import F32
 
@@ -52,12 +53,23 @@ class Integers(Protocol):
 class GraphBuilder:
     """A graph in the making. Methods that add something return the name of their output."""
 
-    def __init__(self, family: Family, network: Network, read: ReadTensor, integers: Integers | None = None) -> None:
-        """family, network: what is built; read: its tensors; integers: where float32 is left, None for nowhere."""
+    def __init__(
+        self,
+        family: Family,
+        network: Network,
+        read: ReadTensor,
+        integers: Integers | None = None,
+        keep: KeepConstant = keep_within,
+    ) -> None:
+        """family, network: what is built; read: its tensors; integers: where float32 is left, None for nowhere.
+
+        keep: where the numbers of constants go.
+        """
         self.family = family
         self.network = network
         self.read = read
         self._integers = integers
+        self._keep = keep
         self.model = helper.make_model(
             helper.make_graph([], "bert", [], []),
             opset_imports=[helper.make_opsetid(_ONNX, _OPSET), helper.make_opsetid(ONNX_RUNTIME, 1)],
@@ -94,7 +106,7 @@ class GraphBuilder:
         if name not in self._constants:
             self._constants.add(name)
             array = value() if callable(value) else value
-            self._graph.initializer.append(numpy_helper.from_array(array, name))
+            self._graph.initializer.append(self._keep(name, array))
         return name
 
     def tensor(self, name: str) -> str:

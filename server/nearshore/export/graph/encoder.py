@@ -7,13 +7,16 @@ normalization, because ONNX Runtime's SkipLayerNormalization is slow on CPUs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
+from nearshore.bundle import weights_beside
 from nearshore.export.config import Configuration
 from nearshore.export.graph.attention import Shared, attend, group_of, share
 from nearshore.export.graph.builder import GraphBuilder, Integers, ReadTensor
+from nearshore.export.graph.constants import KeepConstant, keep_within, keeping_beside
 from nearshore.export.graph.embeddings import embed
 from nearshore.export.graph.feed_forward import feed_forward
 from nearshore.export.graph.heads import classify, pool, score_vocabulary
@@ -27,17 +30,40 @@ from nearshore.export.graph.outputs import (
 )
 
 
-def build_encoder(
-    configuration: Configuration, read: ReadTensor, outputs: Outputs, integers: Integers | None = None
-) -> bytes:
-    """Build the whole encoder, as the content of an ONNX file.
+def write_encoder(
+    path: Path,
+    configuration: Configuration,
+    read: ReadTensor,
+    outputs: Outputs,
+    *,
+    integers: Integers | None = None,
+    beside: bool = False,
+) -> None:
+    """Build the whole encoder, write it to an ONNX file, and check that.
 
     Inputs: ids, mask (1 real, 0 padding; only where outputs are masked) and, where there is a choice, token types,
     integers (B, S) with 1 <= S <= network.longest_text. Outputs: those of outputs.shapes, float32. integers: which
-    products are computed in integers, None for none. The same tensors give the same bytes.
+    products are computed in integers, None for none; beside: whether the weights go to weights_beside(path), tensor by
+    tensor, as they must where they are more than a file of ONNX holds. The same tensors give the same bytes.
     """
+    if beside:
+        with keeping_beside(weights_beside(path)) as keep:
+            graph = _build(configuration, read, outputs, integers, keep)
+        path.write_bytes(graph.model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(path))  # by its path, for it looks whether the weights are there
+        return
+    graph = _build(configuration, read, outputs, integers, keep_within)
+    content: bytes = graph.model.SerializeToString(deterministic=True)
+    del graph  # one copy of all weights less, before the check makes another
+    path.write_bytes(content)
+    onnx.checker.check_model(content)
+
+
+def _build(
+    configuration: Configuration, read: ReadTensor, outputs: Outputs, integers: Integers | None, keep: KeepConstant
+) -> GraphBuilder:
     family, network, contract = configuration.family, configuration.network, outputs.contract
-    graph = GraphBuilder(family, network, read, integers)
+    graph = GraphBuilder(family, network, read, integers, keep)
     for name in outputs.input_names(network):
         graph.input(name, integer=contract.integers)
     mask = contract.mask if outputs.masked else ""
@@ -53,10 +79,7 @@ def build_encoder(
     if family.final_norm:
         states[-1] = graph.layer_norm(family.final_norm, hidden, SEQUENCE_OUTPUT)
     _add_outputs(graph, configuration, outputs, states)
-    content: bytes = graph.model.SerializeToString(deterministic=True)
-    del graph  # one copy of all weights less, before the check makes another
-    onnx.checker.check_model(content)
-    return content
+    return graph
 
 
 def _add_outputs(graph: GraphBuilder, configuration: Configuration, outputs: Outputs, states: Sequence[str]) -> None:

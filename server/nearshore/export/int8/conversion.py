@@ -26,26 +26,24 @@ def convert(
     checkpoint: Path,
     bundle: Bundle,
     contract: Contract,
-    build: Callable[[Integers], bytes],
+    build: Callable[[Path, Integers], None],
     embed: Callable[[Bundle, list[str]], F32],
 ) -> Int8:
     """Write the graph beside the float32 one, by the fastest recipe within the loss.
 
-    checkpoint: that the bundle is made of, for messages; contract: of the float32 graph; build: makes a graph with
-    these products in integers. Raises UnusableCheckpointError when no recipe is within the loss.
+    checkpoint: that the bundle is made of, for messages; contract: of the float32 graph; build: writes a graph
+    with these products in integers. Raises UnusableCheckpointError when no recipe is within the loss.
     """
     network = bundle.manifest.network
     inputs = Outputs(contract=contract, masked=False).input_names(network)
-    content = bundle.model_path.read_bytes()
     batches = trying_batches(_token_ids(bundle), network.vocabulary_size, bundle.manifest.max_tokens)
-    ranges = observe(content, contract, batches)
-    del content
+    ranges = observe(bundle.model_path, contract, batches)
     texts = list(SENTENCES[1::2])
     candidate = Bundle(bundle.path, bundle.manifest, Precision.INT8)
 
     def vectors(recipe: Recipe) -> F32:
         products = IntegerProducts(ranges, recipe, network.layers)
-        candidate.model_path.write_bytes(build(products))
+        build(candidate.model_path, products)
         return embed(candidate, texts)
 
     found = find_recipe(ladder(network.layers), vectors, embed(bundle, texts), _LOSS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Range:
 
 
 def layer_activations(model: Any) -> list[str]:
-    """What the layers of a model made by build_encoder multiply with weights, in order."""
+    """What the layers of a model made by write_encoder multiply with weights, in order."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [
         node.input[0]
@@ -41,13 +42,9 @@ def layer_activations(model: Any) -> list[str]:
     ]
 
 
-def observe(content: bytes, contract: Contract, batches: Iterable[Batch]) -> Mapping[str, Range]:
-    """Run a float32 model, as build_encoder made it, and note the ranges of all that its layers multiply."""
-    model = onnx.load_model_from_string(content)
-    names = layer_activations(model)
-    given = {output.name for output in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def observe(path: Path, contract: Contract, batches: Iterable[Batch]) -> Mapping[str, Range]:
+    """Run a float32 model, as write_encoder wrote it, and note the ranges of all that its layers multiply."""
+    session, names = _open(path)
     takes = [each.name for each in session.get_inputs()]
     kind = helper.tensor_dtype_to_np_dtype(contract.integers)
     ranges: dict[str, Range] = {}
@@ -57,6 +54,24 @@ def observe(content: bytes, contract: Contract, batches: Iterable[Batch]) -> Map
         for name, value in zip(names, session.run(names, feeds), strict=True):
             ranges[name] = ranges.get(name, _empty(value.shape[-1])).with_values(value)
     return ranges
+
+
+def _open(path: Path) -> tuple[Any, list[str]]:
+    """A session that gives what the layers multiply, and the names of that.
+
+    Of a file, beside which the model's weights may lie. As bytes, it would hold all weights once more than that.
+    """
+    model = onnx.load_model(path, load_external_data=False)
+    names = layer_activations(model)
+    given = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
+    observed = path.with_name("observed.onnx")
+    try:
+        observed.write_bytes(model.SerializeToString())
+        del model
+        return onnxruntime.InferenceSession(observed, providers=["CPUExecutionProvider"]), names
+    finally:
+        observed.unlink()
 
 
 def trying_batches(texts: Sequence[Sequence[int]], vocabulary: int, longest: int) -> Iterator[Batch]:
