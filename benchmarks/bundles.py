@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from nearshore.assembly import open_embedder
 from nearshore.bundle import Bundle, Precision, load_bundle
+from nearshore.cli.exporting import CHECKPOINTS
 from nearshore.embedding import Embedder
+from nearshore.export.obtain import obtain
 from nearshore.settings import load_settings
 
 
@@ -22,6 +25,12 @@ def with_int8() -> Bundle:
     command = [sys.executable, "-m", "nearshore", "model", "get", name, "--int8"]
     subprocess.run(command, check=True, stdout=sys.stderr)  # standard output is for figures
     return load_bundle(settings.model_dir / name)
+
+
+def checkpoint() -> Path:
+    """The folder of the checkpoint that the bundle is made of; fetched where it is not there."""
+    settings = load_settings()
+    return obtain(settings.embedding.model, "auto", settings.model_dir / CHECKPOINTS)
 
 
 def open_engine(precision: Precision | None = None, *, share_in_flight: bool = True) -> Embedder:

@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks import (
     bundles,
     corpora,
+    export_speed,
     filtered_search,
     indexing_speed,
     int8_quality,
@@ -29,6 +30,7 @@ from benchmarks import (
     machine,
     mixed_texts,
     postgres_rounds,
+    random_checkpoint,
     reference_vectors,
     replica_rounds,
     retrieval,
@@ -151,6 +153,22 @@ def prove_shards() -> Figures:
     return asdict(shard_rounds.run(shared_server(), corpora.passages_path(), count))
 
 
+def prove_export() -> Figures:
+    """Exports, of MiniLM and of a random BERT-large: time and memory; starts of a server in int8, and its memory."""
+    work, name = _fresh("export"), load_settings().embedding.model
+    figures: Figures = {}
+    large = random_checkpoint.write_checkpoint(work / "large", random_checkpoint.BERT_LARGE)
+    checkpoints = {name: bundles.checkpoint(), "random-bert-large": large}
+    for model, checkpoint in checkpoints.items():
+        for precision, options in ((Precision.FP32, ()), (Precision.INT8, ("--int8",))):
+            measured = export_speed.export(model, checkpoint, work / precision, *options)
+            figures.setdefault(model, {})[precision] = asdict(measured)
+            print(f"{model} {' '.join(options)}: {measured}", flush=True)
+    served = export_speed.serve(name, work / Precision.INT8, work / "data", precision=Precision.INT8, starts=5)
+    shutil.rmtree(work)  # gigabytes
+    return {"export": figures, "server_in_int8": served}
+
+
 def _fresh(name: str) -> Path:
     folder = WORK / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -176,6 +194,7 @@ STEPS: dict[str, Step] = {
     "retrieval": Step(prove_retrieval),
     "int8": Step(prove_int8, both_precisions=True),
     "schedules": Step(prove_schedules, both_precisions=True),
+    "export": Step(prove_export, both_precisions=True),
     "indexing": Step(prove_indexing),
     "search": Step(prove_search),
     "filters": Step(prove_filters),
