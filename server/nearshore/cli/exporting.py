@@ -219,5 +219,5 @@ def _origin(source: str) -> Origin:
 
 def _embed_golden(bundle: Bundle, texts: list[str]) -> F32:
     run_tokens, queued_tokens = _GOLDEN_RUN_TOKENS, _GOLDEN_QUEUED_TOKENS
-    with Embedder.open(bundle, workers=1, max_run_tokens=run_tokens, max_queued_tokens=queued_tokens) as embedder:
+    with Embedder.open(bundle, max_run_tokens=run_tokens, max_queued_tokens=queued_tokens) as embedder:
         return embedder.embed(texts).vectors
