@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
+from grpc import aio
 
 from nearshore.client import AsyncClient, Client, EmbeddedBatch, Retries, StreamLostError
 from nearshore.documents.errors import BatchSizeError
@@ -19,7 +20,7 @@ from nearshore.embedding.session import Session
 from nearshore.errors import DeadlineError, NearshoreError, OverloadedError
 from nearshore.exit_codes import ExitCode
 from nearshore.records import F32
-from nearshore.service.streams import MAX_BATCHES, ServerStoppingError
+from nearshore.service.streams import MAX_BATCHES, ServerStoppingError, Stream, StreamBrokenError
 from nearshore.v1.embedding_service_pb2 import EmbedRequest, EmbedStreamRequest, EmbedStreamResponse
 from nearshore.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from tests.ports import free_port
@@ -329,6 +330,31 @@ def test_a_stop_is_no_fault_of_an_asynchronous_client(gate: Gate, start_server: 
             assert outcome.error is None
 
     asyncio.run(ask())
+
+
+class Broken:
+    """A call's context to which nothing can be written."""
+
+    def __init__(self, context: Any) -> None:
+        self.read = context.read
+
+    async def write(self, answer: bytes) -> None:
+        raise aio.InternalError("the transport is closed")
+
+
+def test_a_write_that_fails_ends_the_stream_with_a_reason(
+    server: InProcessServer, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A caller that is there still is told what to do; the log has no traceback."""
+
+    def broken(context: Any, *others: Any) -> Stream:
+        fails: Any = Broken(context)
+        return Stream(fails, *others)
+
+    monkeypatch.setattr("nearshore.service.calls.Stream", broken)
+    with pytest.raises(StreamBrokenError, match="new stream"):
+        list(client.embed_stream([["cat"], ["dog"]]))
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 def test_more_streams_than_allowed_are_refused(start_server: Start) -> None:

@@ -10,7 +10,7 @@ import pytest
 from grpc import aio
 
 from nearshore.service.decoding import Received
-from nearshore.service.streams import MAX_BATCHES, MAX_BYTES, MAX_TEXTS, ServerStoppingError, Stream
+from nearshore.service.streams import MAX_BATCHES, MAX_BYTES, MAX_TEXTS, ServerStoppingError, Stream, StreamBrokenError
 from nearshore.v1.embedding_service_pb2 import EmbedRequest, EmbedStreamRequest
 
 PATIENCE_S = 20.0
@@ -123,5 +123,28 @@ def test_a_caller_that_leaves_takes_its_batches_along() -> None:
         with pytest.raises(asyncio.CancelledError):
             await serving
         assert len(cancelled) == MAX_BATCHES
+
+    run(test)
+
+
+def test_an_answer_that_cannot_be_written_breaks_the_stream() -> None:
+    """It ends with one error that has a reason, however many answers failed, and the other work is cancelled."""
+
+    async def test() -> None:
+        caller, worked = Caller(1, 10), []
+
+        async def fail(answer: bytes) -> None:
+            raise aio.InternalError("the transport is closed")
+
+        async def answer_some(request: EmbedStreamRequest, size_bytes: int) -> bytes:
+            worked.append(request)
+            if len(worked) > MAX_BATCHES // 2:
+                await asyncio.Event().wait()
+            return b""
+
+        context: Any = caller
+        context.write = fail
+        with pytest.raises(StreamBrokenError, match="the transport is closed"):
+            await Stream(context, answer_some, asyncio.Event()).serve()
 
     run(test)

@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -131,7 +132,8 @@ class GuardedServer:
                 code, status = status_of(error, request_id)
                 meter.answered(code.name, 0.0)  # nobody waited for the end of a stream
                 self._log_access(method, None, code, error.reason, 0.0)
-                await context.abort(code, status.message, _trailing(request_id, status))
+                with suppress(aio.InternalError):  # the caller is gone, and gRPC ends the call by itself
+                    await context.abort(code, status.message, _trailing(request_id, status))
             context.set_trailing_metadata(_trailing(request_id, None))
 
         return guarded

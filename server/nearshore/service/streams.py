@@ -34,6 +34,19 @@ class ServerStoppingError(UnavailableError):
         )
 
 
+class StreamBrokenError(UnavailableError):
+    """gRPC would not take an answer or read on: as a rule because the caller or its connection is gone."""
+
+    reason = "STREAM_BROKEN"
+
+    def __init__(self, detail: str) -> None:
+        """detail: what gRPC said."""
+        super().__init__(
+            f"The stream broke: {detail}.",
+            "Send the batches that have no answer in a new stream. If that breaks too, look at the network between.",
+        )
+
+
 class Stream:
     """Reads batches and writes their answers, as they are done, until the caller or the server ends it."""
 
@@ -50,7 +63,10 @@ class Stream:
         self._writing = asyncio.Lock()  # gRPC takes one message at a time
 
     async def serve(self) -> None:
-        """Answer all that is taken. Raises UndecodableRequestError and ServerStoppingError, after that."""
+        """Answer all that is taken. Raises UndecodableRequestError and ServerStoppingError, after that.
+
+        Raises StreamBrokenError at once, and drops what is being worked on.
+        """
         stop = asyncio.ensure_future(self._stopping.wait())
         end: NearshoreError | None = None
         try:
@@ -66,6 +82,8 @@ class Stream:
                     else:
                         self._count(received.request, received.size_bytes, 1)
                         batches.create_task(self._work(received.request, received.size_bytes))
+        except* aio.BaseError as broken:
+            end = StreamBrokenError(str(_first(broken)) or "gRPC does not say why")
         finally:
             stop.cancel()
         if end is not None:
@@ -93,6 +111,14 @@ class Stream:
             self._has_room.set()
         else:
             self._has_room.clear()
+
+
+def _first(group: BaseExceptionGroup[aio.BaseError]) -> BaseException:
+    """One of several errors: batches that are answered at once fail for the same reason."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _unless(stop: asyncio.Future[Any], awaited: Coroutine[Any, Any, T]) -> T | None:
