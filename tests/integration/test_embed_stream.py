@@ -430,10 +430,18 @@ def test_what_the_batches_raise_reaches_the_caller(client: Client, server: InPro
     for wrong in ("cat", b"cat", 5):
         with pytest.raises(TypeError, match="batches is"):
             client.embed_stream(wrong)  # type: ignore[arg-type]
+    for number in (0, -1, float("nan"), True):
+        with pytest.raises((TypeError, ValueError), match="timeout_s is"):
+            client.embed_stream([["cat"]], timeout_s=number)
+    assert [each.number for each in client.embed_stream([["cat"]], timeout_s=float("inf"))] == [0]
 
     async def ask() -> None:
         async with AsyncClient(server.address) as asking:
             with pytest.raises(KeyError):
                 assert [each.number async for each in asking.embed_stream(broken())] == [0]
+            with pytest.raises(ValueError, match="timeout_s is"):
+                asking.embed_stream([["cat"]], timeout_s=0)
+            endless = asking.embed_stream([["cat"]], timeout_s=float("inf"))
+            assert [each.number async for each in endless] == [0]
 
     asyncio.run(ask())

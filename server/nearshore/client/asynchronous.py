@@ -243,7 +243,7 @@ class AsyncClient:
             normalize=normalize,
             token_vectors=False,
         )
-        return self._stream(streams.Requests(call_of), batches, timeout_s)
+        return self._stream(streams.Requests(call_of), batches, streams.limit_s(timeout_s))
 
     async def _stream(
         self,

@@ -9,10 +9,11 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from nearshore.client import decode
-from nearshore.client.arguments import instance
+from nearshore.client.arguments import instance, timeout
 from nearshore.client.codec import Call
 from nearshore.client.failures import failure_of
 from nearshore.client.messages import Embedded, EmbeddedBatch
+from nearshore.client.retries import LONGEST_S
 from nearshore.errors import NearshoreError, UnavailableError
 from nearshore.v1.embedding_service_pb2 import EmbedStreamRequest, EmbedStreamResponse
 from nearshore.wire import DETAILS_KEY
@@ -87,6 +88,14 @@ def checked(batches: object, *kinds: type) -> None:
             f"batches is one {type(batches).__name__}; it takes lists of texts: batches=[[{batches!r:.80}]]."
         )
     instance("batches", batches, *kinds)
+
+
+def limit_s(timeout_s: float | None) -> float | None:
+    """The argument timeout_s of a stream as gRPC takes it; None for no limit. Raises TypeError, ValueError."""
+    if timeout_s is None:
+        return None
+    limit = timeout(timeout_s)
+    return limit if limit <= LONGEST_S else None
 
 
 def ending(code: StatusCode, details: str | None, trailing: Iterable[Any] | None, target: str) -> NearshoreError:

@@ -250,7 +250,7 @@ class Client:
             normalize=normalize,
             token_vectors=False,
         )
-        return self._stream(streams.Requests(call_of), batches, timeout_s)
+        return self._stream(streams.Requests(call_of), batches, streams.limit_s(timeout_s))
 
     def _stream(
         self, requests: streams.Requests, batches: Iterable[Sequence[str]], timeout_s: float | None
