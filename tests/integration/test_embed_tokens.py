@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
-from nearshore.client import AsyncClient, Client, Document
+from nearshore.client import AsyncClient, Client, Document, Retries
 from nearshore.documents.errors import FingerprintMismatchError
 from nearshore.embedding.errors import TokenVectorsTooLargeError
+from nearshore.embedding.token_room import ANSWERS
+from nearshore.errors import OverloadedError
+from nearshore.v1.embedding_service_pb2 import EmbedRequest
 from tests.servers import InProcessServer
 
 TEXTS = ["red bird", "a cat in the city", "", "fish " * 100]
@@ -73,6 +78,26 @@ def test_too_many_for_one_answer_are_refused_in_advance(start_server: Callable[.
         assert told.value.reason == "TOKEN_VECTORS_TOO_LARGE"
         assert len(client.embed(texts).vectors) == 100
         assert len(client.embed(texts[:50], token_vectors=True).token_vectors) == 50
+
+
+def test_an_answer_keeps_its_room_until_it_is_read(start_server: Callable[..., InProcessServer]) -> None:
+    """Who takes large answers slowly is refused more of them; once those are taken or left there is room again."""
+    server = start_server(server__max_message_bytes=1 << 20)
+    request = EmbedRequest(texts=["cat " * 100] * 110, token_vectors=True)  # nearly a MiB
+    patient = Retries(overload_s=30.0, max_pause_s=0.1)
+    with grpc.insecure_channel(server.address, [("grpc.http2.bdp_probe", 0)]) as channel:
+        unread: Any = channel.unary_stream(  # which reads an answer only when it is asked for it
+            "/nearshore.v1.EmbeddingService/Embed", request_serializer=EmbedRequest.SerializeToString
+        )
+        calls = [unread(request) for _ in range(ANSWERS)]
+        for call in calls:
+            call.initial_metadata()  # comes with the answer's first bytes
+        with server.client(retries=Retries(overload_s=0.0)) as client, pytest.raises(OverloadedError, match="or sent"):
+            client.embed(list(request.texts), token_vectors=True)
+        assert len(next(calls[0])) > 900_000
+        calls[1].cancel()
+        with server.client(retries=patient) as client:
+            assert len(client.embed(list(request.texts), token_vectors=True).token_vectors) == 110
 
 
 def test_no_collection_takes_vectors_of_tokens_for_those_of_texts(client: Client, collection_id: str) -> None:

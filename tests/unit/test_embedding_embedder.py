@@ -71,7 +71,7 @@ def test_company_does_not_move_the_vectors_of_tokens(
     """A text's tokens have the network's bits, whatever shares its batch; and its own vector is what it always is."""
     place = min(place, len(company))
     batch = [*company[:place], text, *company[place:]]
-    answer = embedder.submit(batch, form=Form(special), token_room=TokenRoom(1 << 24)).result()
+    answer = embedder.submit(batch, form=Form(special), token_claim=TokenRoom(1 << 24).claim()).result()
     found = answer.token_vectors[place]
     (tokens,) = embedder.tokenize([text], special)
     assert found.ids == tokens.used_ids
@@ -84,7 +84,7 @@ def test_vectors_of_tokens_have_fingerprints_of_their_own(embedder: Embedder) ->
     forms = [Form(special, normalize=unit) for special in SpecialTokens for unit in (True, False)]
     of_tokens = set()
     for form in forms:
-        answer = embedder.submit(["cat"], form=form, token_room=TokenRoom(1 << 24)).result()
+        answer = embedder.submit(["cat"], form=form, token_claim=TokenRoom(1 << 24).claim()).result()
         of_tokens.add(answer.token_vectors[0].fingerprint)
     assert len(of_tokens) == len(SpecialTokens)
     assert not of_tokens & {embedder.fingerprint(form) for form in forms}
@@ -96,29 +96,35 @@ def test_vectors_of_tokens_that_fit_no_answer_are_refused(embedder: Embedder) ->
     with pytest.raises(
         TokenVectorsTooLargeError, match=r"840 tokens make an answer.*server\.max_message_bytes"
     ) as told:
-        embedder.submit(texts, token_room=room)
+        embedder.submit(texts, token_claim=room.claim())
     fitting = int(re.findall(r"at most ([\d,]+) tokens", told.value.remedy)[0].replace(",", ""))
-    assert len(embedder.submit(texts[: fitting // 42], token_room=room).result().token_vectors) == fitting // 42
+    assert (
+        len(embedder.submit(texts[: fitting // 42], token_claim=room.claim()).result().token_vectors) == fitting // 42
+    )
     with pytest.raises(TokenVectorsTooLargeError):
-        embedder.submit(texts[: fitting // 42 + 1], token_room=room)
+        embedder.submit(texts[: fitting // 42 + 1], token_claim=room.claim())
 
 
-def test_room_for_vectors_of_tokens_is_given_back(bundle: Bundle, embedder: Embedder) -> None:
-    """Answered, refused or left, a call leaves the room that it found; while it is full, more are told to come back."""
+def test_room_for_vectors_of_tokens_is_kept_until_it_is_given_back(bundle: Bundle, embedder: Embedder) -> None:
+    """Answered, refused or left, a call gives back what it took, once; while all is taken, more are told so."""
     room, texts = TokenRoom(16 << 10), ["cat " * 40] * 2
     closed = Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1_000)
     closed.close()
     for _ in range(10):
-        embedder.submit(texts, token_room=room).result()
-        embedder.submit(texts, token_room=room).cancel()
+        claims = [room.claim() for _ in range(3)]
+        embedder.submit(texts, token_claim=claims[0]).result()
+        embedder.submit(texts, token_claim=claims[1]).cancel()
         with pytest.raises(UnavailableError):
-            closed.submit(texts, token_room=room)
-    for _ in range(4):
-        room.take(1, 16 << 10)
-    with pytest.raises(OverloadedError, match="others of 65,536 are in the making"):
-        embedder.submit(texts, token_room=room)
-    room.free(16 << 10)
-    embedder.submit(texts, token_room=room).result()
+            closed.submit(texts, token_claim=claims[2])
+        for claim in (*claims, *claims):
+            claim.free()
+    kept = [room.claim() for _ in range(4)]
+    for claim in kept:
+        claim.take(1, 16 << 10)
+    with pytest.raises(OverloadedError, match="others of 65,536 are being made or sent"):
+        embedder.submit(texts, token_claim=room.claim())
+    kept[0].free()
+    embedder.submit(texts, token_claim=room.claim()).result()
 
 
 def test_64_callers_do_not_move_a_vector(embedder: Embedder) -> None:

@@ -16,7 +16,7 @@ from nearshore.documents.names import model_name
 from nearshore.documents.sizes import size_bytes
 from nearshore.documents.validate import check_batch_size, check_not_blank
 from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
-from nearshore.embedding import Embedder, Embeddings, Form, Scores, TokenRoom, Truncation
+from nearshore.embedding import Embedder, Embeddings, Form, Scores, TokenClaim, TokenRoom, Truncation
 
 # Below this many characters in all, tokenizing takes less time than handing it to a thread and back would.
 _SHORT_CHARACTERS = 512
@@ -64,6 +64,10 @@ class Texts:
         self._max_text_bytes = max_text_bytes
         self._token_room = TokenRoom(max_message_bytes)
 
+    def token_claim(self) -> TokenClaim:
+        """Room for the vectors of one call's tokens: to be freed once it is answered, or left."""
+        return self._token_room.claim()
+
     async def embed(  # noqa: PLR0913 -- each is a field of the request
         self,
         texts: Sequence[str],
@@ -72,14 +76,14 @@ class Texts:
         prompt: str | None,
         truncation: Truncation,
         form: Form,
-        token_vectors: bool,
+        token_claim: TokenClaim | None,
         bulk: bool,
         deadline: float | None,
     ) -> EmbedAnswer:
         """Embed texts with "models/{model}", or the default where empty.
 
-        prompt: as for Prompts.named; token_vectors: whether those of tokens are wanted too; bulk: let others go first;
-        deadline: time.monotonic() seconds. Raises BatchSizeError, TextTooLargeError, TextTooLongError,
+        prompt: as for Prompts.named; token_claim: of token_claim(), where vectors of tokens are wanted too; bulk: let
+        others go first; deadline: time.monotonic() seconds. Raises BatchSizeError, TextTooLargeError, TextTooLongError,
         TokenVectorsTooLargeError, UnknownPromptError, DimensionsError, OverloadedError, DeadlineError, and what
         Models.lease does.
         """
@@ -93,7 +97,7 @@ class Texts:
                 prompt=embedder.prompts.named(prompt),
                 form=form,
                 truncation=truncation,
-                token_room=self._token_room if token_vectors else None,
+                token_claim=token_claim,
                 bulk=bulk,
                 deadline=deadline,
             )

@@ -7,7 +7,7 @@ from nearshore.embedding.embeddings import Embeddings, TokenVectors, Truncation
 from nearshore.embedding.form import Form
 from nearshore.embedding.observer import Observer
 from nearshore.embedding.reranker import Reranker, Scores
-from nearshore.embedding.token_room import TokenRoom
+from nearshore.embedding.token_room import TokenClaim, TokenRoom
 from nearshore.embedding.tokenizer import Tokens
 from nearshore.embedding.workplace import Reuse, Workplace
 
@@ -20,6 +20,7 @@ __all__ = [
     "Reuse",
     "Scores",
     "SpecialTokens",
+    "TokenClaim",
     "TokenRoom",
     "TokenVectors",
     "Tokens",

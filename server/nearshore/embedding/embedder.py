@@ -21,7 +21,7 @@ from nearshore.embedding.prompts import Prompts
 from nearshore.embedding.request import KeepTokens
 from nearshore.embedding.reuse import Intake, Start
 from nearshore.embedding.session import Session
-from nearshore.embedding.token_room import TokenRoom
+from nearshore.embedding.token_room import TokenClaim
 from nearshore.embedding.tokenizer import Tokens
 from nearshore.embedding.workplace import AS_USUAL, Reuse, Workplace
 from nearshore.records import F32
@@ -150,15 +150,16 @@ class Embedder:
         prompt: str = "",
         form: Form = AS_BUNDLED,
         truncation: Truncation = Truncation.CUT_END,
-        token_room: TokenRoom | None = None,
+        token_claim: TokenClaim | None = None,
         bulk: bool = False,
         deadline: float | None = None,
     ) -> Future[Embeddings]:
         """Tokenize in this thread (see tokenize, also for prompt), queue, and return without waiting for the model.
 
-        token_room: where there is one, the vectors of tokens are answered too, and take room there until the future is
-        done. bulk: let interactive calls go first; deadline: time.monotonic() seconds after which no new run takes the
-        texts. Cancelling the future drops them as well. Callbacks of the future run in a worker and must be short.
+        token_claim: where there is one, the vectors of tokens are answered too, and take room by it, which the caller
+        frees, whatever becomes of this call. bulk: let interactive calls go first; deadline: time.monotonic() seconds
+        after which no new run takes the texts. Cancelling the future drops them as well. Callbacks of the future run in
+        a worker and must be short.
         Raises OverloadedError, TextTooLongError (with Truncation.REFUSE), TokenVectorsTooLargeError, UnavailableError
         (closed). The future can fail with DeadlineError, UnavailableError, ModelRunError.
         """
@@ -168,8 +169,8 @@ class Embedder:
             nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(form)))
             return nothing
         cut = self._cut(texts, prompt, form.special, truncation)
-        if token_room is not None:
-            return self._queue_with_tokens(cut, token_room, form=form, bulk=bulk, deadline=deadline)
+        if token_claim is not None:
+            return self._queue_with_tokens(cut, token_claim, form=form, bulk=bulk, deadline=deadline)
         return self._queue(cut, _as_it_is, form=form, bulk=bulk, deadline=deadline)
 
     def submit_query(
@@ -214,7 +215,7 @@ class Embedder:
     def _queue_with_tokens(
         self,
         cut: Cut,
-        room: TokenRoom,
+        claim: TokenClaim,
         *,
         form: Form,
         bulk: bool,
@@ -230,14 +231,8 @@ class Embedder:
             vectors = [TokenVectors(each, kept[index], fingerprint) for index, each in enumerate(ids)]
             return replace(embeddings, token_vectors=vectors)
 
-        room.take(tokens, size_bytes)
-        try:
-            future = self._queue(cut, add_tokens, form=form, bulk=bulk, deadline=deadline, keep_tokens=kept.__setitem__)
-        except BaseException:
-            room.free(size_bytes)
-            raise
-        future.add_done_callback(lambda _: room.free(size_bytes))
-        return future
+        claim.take(tokens, size_bytes)
+        return self._queue(cut, add_tokens, form=form, bulk=bulk, deadline=deadline, keep_tokens=kept.__setitem__)
 
     def embed(
         self,

@@ -11,13 +11,17 @@ ANSWERS = 4  # of the largest size, that may be in the making at once
 
 
 class TokenRoom:
-    """Counts the bytes of token vectors that are kept for callers. Thread-safe."""
+    """Counts the bytes of token vectors that are kept for callers, or on their way to them. Thread-safe."""
 
     def __init__(self, max_message_bytes: int) -> None:
-        """max_message_bytes: of one answer; the answers that are in the making have ANSWERS times as many."""
+        """max_message_bytes: of one answer; the answers that are not sent yet have ANSWERS times as many."""
         self._max_message_bytes = max_message_bytes
         self._taken_bytes = 0
         self._lock = threading.Lock()
+
+    def claim(self) -> TokenClaim:
+        """For one call; it takes nothing yet."""
+        return TokenClaim(self)
 
     def take(self, tokens: int, size_bytes: int) -> None:
         """Reserve for one answer until free() is called. tokens: it has the vectors of so many.
@@ -33,8 +37,8 @@ class TokenRoom:
                 self._taken_bytes += size_bytes
                 return
         raise OverloadedError(
-            f"The vectors of tokens make an answer of {size_bytes:,} bytes; others of {taken:,} are in the making, and "
-            f"together they may have {most:,}.",
+            f"The vectors of tokens make an answer of {size_bytes:,} bytes; others of {taken:,} are being made or "
+            f"sent, and together they may have {most:,}.",
             f"Retry with back-off, send fewer texts a call, or raise server.max_message_bytes, of which that is "
             f"{ANSWERS} times.",
         )
@@ -43,3 +47,22 @@ class TokenRoom:
         """Give back what was taken."""
         with self._lock:
             self._taken_bytes -= size_bytes
+
+
+class TokenClaim:
+    """What one call takes of the room, until its answer is sent or given up: only the caller knows when that is."""
+
+    def __init__(self, room: TokenRoom) -> None:
+        """Use TokenRoom.claim()."""
+        self._room = room
+        self._taken_bytes = 0
+
+    def take(self, tokens: int, size_bytes: int) -> None:
+        """Reserve as TokenRoom.take() does."""
+        self._room.take(tokens, size_bytes)
+        self._taken_bytes += size_bytes
+
+    def free(self) -> None:
+        """Give back what was taken, if anything was."""
+        self._room.free(self._taken_bytes)
+        self._taken_bytes = 0

@@ -12,6 +12,7 @@ from nearshore.documents.documents import Documents
 from nearshore.documents.errors import FieldNotAllowedError
 from nearshore.documents.models import Models
 from nearshore.documents.texts import Texts
+from nearshore.embedding import TokenClaim
 from nearshore.search.searcher import Searcher
 from nearshore.service import answers, translate
 from nearshore.service.translator import Translator
@@ -72,6 +73,7 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
     async def _embed(
         self, request: embedding_pb.EmbedRequest, context: Context, *, bulk: bool
     ) -> embedding_pb.EmbedResponse:
+        claim = self._token_claim(context) if request.token_vectors else None
         texts = await self._translator.read(translate.texts, request)
         answer = await self._texts.embed(
             texts,
@@ -79,12 +81,18 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
             prompt=translate.prompt(request),
             truncation=translate.truncation(request.truncation),
             form=translate.form(request),
-            token_vectors=request.token_vectors,
+            token_claim=claim,
             bulk=bulk,
             deadline=deadline_of(context),
         )
         tokens = sum(answer.embeddings.tokens_used) if request.token_vectors else 0
         return await self._translator.build(answers.embed_message, answer, items=len(texts) + tokens)
+
+    def _token_claim(self, context: Context) -> TokenClaim:
+        """Room that a call has until gRPC has sent its answer: who reads slowly keeps it that long."""
+        claim = self._texts.token_claim()
+        context.add_done_callback(lambda _: claim.free())
+        return claim
 
     async def Rerank(  # noqa: N802
         self, request: embedding_pb.RerankRequest, context: Context

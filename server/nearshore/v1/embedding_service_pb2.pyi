@@ -104,7 +104,7 @@ class EmbedRequest(_message.Message):
     """
     token_vectors: _builtins.bool
     """Whether to answer the vectors of all tokens too, for scores of token against token or a pooling of the caller's own.
-    Default: no. An answer may have server.max_message_bytes (default 64 MiB), and those in the making four times as
+    Default: no. An answer may have server.max_message_bytes (default 64 MiB), and those not sent yet four times as
     many together; a token takes 4 bytes a component: INVALID_ARGUMENT, TOKEN_VECTORS_TOO_LARGE, before anything is run.
     """
     @_builtins.property
