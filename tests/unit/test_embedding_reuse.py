@@ -114,8 +114,30 @@ def test_a_closed_engine_answers_nothing_that_it_keeps(bundle: Bundle) -> None:
         engine.embed(TEXTS)
 
 
-def test_a_full_queue_refuses_before_it_looks_up(bundle: Bundle) -> None:
-    """A call needs room for all its tokens, kept or not: an overloaded server has no time to tokenize."""
+def queue_without_end(engine: Embedder, text: str) -> None:
+    while True:
+        engine.submit([text], bulk=True)
+
+
+def test_a_full_queue_refuses_no_text_that_is_kept(bundle: Bundle) -> None:
+    """It needs no run, so it is answered, as a query or by Embed; what is not kept, or is bulk, is refused."""
+    with opened(bundle, Reuse(share_in_flight=False, cache_bytes=1 << 20)) as engine:
+        kept = engine.embed(["cat"]).vectors
+        go_on = threading.Event()
+        held = engine.submit_query("dog", lambda _: go_on.wait(PATIENCE_S))  # in the only worker
+        for text in ("red bird", "cat"):  # the shorter one for what room is left
+            with pytest.raises(OverloadedError):
+                queue_without_end(engine, text)
+        assert engine.submit(["cat"]).result(0).vectors.tobytes() == kept.tobytes()
+        assert engine.submit_query("cat", lambda made: made.vectors.tobytes()).result(0) == kept.tobytes()
+        with pytest.raises(OverloadedError):
+            engine.submit(["a dog"])
+        go_on.set()
+        assert held.result(PATIENCE_S)
+
+
+def test_a_full_queue_refuses_long_calls_before_it_looks_them_up(bundle: Bundle) -> None:
+    """They need room for all their tokens, kept or not: an overloaded server has no time to tokenize them."""
     with opened(bundle, CACHE) as engine:
         engine.embed(["cat"])
         with pytest.raises(OverloadedError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -20,6 +21,7 @@ from nearshore.embedding.observer import Observer
 from nearshore.embedding.prompts import Prompts
 from nearshore.embedding.request import KeepTokens
 from nearshore.embedding.reuse import Intake, Start
+from nearshore.embedding.scheduler import Scheduler
 from nearshore.embedding.session import Session
 from nearshore.embedding.token_room import TokenClaim
 from nearshore.embedding.tokenizer import Tokens
@@ -31,6 +33,7 @@ T = TypeVar("T")
 # Of an answer with the vectors of tokens, at most, beside the vectors themselves.
 _TOKEN_ID_BYTES = 5
 _TEXT_BYTES = 160  # two fingerprints and some numbers
+_SHORT_CHARACTERS = 512  # of a call: tokenized in a tenth of a millisecond, which an overloaded server has
 
 
 def _at_once(call: Callable[[], None]) -> None:
@@ -168,7 +171,7 @@ class Embedder:
             vectors = np.empty((0, form.dimensions or self.dimensions), np.float32)
             nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(form)))
             return nothing
-        cut = self._cut(texts, prompt, form.special, truncation)
+        cut = self._cut(texts, prompt, form.special, truncation, may_be_kept=not bulk and token_claim is None)
         if token_claim is not None:
             return self._queue_with_tokens(cut, token_claim, form=form, bulk=bulk, deadline=deadline)
         return self._queue(cut, _as_it_is, form=form, bulk=bulk, deadline=deadline)
@@ -187,7 +190,7 @@ class Embedder:
         threads. Where the vector is kept there is no worker, and start_known has it called. What it raises, the future
         fails with.
         """
-        cut = self._cut([text], self.prompts.query, None, Truncation.CUT_END)
+        cut = self._cut([text], self.prompts.query, None, Truncation.CUT_END, may_be_kept=True)
         return self._queue(cut, then, form=AS_BUNDLED, bulk=False, deadline=deadline, start_known=start_known)
 
     def _queue(  # noqa: PLR0913 -- each is what the caller said
@@ -267,10 +270,30 @@ class Embedder:
     def _mode(self, special: SpecialTokens | None) -> SpecialTokens:
         return self.bundle.manifest.special_tokens if special is None else special
 
-    def _cut(self, texts: Sequence[str], prompt: str, special: SpecialTokens | None, truncation: Truncation) -> Cut:
-        """Raises OverloadedError, UnavailableError and TextTooLongError."""
+    def _cut(
+        self,
+        texts: Sequence[str],
+        prompt: str,
+        special: SpecialTokens | None,
+        truncation: Truncation,
+        *,
+        may_be_kept: bool,
+    ) -> Cut:
+        """Raises OverloadedError, UnavailableError and TextTooLongError.
+
+        may_be_kept: the texts are looked up in the cache, if there is one, and then need no room in the queue; for
+        short ones that is asked for only once it is known.
+        """
         check_room = self._workplace.scheduler.check_room
+        if may_be_kept and self._workplace.cache is not None and sum(map(len, texts)) <= _SHORT_CHARACTERS:
+            check_room = partial(_check_open, self._workplace.scheduler)
         return self._cutter.cut(texts, prompt=prompt, special=special, truncation=truncation, check_room=check_room)
+
+
+def _check_open(scheduler: Scheduler, tokens: int) -> None:
+    """Raises UnavailableError, whatever room there is for the tokens."""
+    del tokens
+    scheduler.check_room(0)
 
 
 def _as_it_is(embeddings: Embeddings) -> Embeddings:
