@@ -88,6 +88,7 @@ def test_tensors_are_views_of_their_storages(tmp_path: Path) -> None:
         "turned": Tensor(numbers, 0, (4, 3), (1, 4)),
         "column": Tensor(numbers, 1, (3,), (4,)),
         "repeated": Tensor(numbers, 8, (2, 4), (0, 1)),
+        "row": Tensor(numbers, 4, (1, 4), (10**30, 1)),
         "scalar": Tensor(numbers, 11, (), ()),
         "empty": Tensor(numbers, 0, (0, 4), (4, 1)),
     }
@@ -99,6 +100,7 @@ def test_tensors_are_views_of_their_storages(tmp_path: Path) -> None:
         "turned": whole.T,
         "column": whole[:, 1],
         "repeated": whole[[2, 2]],
+        "row": whole[1:2],
         "scalar": whole[2, 3],
         "empty": whole[:0],
     }
@@ -108,6 +110,15 @@ def test_tensors_are_views_of_their_storages(tmp_path: Path) -> None:
         read = found.read(name)
         np.testing.assert_array_equal(read, array)
         assert read.flags.c_contiguous
+
+
+@pytest.mark.parametrize("claimed", [(0, (0, 10**30)), (10**30, (0, 4)), (0, (0,) * 100)], ids=str)
+def test_a_shape_without_numbers_may_claim_anything(tmp_path: Path, claimed: tuple[int, tuple[int, ...]]) -> None:
+    """It is refused by name when it is read, and by nothing else."""
+    offset, shape = claimed
+    save(tmp_path / FILE, {"x": Tensor(Storage(np.arange(6, dtype=np.float32)), offset, shape, (1,) * len(shape))})
+    with pytest.raises(WeightsFileError, match="x has a shape that is none"):
+        PyTorchFile(tmp_path / FILE).read("x")
 
 
 class Malicious:
@@ -208,6 +219,15 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "beyond the numbers": (
         lambda path: save(path, {"x": Tensor(whole().storage, 1, (2, 3), (3, 1))}), "x reaches beyond its numbers",
+    ),
+    "numbers repeated without end": (
+        lambda path: save(path, {"x": Tensor(whole().storage, 0, (10**6, 10**6), (0, 0))}), "x of shape .* repeats",
+    ),
+    "a negative stride": (
+        lambda path: save(path, {"x": Tensor(whole().storage, 5, (6,), (-1,))}), "does not write",
+    ),
+    "an offset beyond the numbers": (
+        lambda path: save(path, {"x": Tensor(whole().storage, 6, (1,), (1,))}), "x reaches beyond its numbers",
     ),
     "big-endian": (
         lambda path: save(path, {"x": whole()}, order="big"), "not in little-endian order",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 
 import ml_dtypes
@@ -79,8 +80,13 @@ class PyTorchFile:
         storage, kind = tensor.storage, _TYPES[tensor.storage.kind]
         if self._last is None or self._last[0] != storage:
             self._last = storage, self._read(_record(storage))
-        strides = [stride * kind.itemsize for stride in tensor.strides]
-        array = np.ndarray(tensor.shape, kind, self._last[1], tensor.offset * kind.itemsize, strides)
+        # Of an axis of one the stride says nothing, and may be any number.
+        axes = zip(tensor.shape, tensor.strides, strict=True)
+        strides = [stride * kind.itemsize if size > 1 else 0 for size, stride in axes]
+        try:
+            array = np.ndarray(tensor.shape, kind, self._last[1], tensor.offset * kind.itemsize, strides)
+        except (ValueError, OverflowError) as error:  # of shapes without numbers, of which anything can be claimed
+            raise WeightsFileError(f"{name} has a shape that is none ({error})") from error
         return np.array(array, np.float32, order="C")
 
     def _check(self, name: str, tensor: StoredTensor) -> None:
@@ -91,6 +97,10 @@ class PyTorchFile:
         steps = ((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
         if 0 not in tensor.shape and tensor.offset + sum(steps) >= storage.elements:
             raise WeightsFileError(f"{name} reaches beyond its numbers")
+        if prod(tensor.shape) > storage.elements:  # else a file of a few bytes could ask for any memory
+            raise WeightsFileError(
+                f"{name} of shape {tensor.shape} repeats its {storage.elements:,} numbers; save it with .contiguous()"
+            )
 
     def _read(self, name: str) -> bytes:
         """A whole record, its checksum verified."""
