@@ -305,6 +305,24 @@ def test_a_folder_that_is_no_bundle_is_not_deleted(
     assert main.run(command) == ExitCode.OK
 
 
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_other_files_beside_a_damaged_manifest_are_not_deleted(
+    get: Get, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """A bundle.json that cannot be read vouches for nothing: weights beside it may be the only ones."""
+    get()
+    place = tmp_path / "models" / "mine"
+    (place / MANIFEST_FILE).write_text("{")
+    (place / "model.safetensors").write_bytes(b"weights")
+    before = contents(place)
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(checkpoint)]
+    assert main.run([*command, *options]) == ExitCode.FAILED
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert told["reason"] == "BUNDLE_PLACE_TAKEN"
+    assert "model.safetensors is no file of a bundle" in told["message"]
+    assert contents(place) == before
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

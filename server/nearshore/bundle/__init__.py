@@ -16,6 +16,7 @@ from nearshore.bundle.errors import BundleExchangedError as BundleExchangedError
 from nearshore.bundle.errors import CorruptBundleError as CorruptBundleError
 from nearshore.bundle.errors import ModelNotFoundError as ModelNotFoundError
 from nearshore.bundle.errors import PrecisionMissingError as PrecisionMissingError
+from nearshore.bundle.folder import BUNDLE_FILES as BUNDLE_FILES
 from nearshore.bundle.folder import FORMAT_VERSION as FORMAT_VERSION
 from nearshore.bundle.folder import INT8_FILE as INT8_FILE
 from nearshore.bundle.folder import MANIFEST_FILE as MANIFEST_FILE

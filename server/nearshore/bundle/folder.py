@@ -21,6 +21,11 @@ INT8_FILE = "model.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "bundle.json"
 _BESIDE = ".data"  # behind the name of a graph: the file with its weights, where they do not fit into it
+_GRAPHS = (MODEL_FILE, INT8_FILE)
+BUNDLE_FILES: Final = frozenset(
+    {*_GRAPHS, *(name + _BESIDE for name in _GRAPHS), TOKENIZER_FILE, GOLDEN_FILE, DENSE_FILE, MANIFEST_FILE}
+)
+"""All that a bundle may consist of."""
 
 
 @dataclass(frozen=True, slots=True)

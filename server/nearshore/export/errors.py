@@ -36,7 +36,7 @@ class CheckpointNotFoundError(NotFoundError):
 
 
 class PlaceTakenError(PreconditionError):
-    """A folder that is no bundle, or holds the checkpoint itself, lies where a bundle is to go."""
+    """A folder that is no bundle, or holds other files or the checkpoint itself, lies where a bundle is to go."""
 
     reason = "BUNDLE_PLACE_TAKEN"
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from nearshore import __version__
 from nearshore.bundle import (
+    BUNDLE_FILES,
     MANIFEST_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
     Bundle,
     CorruptBundleError,
     Manifest,
+    ModelNotFoundError,
     Precision,
     SpecialTokens,
     file_digest,
@@ -104,6 +106,15 @@ def check_place(destination: Path, checkpoint: Path | None = None) -> None:
         raise PlaceTakenError(destination, f"the checkpoint {checkpoint} is there")
     if destination.is_dir() and not (destination / MANIFEST_FILE).exists() and any(destination.iterdir()):
         raise PlaceTakenError(destination, f"it has no {MANIFEST_FILE}, so it is no bundle")
+    try:
+        read_manifest(destination)
+    except ModelNotFoundError:
+        return
+    except CorruptBundleError as error:  # what remains of a bundle may go, nothing else
+        others = sorted({path.name for path in destination.iterdir()} - BUNDLE_FILES)
+        if others:
+            detail = f"{error.detail}, and {others[0]} is no file of a bundle"
+            raise PlaceTakenError(destination, detail) from error
 
 
 def _describe(
