@@ -95,7 +95,7 @@ class MessageTooLargeError(errors.InvalidArgumentError):
         super().__init__(
             f"The {'request' if request else 'answer'} has {size_bytes} bytes, more than {setting} allows "
             f"({max_message_bytes}).",
-            f"{less} in one call, or raise that limit.",
+            f"{less} in one call, or raise that limit.{'' if request else ' A write has happened all the same.'}",
             size_bytes=size_bytes,
             max_message_bytes=max_message_bytes,
         )

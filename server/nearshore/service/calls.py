@@ -187,7 +187,8 @@ class GuardedServer:
         if len(data) > limit:
             raise AnswerTooLargeError(
                 f"The answer has {len(data)} bytes, more than server.max_message_bytes ({limit}).",
-                "Ask for less in one call: a lower limit, fewer queries, or no text and vectors in `parts`.",
+                "Ask for less in one call: a lower limit, fewer queries, or no text and vectors in `parts`. "
+                "A write has happened all the same.",
                 size_bytes=len(data),
                 max_message_bytes=limit,
             )
