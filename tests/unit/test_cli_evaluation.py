@@ -91,6 +91,19 @@ def test_a_broken_query_is_named_and_nothing_is_run(
     assert "Traceback" not in shown
 
 
+def test_a_depth_beyond_the_limit_starts_no_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server of eval's own has the limit of the settings, so it is known before anything is read."""
+    monkeypatch.setattr("nearshore.cli.evaluate.LocalServer", None)
+    (tmp_path / "qrels").write_text("q1\td1\t1\n")
+    for name in ("queries", "corpus"):
+        (tmp_path / name).write_text('{"id": "q1", "text": "pies"}\n')
+    files = [f"--{name}={tmp_path / name}" for name in ("corpus", "queries", "qrels")]
+    assert main.run(["eval", *files, "--k", "5", "--k", "1001"]) == ExitCode.USAGE
+    assert "limits.max_limit, which is 1,000" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("qrels", ["", "query\tdocument\tscore\n", "other\td1\t1\n"])
 def test_eval_fails_where_no_query_is_judged(qrels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Zeros would look like a bad model."""

@@ -54,6 +54,9 @@ def evaluate(
     if depths[0] < 1:
         raise typer.BadParameter("k is at least 1")
     limit = max(10, depths[-1])
+    most = session().settings.limits.max_limit
+    if session().server is None and limit > most:  # a server that is named has a limit of its own
+        raise typer.BadParameter(f"k is at most limits.max_limit, which is {most:,}; the search needs {limit:,}")
     asked, judged, unknown = _judged_queries(queries, qrels)
     check_sources([corpus], Format.JSONL)
     with _server() as client:
