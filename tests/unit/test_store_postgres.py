@@ -32,6 +32,7 @@ from nearshore.store.errors import (
 )
 from nearshore.store.postgres import connections, schema
 from nearshore.store.postgres.connections import Address
+from nearshore.store.postgres.failures import translate
 from nearshore.store.postgres.judging import Judgement, judge
 from nearshore.store.postgres.listener import CHANNEL, Listener
 from nearshore.store.postgres.store import PostgresStore
@@ -946,3 +947,11 @@ def test_ids_and_names_that_no_text_can_be_are_just_not_there(url: str, opener: 
     assert store.list_ids(collection_id, odd) == ["a"]
     with pytest.raises(CollectionNotFoundError):
         store.get_collection("nul\0")
+
+
+@pytest.mark.parametrize("state", ["53200", "53400", "55P03", "25P03", "25P04", "42703", "XX000"])
+def test_a_refusal_speaks_of_its_own_call_alone(state: str) -> None:
+    """A run that has written for hours ends with it: what it wrote before is there, whatever became of this call."""
+    error = translate(psycopg.errors.lookup(state)("refused"), "db", "writing documents")
+    assert "This call wrote nothing" in error.remedy
+    assert "Nothing was written" not in error.remedy

@@ -34,7 +34,7 @@ def check_basis(basis: Cursor | None, tag: bytes | None) -> None:
         raise HistoryChangedError(
             f"What this call would change was decided at commit {basis.position}, which the store's history does not "
             "have any more: it was restored or failed over meanwhile.",
-            "Nothing was written. Send the call again: it is then decided on what is there.",
+            "This call wrote nothing. Send the call again: it is then decided on what is there.",
         )
 
 

@@ -52,7 +52,7 @@ class _Advice:
 _LOOK = (
     "Look who holds it: SELECT pid, state, xact_start, query FROM pg_stat_activity WHERE state <> 'idle' ORDER BY "
     "xact_start; and SELECT * FROM pg_prepared_xacts; then end it with pg_terminate_backend(pid) or ROLLBACK PREPARED. "
-    "Nothing was written: a retry is safe."
+    "This call wrote nothing: a retry is safe."
 )
 _ADVICE: Mapping[str, _Advice] = {
     "28P01": _Advice(
@@ -79,11 +79,11 @@ _ADVICE: Mapping[str, _Advice] = {
     "53200": _Advice(
         "ran out of memory",
         "Give the server more memory or fewer connections; where the message names a setting "
-        "(max_locks_per_transaction), raise it. Nothing was written: a retry is safe.",
+        "(max_locks_per_transaction), raise it. This call wrote nothing: a retry is safe.",
     ),
     "53400": _Advice(
         "met a limit that its configuration sets",
-        "Raise that limit (temp_file_limit, say) for the user of store.url. Nothing was written: a retry is safe.",
+        "Raise that limit (temp_file_limit, say) for the user of store.url. This call wrote nothing: a retry is safe.",
     ),
     "57P03": _Advice("is starting or stopping", "It is taken up again by itself; retry in a few seconds."),
     "57P01": _Advice("ended the session", "It is taken up again by itself; retry."),
@@ -109,12 +109,12 @@ _ADVICE: Mapping[str, _Advice] = {
     "40001": _Advice("could not put this beside another transaction", _LOOK, StoreLockedError),
     "25P03": _Advice(
         "ended the session, which this process had kept waiting in a transaction",
-        "The process was stopped or starved of CPU for seconds: give it more. Nothing was written: a retry is safe.",
+        "The process was stopped or starved of CPU for seconds: give it more. This call wrote nothing: a retry is safe.",
     ),
     "25P04": _Advice(
         "ended the session, whose transaction took longer than its transaction_timeout",
         "Take the limit away (ALTER ROLE ... SET transaction_timeout = 0, for the user of store.url), and look at the "
-        "load and the disk of the PostgreSQL server. Nothing was written: a retry is safe.",
+        "load and the disk of the PostgreSQL server. This call wrote nothing: a retry is safe.",
     ),
     "57014": _Advice(
         "cancelled a statement that took too long",
@@ -126,7 +126,7 @@ _ADVICE: Mapping[str, _Advice] = {
     ),
     "42703": _Advice(
         "lacks a column of nearshore: a later release has changed the tables beneath this one",
-        "Run that release, or a later one; replicas of it take calls meanwhile. Nothing was written: a retry is safe.",
+        "Run that release, or a later one; replicas of it take calls meanwhile. This call wrote nothing: a retry is safe.",
         StoreFormatError,
     ),
 }
@@ -153,7 +153,7 @@ def translate(error: psycopg.Error, place: str, doing: str) -> NearshoreError:
     if error.sqlstate:  # the server's word, whatever is wrong there: a replica serves on and asks again
         return StoreFailedError(
             f"PostgreSQL at {place} failed ({doing}): {code} {reason_of(error)}.",
-            "Nothing was written. Look into the log of the PostgreSQL server, and whether a pooler, another release of "
+            "This call wrote nothing. Look into the log of the PostgreSQL server, and whether a pooler, another release of "
             "nearshore or an administrator changed what it holds; please report what cannot be explained.",
         )
     return NearshoreError(f"The store made a mistake while {doing}: {reason_of(error)}.", "Please report this.")
