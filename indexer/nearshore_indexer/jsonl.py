@@ -40,7 +40,7 @@ class JsonLines:
         except UnicodeDecodeError as error:
             return self._builder.reject(place, f"byte {error.start + 1} of the line is not UTF-8")
         try:
-            record = _object(text)
+            record = read_object(text)
         except RefusedError as refused:
             return self._builder.reject(place, str(refused), source=text.rstrip("\r\n"))
         columns = self._columns
@@ -77,7 +77,8 @@ def skip_line(stream: BinaryIO, line: bytes) -> None:
         line = stream.readline(MAX_LINE_BYTES)
 
 
-def _object(text: str) -> dict[str, Any]:
+def read_object(text: str) -> dict[str, Any]:
+    """One line. Raises RefusedError."""
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:

@@ -72,9 +72,9 @@ def test_queries_are_json_lines_with_id_and_text(tmp_path: Path) -> None:
         ('{"id": "", "text": "x"}', "id (or _id) is missing, empty or no string"),
         ('{"id": true, "text": "x"}', "id (or _id) is missing, empty or no string"),
         ('{"text": "x"}', "id (or _id) is missing, empty or no string"),
-        ('["a", "x"]', "is no JSON object"),
-        ('"a"', "is no JSON object"),
-        ('{"id": "a"', "is no JSON"),
+        ('["a", "x"]', "the line is a list, not an object"),
+        ('"a"', "the line is a string, not an object"),
+        ('{"id": "a"', "not JSON: Expecting ',' delimiter at column 11"),
     ],
 )
 def test_a_broken_query_is_named_and_nothing_is_run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import BinaryIO
 
 from nearshore.client import Client, Parts, Query
 from nearshore.errors import InvalidArgumentError, NotFoundError
+from nearshore_indexer.building import RefusedError
 from nearshore_indexer.entries import Entry, Item
+from nearshore_indexer.jsonl import read_object
 from nearshore_indexer.sources import FormatReader
 
 QUERIES_AT_ONCE = 64
@@ -53,11 +54,9 @@ def read_queries(path: Path) -> dict[str, str]:
 def _query(line: str, place: str) -> tuple[str, str]:
     """Id and text of one line. Raises EvaluationFileError."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise EvaluationFileError(f"{place} is no JSON.", QUERY_FORM) from error
-    if not isinstance(record, dict):
-        raise EvaluationFileError(f"{place} is no JSON object.", QUERY_FORM)
+        record = read_object(line)
+    except RefusedError as refused:
+        raise EvaluationFileError(f"{place}: {refused}.", QUERY_FORM) from refused
     query_id, text = record.get("_id", record.get("id")), record.get("text")
     # Judgements are text: there a number can be written in one way only, as an integer.
     if isinstance(query_id, int) and not isinstance(query_id, bool):
