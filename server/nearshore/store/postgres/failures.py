@@ -109,7 +109,8 @@ _ADVICE: Mapping[str, _Advice] = {
     "40001": _Advice("could not put this beside another transaction", _LOOK, StoreLockedError),
     "25P03": _Advice(
         "ended the session, which this process had kept waiting in a transaction",
-        "The process was stopped or starved of CPU for seconds: give it more. This call wrote nothing: a retry is safe.",
+        "The process was stopped or starved of CPU for seconds: give it more. This call wrote nothing: a retry is "
+        "safe.",
     ),
     "25P04": _Advice(
         "ended the session, whose transaction took longer than its transaction_timeout",
@@ -126,7 +127,8 @@ _ADVICE: Mapping[str, _Advice] = {
     ),
     "42703": _Advice(
         "lacks a column of nearshore: a later release has changed the tables beneath this one",
-        "Run that release, or a later one; replicas of it take calls meanwhile. This call wrote nothing: a retry is safe.",
+        "Run that release, or a later one; replicas of it take calls meanwhile. This call wrote nothing: a retry is "
+        "safe.",
         StoreFormatError,
     ),
 }
@@ -153,8 +155,8 @@ def translate(error: psycopg.Error, place: str, doing: str) -> NearshoreError:
     if error.sqlstate:  # the server's word, whatever is wrong there: a replica serves on and asks again
         return StoreFailedError(
             f"PostgreSQL at {place} failed ({doing}): {code} {reason_of(error)}.",
-            "This call wrote nothing. Look into the log of the PostgreSQL server, and whether a pooler, another release of "
-            "nearshore or an administrator changed what it holds; please report what cannot be explained.",
+            "This call wrote nothing. Look into the log of the PostgreSQL server, and whether a pooler, another "
+            "release of nearshore or an administrator changed what it holds; please report what cannot be explained.",
         )
     return NearshoreError(f"The store made a mistake while {doing}: {reason_of(error)}.", "Please report this.")
 
