@@ -216,13 +216,7 @@ class Embedder:
         )
 
     def _queue_with_tokens(
-        self,
-        cut: Cut,
-        claim: TokenClaim,
-        *,
-        form: Form,
-        bulk: bool,
-        deadline: float | None,
+        self, cut: Cut, claim: TokenClaim, *, form: Form, bulk: bool, deadline: float | None
     ) -> Future[Embeddings]:
         ids, tokens = cut.ids, sum(map(len, cut.ids))
         manifest, kept = self.bundle.manifest, dict[int, F32]()
