@@ -129,7 +129,10 @@ class Models:
                 "Send vectors, or use a collection that was created with a model.",
                 collection=spec.name,
             )
-        return [name for name, each in self._engines.loaded() if each.fingerprint() == spec.fingerprint]
+        return [name for name, each in self._embedders() if each.fingerprint() == spec.fingerprint]
+
+    def _embedders(self) -> list[tuple[str, Embedder]]:
+        return [(name, engine) for name, engine in self._engines.loaded() if isinstance(engine, Embedder)]
 
     def _not_served(self, bare: str) -> ModelNotServedError:
         loaded = ", ".join(model_name(each) for each, _ in self._engines.loaded())
@@ -145,13 +148,9 @@ class Models:
         return ModelNotServedError(message, remedy, model=bare)
 
     def _mismatch(self, spec: CollectionSpec) -> FingerprintMismatchError:
-        loaded = ", ".join(
-            f"{name} in {engine.bundle.precision} ({engine.fingerprint()})"
-            for name, engine in self._engines.loaded()
-            if isinstance(engine, Embedder)
-        )
+        loaded = [f"{name} in {each.bundle.precision} ({each.fingerprint()})" for name, each in self._embedders()]
         precision = self.precision_of(spec.fingerprint)
-        if precision and precision not in {engine.bundle.precision for _, engine in self._engines.loaded()}:
+        if precision and precision not in {each.bundle.precision for _, each in self._embedders()}:
             holds, serve = f"{spec.model} in {precision}", f"with NEARSHORE_EMBEDDING__PRECISION={precision}"
         else:
             holds = spec.model
@@ -160,7 +159,8 @@ class Models:
                 "in the embedding.precision it was made in)"
             )
         return FingerprintMismatchError(
-            f"The collection {spec.name!r} holds vectors of {holds} ({spec.fingerprint}); loaded is {loaded}.",
+            f"The collection {spec.name!r} holds vectors of {holds} ({spec.fingerprint}); loaded is "
+            f"{', '.join(loaded) or 'no embedding model'}.",
             f"Serve {serve}, send vectors with its fingerprint, or index the documents into a new collection.",
             collection=spec.name,
             fingerprint=spec.fingerprint,
