@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from nearshore.bundle import write_manifest
 from nearshore.cli import main
@@ -21,7 +22,7 @@ from nearshore.exit_codes import ExitCode
 from tests import tiny_bert
 from tests.numpy_bert import F64
 from tests.servers import InProcessServer
-from tests.tiny_cross_encoder import PASSAGES, QUERY, make_bundle, reference_logits, sigmoid
+from tests.tiny_cross_encoder import PASSAGES, QUERY, export, make_bundle, make_checkpoint, reference_logits, sigmoid
 
 PAIRS = [(QUERY, text) for text in PASSAGES]
 IDENTITY = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
@@ -35,6 +36,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_bert.make_bundle(folder, int8=True)
     make_bundle(folder, "judge")
     make_bundle(folder, "plain", "roberta", **IDENTITY)
+    sure = make_checkpoint(folder / ".sure.checkpoint")
+    tensors = load_file(sure / "model.safetensors")
+    save_file(tensors | {"classifier.bias": tensors["classifier.bias"] + 30}, sure / "model.safetensors")
+    export(sure, folder / "sure")
     sorter = make_bundle(folder, "sorter", labels=3)
     shutil.copytree(sorter.path, folder / "before")
     write_manifest(folder / "before", sorter.manifest.model_copy(update={"classifier": None}))
@@ -57,10 +62,8 @@ def test_texts_come_back_best_first(start_server: Start) -> None:
         order = [each.index for each in answer.results]
         assert order == sorted(range(len(PASSAGES)), key=lambda index: (-round(float(logits[index]), 5), index))
         np.testing.assert_allclose([each.score for each in answer.results], sigmoid(logits)[order], atol=2e-5)
-        raw = client.rerank(QUERY, PASSAGES, model="judge", raw_scores=True)
-        assert [each.index for each in raw.results] == order
-        np.testing.assert_allclose([each.score for each in raw.results], logits[order], atol=2e-5)
-        assert answer.tokens == answer.tokens_used == raw.tokens
+        np.testing.assert_allclose([each.logit for each in answer.results], logits[order], atol=2e-5)
+        assert answer.tokens == answer.tokens_used
         assert client.rerank(QUERY, PASSAGES, model="judge", limit=2).results == answer.results[:2]
         assert client.rerank(QUERY, PASSAGES, model="judge", limit=99).results == answer.results
 
@@ -109,7 +112,7 @@ def test_a_model_is_asked_only_for_what_it_can_do(start_server: Start) -> None:
 def test_a_cross_encoder_is_loaded_when_it_is_asked_for(start_server: Start) -> None:
     """Those in the model folder are named, too, where they can be loaded; a model without activation gives logits."""
     with start_server(embedding__on_demand=True).client() as client:
-        with pytest.raises(NotCrossEncoderError, match=r"models/judge, models/plain\."):
+        with pytest.raises(NotCrossEncoderError, match=r"models/judge, models/plain, models/sure\."):
             client.rerank(QUERY, PASSAGES)
         results = client.rerank(QUERY, PASSAGES, model="plain").results
         expected = reference_logits(PAIRS, "roberta")
@@ -133,10 +136,10 @@ def test_it_may_be_the_default_model(start_server: Start) -> None:
 def test_a_server_of_8_bits_reranks_in_float32(start_server: Start, settings: dict[str, object]) -> None:
     """Its embedding models are run in 8 bits, its cross-encoders as they are."""
     with start_server(embedding__precision="int8", **settings).client() as client:
-        results = client.rerank(QUERY, PASSAGES, model="judge", raw_scores=True).results
+        results = client.rerank(QUERY, PASSAGES, model="judge").results
         expected = reference_logits(PAIRS)
         np.testing.assert_allclose(
-            [each.score for each in results], [expected[each.index] for each in results], atol=2e-5
+            [each.logit for each in results], [expected[each.index] for each in results], atol=2e-5
         )
         client.create_collection("c", model="tiny")
         assert client.get_collection("c").precision == "int8"
@@ -159,7 +162,7 @@ def test_pairs_that_are_too_long_are_cut_or_refused(start_server: Start) -> None
 @pytest.fixture
 def command(start_server: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """A function that runs a command on a server that has judge, and returns exit code and standard output."""
-    address = start_server(embedding__models="judge").address
+    address = start_server(embedding__models="judge,sure").address
 
     def run(*arguments: str) -> tuple[int, str]:
         code = main.run(["--server", address, "--data-dir", str(tmp_path / "none"), *arguments])
@@ -175,12 +178,13 @@ def test_the_command_sorts_texts_and_lines(
     lines = tiny_bert.corpus(300)
     logits = reference_logits([(QUERY, line) for line in lines])
     (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    asked = ["--json", "rerank", QUERY, "--model", "judge", "--raw-scores"]
+    asked = ["--json", "rerank", QUERY, "--model", "judge"]
     code, told = command(*asked, "--file", str(tmp_path / "lines.txt"), "--limit", "20")
     found = [json.loads(line) for line in told.splitlines()]
     assert (code, len(found)) == (ExitCode.OK, 20)
-    assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
-    np.testing.assert_allclose([each["score"] for each in found], np.sort(logits)[::-1][:20], atol=2e-5)
+    assert [each["logit"] for each in found] == sorted((each["logit"] for each in found), reverse=True)
+    np.testing.assert_allclose([each["logit"] for each in found], np.sort(logits)[::-1][:20], atol=2e-5)
+    np.testing.assert_allclose([each["score"] for each in found], sigmoid(np.sort(logits))[::-1][:20], atol=2e-5)
     assert [each["text"] for each in found] == [lines[each["index"]] for each in found]
     with (tmp_path / "lines.txt").open() as file:
         monkeypatch.setattr("sys.stdin", file)
@@ -188,8 +192,19 @@ def test_the_command_sorts_texts_and_lines(
     code, told = command("rerank", QUERY, *PASSAGES, "--model", "judge", "--limit", "1")
     best = int(np.argmax(reference_logits(PAIRS)))
     assert code == ExitCode.OK
-    assert told.split()[:3] == ["score", "index", "text"]
-    assert told.split()[4:] == [str(best), *PASSAGES[best].split()]
+    assert told.split()[:4] == ["score", "logit", "index", "text"]
+    assert told.split()[6:] == [str(best), *PASSAGES[best].split()]
+
+
+def test_the_command_sorts_by_logits(command: Callable[..., tuple[int, str]]) -> None:
+    """Of a model that is sure of everything all scores are 1 in float32, and the order is there all the same."""
+    lines = tiny_bert.corpus(40)
+    code, told = command("--json", "rerank", QUERY, *lines, "--model", "sure")
+    found = [json.loads(line) for line in told.splitlines()]
+    assert code == ExitCode.OK
+    assert {each["score"] for each in found} == {1.0}
+    logits = reference_logits([(QUERY, line) for line in lines])
+    np.testing.assert_allclose(logits[[each["index"] for each in found]], np.sort(logits)[::-1], atol=2e-5)
 
 
 def test_the_command_refuses_what_makes_no_sense(command: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
@@ -215,7 +230,7 @@ def test_models_are_told_apart(model_dir: Path, capsys: pytest.CaptureFixture[st
     assert all("cross-encoder" not in told[name] for name in ("sorter", "tiny"))
     assert "3, scored by logits" in told["sorter"]
     assert main.run([*folder, "model", "list"]) == ExitCode.OK
-    assert capsys.readouterr().out.count("cross-encoder") == 2
+    assert capsys.readouterr().out.count("cross-encoder") == 3
     assert main.run([*folder, "--json", "model", "show", "judge"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["classifier"] == {"labels": 1, "activation": "sigmoid"}
 

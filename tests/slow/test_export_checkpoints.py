@@ -63,10 +63,7 @@ def test_a_running_server_scores_pairs_as_transformers(checkpoints: Path, tmp_pa
     server = InProcessServer(make_settings(tmp_path / "data", tmp_path / "models", embedding__models="judge"))
     try:
         with server.client() as client:
-            found = [
-                client.rerank(query, [text], model="judge", raw_scores=True).results[0].score
-                for query, text in texts["pairs"]
-            ]
+            found = [client.rerank(query, [text], model="judge").results[0].logit for query, text in texts["pairs"]]
     finally:
         server.stop()
     worst = float(np.abs(np.array(found) - expected["pair/logits"][:, 0]).max())

@@ -137,7 +137,6 @@ def test_any_iterable_of_ids_is_a_list(server: ScriptedServer) -> None:
         (lambda client: client.rerank("a", ["b"], model=5), "model is 5; it takes str."),
         (lambda client: client.rerank("a", ["b"], limit="3"), "limit is '3'; it takes int of 32 bits"),
         (lambda client: client.rerank("a", ["b"], truncation="nope"), "truncation is 'nope'; it takes 'cut_end' or"),
-        (lambda client: client.rerank("a", ["b"], raw_scores="no"), "raw_scores is 'no'; it takes bool"),
         (lambda client: client.create_collection(5), "name is 5; it takes str."),
         (lambda client: client.create_collection("a", metric="l2"), "metric is 'l2'; it takes 'cosine' or 'dot' or"),
         (lambda client: client.create_collection("a", index_kind=1), "index_kind is 1; it takes 'auto' or 'exact' or"),

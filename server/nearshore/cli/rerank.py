@@ -21,7 +21,7 @@ from nearshore.client import Reranked
 
 app = typer.Typer()
 
-TEXTS_AT_ONCE = 256  # however they are divided, each has the same score
+TEXTS_AT_ONCE = 16  # so few that a large model answers in time; however they are divided, each has the same score
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Ranked:
     """One text of all that were given."""
 
     score: float
+    logit: float
     index: int
     text: str
     tokens: int  # with the query, special ones included
@@ -50,9 +51,6 @@ def rerank(  # noqa: PLR0913 -- each is an option
         str, typer.Option(help="A cross-encoder. Default: the server's default model, where that is one.")
     ] = "",
     limit: Annotated[int | None, typer.Option(help="Show the best so many. Default: all.", min=1, max=INT32)] = None,
-    raw_scores: Annotated[
-        bool, typer.Option("--raw-scores", help="Show the network's logits, not what the model makes of them.")
-    ] = False,
     cut_start: Annotated[
         bool, typer.Option("--cut-start", help="Of text beyond the maximum score the end, not the start.")
     ] = False,
@@ -73,11 +71,10 @@ def rerank(  # noqa: PLR0913 -- each is an option
             query,
             model=model,
             truncation="refuse" if refuse_long else "cut_start" if cut_start else "cut_end",
-            raw_scores=raw_scores,
         )
         found = _score_all(iter(texts) if texts else _read(file), ask, progress)
     cut = sum(each.tokens_used < each.tokens for each in found)
-    _show(sorted(found, key=lambda each: (-each.score, each.index))[:limit])
+    _show(sorted(found, key=lambda each: (-each.logit, each.index))[:limit])
     if cut:
         output.warn(f"{cut:,} texts, or the query with them, were cut at the model's maximum.")
 
@@ -95,9 +92,9 @@ def _score_all(source: Iterator[str], ask: Callable[[list[str]], Reranked], prog
     found: list[Ranked] = []
     while chunk := list(islice(source, TEXTS_AT_ONCE)):
         answer, first = ask(chunk), len(found)
-        scores = {each.index: each.score for each in answer.results}
+        ranks = {each.index: each for each in answer.results}
         found += [
-            Ranked(scores[number], first + number, text, tokens, tokens_used, answer.model)
+            Ranked(ranks[number].score, ranks[number].logit, first + number, text, tokens, tokens_used, answer.model)
             for number, (text, tokens, tokens_used) in enumerate(
                 zip(chunk, answer.tokens, answer.tokens_used, strict=True)
             )
@@ -112,7 +109,8 @@ def _show(ranked: list[Ranked]) -> None:
             output.emit(
                 {
                     "index": each.index,
-                    "score": float(str(np.float32(each.score))),  # so it prints shortest
+                    "score": _shortest(each.score),
+                    "logit": _shortest(each.logit),
                     "text": each.text,
                     "tokens": each.tokens,
                     "tokens_used": each.tokens_used,
@@ -120,5 +118,10 @@ def _show(ranked: list[Ranked]) -> None:
                 }
             )
         return
-    rows = [(f"{each.score:.4f}", each.index, each.text) for each in ranked]
-    output.show(output.table(("score", "index", "text"), rows, right=("score", "index")))
+    rows = [(f"{each.score:.4f}", f"{each.logit:.4f}", each.index, each.text) for each in ranked]
+    output.show(output.table(("score", "logit", "index", "text"), rows, right=("score", "logit", "index")))
+
+
+def _shortest(number: float) -> float:
+    """A float32 as it prints shortest."""
+    return float(str(np.float32(number)))

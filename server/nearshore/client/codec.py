@@ -249,7 +249,7 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
 
 
 def rerank(
-    query: str, texts: Sequence[str], *, model: str, limit: int | None, truncation: EmbedTruncation, raw_scores: bool
+    query: str, texts: Sequence[str], *, model: str, limit: int | None, truncation: EmbedTruncation
 ) -> Call[Reranked]:
     """EmbeddingService.Rerank."""
     request = message(
@@ -260,7 +260,6 @@ def rerank(
         texts=listed("texts", texts, str),
         limit=limit,
         truncation=choice("truncation", truncation, TRUNCATIONS),
-        raw_scores=raw_scores,
     )
     return Call("EmbeddingService.Rerank", request, decode.reranked)
 

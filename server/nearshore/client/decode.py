@@ -67,7 +67,7 @@ def _model(message: embedding_service_pb2.Model) -> ModelInfo:
 def reranked(answer: embedding_service_pb2.RerankResponse) -> Reranked:
     """Texts by their scores."""
     return Reranked(
-        results=[RankedText(each.index, each.score) for each in answer.results],
+        results=[RankedText(each.index, each.score, each.logit) for each in answer.results],
         tokens=[each.tokens for each in answer.usage],
         tokens_used=[each.tokens_used for each in answer.usage],
         model=answer.model.removeprefix("models/"),

@@ -195,7 +195,8 @@ class RankedText:
     """A text, by its place among those that were sent, and how well it answers the query; more is better."""
 
     index: int
-    score: float
+    score: float  # what the model makes of the logit
+    logit: float  # what the network gave, by which texts are sorted
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,14 +277,12 @@ class Client:
         model: str = "",
         limit: int | None = None,
         truncation: EmbedTruncation = "cut_end",
-        raw_scores: bool = False,
     ) -> Reranked:
         """Score how well each text answers the query, by a cross-encoder, and give them best first.
 
-        model: a cross-encoder, "" where the server's default model is one; limit: the best so many, None for all;
-        raw_scores: the network's logits, instead of what the model makes of them.
+        model: a cross-encoder, "" where the server's default model is one; limit: the best so many, None for all.
         """
-        call = codec.rerank(query, texts, model=model, limit=limit, truncation=truncation, raw_scores=raw_scores)
+        call = codec.rerank(query, texts, model=model, limit=limit, truncation=truncation)
         return self._run(call)
 
     def tokenize(

@@ -35,7 +35,7 @@ class RerankAnswer:
     """RerankResponse."""
 
     model: str  # "models/{model}"
-    results: Sequence[tuple[int, float]]  # index of a text and its score, best first
+    results: Sequence[tuple[int, float, float]]  # index of a text, its score and its logit, best first
     tokens: Sequence[int]  # of each pair, in the order of the texts
     tokens_used: Sequence[int]
 
@@ -107,7 +107,7 @@ class Texts:
                 pending = await begun_in_thread(self._executor, submit, Future.cancel)
             return EmbedAnswer(model_name(lease.name), await result_of(pending, deadline, "embedding"))
 
-    async def rerank(  # noqa: PLR0913 -- each is a field of the request
+    async def rerank(
         self,
         query: str,
         texts: Sequence[str],
@@ -115,14 +115,13 @@ class Texts:
         model: str,
         limit: int | None,
         truncation: Truncation,
-        raw_scores: bool,
         deadline: float | None,
     ) -> RerankAnswer:
         """Score texts against a query with "models/{model}", or the default where empty.
 
-        limit: answer the best so many; raw_scores: logits; deadline: as for embed. Raises BatchSizeError,
-        TextTooLargeError, EmptyTextError, LimitError, TextTooLongError, OverloadedError, DeadlineError, and what
-        Models.lease_reranker does.
+        limit: answer the best so many; deadline: as for embed. Raises BatchSizeError, TextTooLargeError,
+        EmptyTextError, LimitError, TextTooLongError, OverloadedError, DeadlineError, and what Models.lease_reranker
+        does.
         """
         self._check(texts)
         self._check_size(query, "query")
@@ -140,7 +139,7 @@ class Texts:
                 raise EmptyTextError(
                     "query has no characters that the model reads.", "Send text that has words in it.", field="query"
                 )
-            best = _ranked(scores, raw_scores=raw_scores)[:limit]
+            best = _ranked(scores)[:limit]
             return RerankAnswer(model_name(lease.name), best, scores.tokens, scores.tokens_used)
 
     async def tokenize(
@@ -186,10 +185,10 @@ class Texts:
             )
 
 
-def _ranked(scores: Scores, *, raw_scores: bool) -> list[tuple[int, float]]:
-    """Indexes and scores, best first; by the logits, of which a sigmoid may make equal scores."""
-    shown = scores.logits if raw_scores else scores.scores
-    return [(int(index), float(shown[index])) for index in np.argsort(-scores.logits, kind="stable")]
+def _ranked(scores: Scores) -> list[tuple[int, float, float]]:
+    """Indexes, scores and logits, best first; by the logits, of which a sigmoid may make equal scores."""
+    order = np.argsort(-scores.logits, kind="stable")
+    return [(int(index), float(scores.scores[index]), float(scores.logits[index])) for index in order]
 
 
 def _check_dimensions(form: Form, model: str, embedder: Embedder) -> None:

@@ -83,7 +83,7 @@ def check_truncation(truncation: Truncation, field: str) -> None:
     if truncation is Truncation.CUT_START:
         raise FieldNotAllowedError(
             f"{field} is TRUNCATION_CUT_START: what a collection holds and is asked is cut at its end.",
-            "Send TRUNCATION_CUT_END or TRUNCATION_REFUSE, or leave it out; only Embed cuts the start.",
+            "Send TRUNCATION_CUT_END or TRUNCATION_REFUSE, or leave it out; only Embed and Rerank cut the start.",
             field=field,
         )
 

@@ -51,10 +51,11 @@ class PairCutter:
     def cut(
         self, query: str, texts: Sequence[str], *, truncation: Truncation, check_room: Callable[[int], None]
     ) -> CutPairs:
-        """The rows of a query with each text. Raises TextTooLongError (with Truncation.REFUSE).
+        """The rows of a query with each text.
 
-        check_room: as for Cutter.cut.
+        check_room: as for Cutter.cut. Raises TextTooLongError (with Truncation.REFUSE).
         """
+        check_room(self._special * len(texts))
         room = self._max_tokens - self._special
         (whole,) = self._tokenizer.encode([query])
         query_tokens = len(whole.ids) - 2

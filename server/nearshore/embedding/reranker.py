@@ -42,6 +42,7 @@ class Reranker:
         self._cutter = cutter
         self._session = session
         self._workplace = workplace
+        self._fingerprint = bundle.fingerprint_for(bundle.manifest.special_tokens)
 
     @classmethod
     def load(cls, bundle: Bundle, workplace: Workplace) -> Self:
@@ -55,7 +56,7 @@ class Reranker:
 
     def fingerprint(self) -> str:
         """What its scores mean."""
-        return self.bundle.fingerprint_for(self.bundle.manifest.special_tokens)
+        return self._fingerprint
 
     def submit(
         self,

@@ -80,7 +80,10 @@ def _model_message(model: ModelDescription) -> embedding_service_pb2.Model:
 def rerank_message(answer: RerankAnswer) -> embedding_service_pb2.RerankResponse:
     """Texts by their scores, and how many tokens each had with the query."""
     return embedding_service_pb2.RerankResponse(
-        results=[embedding_service_pb2.RankedText(index=index, score=score) for index, score in answer.results],
+        results=[
+            embedding_service_pb2.RankedText(index=index, score=score, logit=logit)
+            for index, score, logit in answer.results
+        ],
         usage=_usage(answer.tokens, answer.tokens_used),
         model=answer.model,
     )

@@ -29,6 +29,7 @@ Context = aio.ServicerContext[Any, Any]
 NO_DEADLINE_S = 1e8  # gRPC says "no deadline" by one some centuries away
 ANSWER_MARGIN_S = 0.2  # for hundreds of calls that end together, or where that is less:
 ANSWER_SHARE = 0.1  # of the time left
+FINGERPRINT_ITEMS = 16  # of an answer, whose making takes as long as that of a fingerprint
 
 
 def deadline_of(context: Context) -> float | None:
@@ -110,7 +111,6 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
             model=request.model,
             limit=request.limit if request.HasField("limit") else None,
             truncation=translate.truncation(request.truncation),
-            raw_scores=request.raw_scores,
             deadline=deadline_of(context),
         )
         return await self._translator.build(answers.rerank_message, answer, items=len(texts) + len(answer.results))
@@ -132,7 +132,9 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb.ListModelsResponse:
         """List models in the order of their names."""
         page = await self._models.page(request.page_size, request.page_token, deadline_of(context))
-        return answers.list_models_message(page)
+        return await self._translator.build(
+            answers.list_models_message, page, items=FINGERPRINT_ITEMS * len(page.models)
+        )
 
 
 class CollectionServicer(collections_grpc.CollectionServiceServicer):

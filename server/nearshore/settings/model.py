@@ -141,7 +141,7 @@ class StoreSettings(Section):
 class LimitSettings(Section):
     """What a single request may ask for."""
 
-    max_texts: int = Field(default=1_024, ge=1, description="Texts in one Embed or Tokenize call.")
+    max_texts: int = Field(default=1_024, ge=1, description="Texts in one Embed, Rerank or Tokenize call.")
     max_documents: int = Field(default=1_000, ge=1, description="Documents or ids in one call.")
     max_queries: int = Field(default=256, ge=1, description="Queries in one BatchSearch.")
     max_limit: int = Field(default=1_000, ge=1, description="Hits that one search returns at most.")

@@ -410,7 +410,6 @@ class RerankRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
-    RAW_SCORES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{model}", which has to be a cross-encoder: INVALID_ARGUMENT, NOT_A_CROSS_ENCODER, which names those that
     there are. Default: the server's default model, where that is one. Other calls refuse a cross-encoder:
@@ -427,10 +426,6 @@ class RerankRequest(_message.Message):
     TRUNCATION_CUT_END: the longer of the two loses tokens at its end, the query too, but neither less than half of the
     room, as in sentence-transformers. With TRUNCATION_CUT_START a text loses them at its start instead.
     """
-    raw_scores: _builtins.bool
-    """Whether scores are the network's own logits. Default: no, they are what the model's checkpoint makes of these: a
-    number between 0 and 1 (sigmoid), or the logit as it is; `nearshore model show` tells. The order is the same.
-    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to limits.max_texts (default 1,024) texts of at most limits.max_text_bytes. Empty text is scored as the model
@@ -445,11 +440,10 @@ class RerankRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         limit: _builtins.int | None = ...,
         truncation: _values_pb2.Truncation.ValueType = ...,
-        raw_scores: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "model", b"model", "query", b"query", "raw_scores", b"raw_scores", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "model", b"model", "query", b"query", "texts", b"texts", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -499,19 +493,25 @@ class RankedText(_message.Message):
 
     INDEX_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    LOGIT_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Of the text in the request, from 0."""
     score: _builtins.float
-    """Higher is better; comparable with scores of the same model only, and mostly of the same query only."""
+    """What the model's checkpoint makes of the logit: a number between 0 and 1 (sigmoid), or the logit as it is; `nearshore
+    model show` tells. Higher is better; comparable with scores of the same model only, and mostly of the same query.
+    """
+    logit: _builtins.float
+    """What the network itself gave. It decides the order: of large logits a sigmoid in float32 makes equal scores."""
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         score: _builtins.float = ...,
+        logit: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "logit", b"logit", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
