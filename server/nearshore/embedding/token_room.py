@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 
 from nearshore.embedding.errors import TokenVectorsTooLargeError
 from nearshore.errors import OverloadedError
@@ -56,13 +57,22 @@ class TokenClaim:
         """Use TokenRoom.claim()."""
         self._room = room
         self._taken_bytes = 0
+        self._over = False
+        self._lock = threading.Lock()  # texts are cut in a thread, and their caller may leave meanwhile
 
     def take(self, tokens: int, size_bytes: int) -> None:
-        """Reserve as TokenRoom.take() does."""
+        """Reserve as TokenRoom.take() does. Raises CancelledError when the call is over already."""
         self._room.take(tokens, size_bytes)
-        self._taken_bytes += size_bytes
+        with self._lock:
+            if not self._over:
+                self._taken_bytes += size_bytes
+                return
+        self._room.free(size_bytes)
+        raise CancelledError
 
     def free(self) -> None:
-        """Give back what was taken, if anything was."""
-        self._room.free(self._taken_bytes)
-        self._taken_bytes = 0
+        """Give back what was taken, if anything was; the call is over."""
+        with self._lock:
+            self._over = True
+            self._room.free(self._taken_bytes)
+            self._taken_bytes = 0
