@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from nearshore.bundle import Bundle, CorruptBundleError, Pooling, Precision, Spe
 from nearshore.embedding import Embedder, Form, TokenRoom, Truncation
 from nearshore.embedding.errors import ModelMismatchError, TextTooLongError, TokenVectorsTooLargeError
 from nearshore.embedding.session import Session
-from nearshore.errors import OverloadedError, UnavailableError
+from nearshore.errors import DeadlineError, OverloadedError, UnavailableError
 from tests.tiny_bert import WORDS, corpus, embed_golden, make_bundle
 
 MAX_TOKENS = 48
@@ -125,6 +126,27 @@ def test_room_for_vectors_of_tokens_is_kept_until_it_is_given_back(bundle: Bundl
         embedder.submit(texts, token_claim=room.claim())
     kept[0].free()
     embedder.submit(texts, token_claim=room.claim()).result()
+
+
+def test_a_call_that_is_over_takes_no_more_room(embedder: Embedder) -> None:
+    """Its caller has left while its texts were cut in another thread: nobody would give that back."""
+    room = TokenRoom(16 << 10)
+    for _ in range(10):
+        claim = room.claim()
+        claim.free()
+        with pytest.raises(CancelledError):
+            embedder.submit(["cat " * 40] * 2, token_claim=claim)
+    for _ in range(4):
+        room.claim().take(1, 16 << 10)
+
+
+def test_texts_are_not_cut_beyond_the_deadline(bundle: Bundle) -> None:
+    """A minute's worth of texts does not keep a thread whose caller is gone: it ends with the text in hand."""
+    with (
+        Embedder.open(bundle, workers=1, max_run_tokens=128, max_queued_tokens=1 << 20) as other,
+        pytest.raises(DeadlineError),
+    ):
+        other.submit(["cat " * 70_000] * 8, deadline=time.monotonic() + 0.02)
 
 
 def test_64_callers_do_not_move_a_vector(embedder: Embedder) -> None:

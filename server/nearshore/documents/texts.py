@@ -104,7 +104,7 @@ class Texts:
             if form.special is None and sum(map(len, texts)) <= _SHORT_CHARACTERS:
                 pending = submit()
             else:  # long, or for a tokenizer that may have to be made first
-                pending = await begun_in_thread(self._executor, submit, Future.cancel)
+                pending = await begun_in_thread(self._executor, submit, Future.cancel, deadline)
             return EmbedAnswer(model_name(lease.name), await result_of(pending, deadline, "embedding"))
 
     async def rerank(
@@ -133,7 +133,7 @@ class Texts:
             if (1 + len(texts)) * len(query) + sum(map(len, texts)) <= _SHORT_CHARACTERS:  # the query is in each pair
                 pending = submit()
             else:
-                pending = await begun_in_thread(self._executor, submit, Future.cancel)
+                pending = await begun_in_thread(self._executor, submit, Future.cancel, deadline)
             scores = await result_of(pending, deadline, "scoring")
             if not scores.query_tokens:
                 raise EmptyTextError(

@@ -74,9 +74,14 @@ def start_in_thread(executor: Executor, call: Callable[[], object]) -> None:
     executor.submit(copy_context().run, call)
 
 
-async def begun_in_thread(executor: Executor, begin: Callable[[], T], abandon: Callable[[T], object]) -> T:
-    """Run blocking work that leaves something under way; if the caller goes meanwhile, abandon gets what it left."""
-    return await unless_left(executor.submit(copy_context().run, begin), abandon, None, "")
+async def begun_in_thread(
+    executor: Executor, begin: Callable[[], T], abandon: Callable[[T], object], deadline: float | None
+) -> T:
+    """Run blocking work that leaves something under way.
+
+    If the caller goes meanwhile, or the deadline passes (DeadlineError), abandon gets what it left.
+    """
+    return await unless_left(executor.submit(copy_context().run, begin), abandon, deadline, "texts were tokenized")
 
 
 async def unless_left(beginning: Future[T], abandon: Callable[[T], object], deadline: float | None, doing: str) -> T:

@@ -164,14 +164,15 @@ class Embedder:
         after which no new run takes the texts. Cancelling the future drops them as well. Callbacks of the future run in
         a worker and must be short.
         Raises OverloadedError, TextTooLongError (with Truncation.REFUSE), TokenVectorsTooLargeError, UnavailableError
-        (closed). The future can fail with DeadlineError, UnavailableError, ModelRunError.
+        (closed), DeadlineError. The future can fail with DeadlineError, UnavailableError, ModelRunError.
         """
         if not texts:
             nothing: Future[Embeddings] = Future()
             vectors = np.empty((0, form.dimensions or self.dimensions), np.float32)
             nothing.set_result(Embeddings(vectors, [], [], self.fingerprint(form)))
             return nothing
-        cut = self._cut(texts, prompt, form.special, truncation, may_be_kept=not bulk and token_claim is None)
+        may_be_kept = not bulk and token_claim is None
+        cut = self._cut(texts, prompt, form.special, truncation, deadline, may_be_kept=may_be_kept)
         if token_claim is not None:
             return self._queue_with_tokens(cut, token_claim, form=form, bulk=bulk, deadline=deadline)
         return self._queue(cut, _as_it_is, form=form, bulk=bulk, deadline=deadline)
@@ -190,7 +191,7 @@ class Embedder:
         threads. Where the vector is kept there is no worker, and start_known has it called. What it raises, the future
         fails with.
         """
-        cut = self._cut([text], self.prompts.query, None, Truncation.CUT_END, may_be_kept=True)
+        cut = self._cut([text], self.prompts.query, None, Truncation.CUT_END, deadline, may_be_kept=True)
         return self._queue(cut, then, form=AS_BUNDLED, bulk=False, deadline=deadline, start_known=start_known)
 
     def _queue(  # noqa: PLR0913 -- each is what the caller said
@@ -270,24 +271,25 @@ class Embedder:
         prompt: str,
         special: SpecialTokens | None,
         truncation: Truncation,
+        deadline: float | None,
         *,
         may_be_kept: bool,
     ) -> Cut:
-        """Raises OverloadedError, UnavailableError and TextTooLongError.
+        """Raises OverloadedError, UnavailableError, TextTooLongError, and DeadlineError when it takes too long.
 
         may_be_kept: the texts are looked up in the cache, if there is one, and then need no room in the queue; for
         short ones that is asked for only once it is known.
         """
-        check_room = self._workplace.scheduler.check_room
+        check_room = partial(self._workplace.scheduler.check_room, deadline=deadline)
         if may_be_kept and self._workplace.cache is not None and sum(map(len, texts)) <= _SHORT_CHARACTERS:
-            check_room = partial(_check_open, self._workplace.scheduler)
+            check_room = partial(_check_open, self._workplace.scheduler, deadline)
         return self._cutter.cut(texts, prompt=prompt, special=special, truncation=truncation, check_room=check_room)
 
 
-def _check_open(scheduler: Scheduler, tokens: int) -> None:
-    """Raises UnavailableError, whatever room there is for the tokens."""
+def _check_open(scheduler: Scheduler, deadline: float | None, tokens: int) -> None:
+    """Raises UnavailableError and DeadlineError, whatever room there is for the tokens."""
     del tokens
-    scheduler.check_room(0)
+    scheduler.check_room(0, deadline)
 
 
 def _as_it_is(embeddings: Embeddings) -> Embeddings:

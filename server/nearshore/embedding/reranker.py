@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -72,7 +73,7 @@ class Reranker:
         does; CUT_START cuts texts at their start instead. Scores are not kept where vectors are: pairs seldom come
         again, and are many. deadline, what is raised, and what the future can fail with are as for Embedder.submit.
         """
-        check_room = self._workplace.scheduler.check_room
+        check_room = partial(self._workplace.scheduler.check_room, deadline=deadline)
         cut = self._cutter.cut(query, texts, truncation=truncation, check_room=check_room)
         return self._workplace.scheduler.submit(
             cut.rows,

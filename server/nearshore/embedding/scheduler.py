@@ -102,10 +102,12 @@ class Scheduler:
         request.future.add_done_callback(lambda future: self._drop(future, asked()) if future.cancelled() else None)
         return request.future
 
-    def check_room(self, tokens: int) -> None:
-        """Raise the error that submit would raise for so many tokens."""
+    def check_room(self, tokens: int, deadline: float | None = None) -> None:
+        """Raise the error that submit would raise for so many tokens, and DeadlineError where they come too late."""
         if self._closed:
             raise _closed_error()
+        if deadline is not None and self._clock() >= deadline:
+            raise _late_error()
         overload = self._overload(tokens)
         if overload is not None:
             raise overload
@@ -232,6 +234,8 @@ def _tell_waits(observer: Observer, run: Iterable[Sharers], now: float) -> None:
 
 def _fail_late(requests: Iterable[Request]) -> None:
     for request in requests:
-        request.fail(
-            DeadlineError("The deadline passed before the text was embedded.", "Allow more time or send fewer texts.")
-        )
+        request.fail(_late_error())
+
+
+def _late_error() -> DeadlineError:
+    return DeadlineError("The deadline passed before the text was embedded.", "Allow more time or send fewer texts.")

@@ -94,7 +94,7 @@ class Searcher:
         with await self._models.lease_of(replica.collection.spec, deadline) as lease:
             embedder = lease.embedder
             submit = partial(embedder.submit_query, text, search, deadline=deadline, start_known=start)
-            future = await self._begun([text], submit)
+            future = await self._begun([text], submit, deadline)
             return await result_of(future, deadline, "searching")
 
     async def _embed(
@@ -109,15 +109,15 @@ class Searcher:
         with await self._models.lease_of(replica.collection.spec, deadline) as lease:
             embedder = lease.embedder
             submit = partial(embedder.submit, texts, prompt=embedder.prompts.query, bulk=bulk, deadline=deadline)
-            future = await self._begun(texts, submit)
+            future = await self._begun(texts, submit, deadline)
             embeddings = await result_of(future, deadline, "embedding the query")
             return _made(replica, embedder, queries, embeddings, time.perf_counter() - started)
 
-    async def _begun(self, texts: Sequence[str], submit: Callable[[], Future[T]]) -> Future[T]:
+    async def _begun(self, texts: Sequence[str], submit: Callable[[], Future[T]], deadline: float | None) -> Future[T]:
         """Submit here what is tokenized in no time, long texts in a thread."""
         if sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS:
             return submit()
-        return await begun_in_thread(self._threads.searches, submit, Future.cancel)
+        return await begun_in_thread(self._threads.searches, submit, Future.cancel, deadline)
 
 
 def _made(
