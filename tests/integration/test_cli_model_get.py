@@ -306,20 +306,29 @@ def test_a_folder_that_is_no_bundle_is_not_deleted(
 
 
 @pytest.mark.parametrize("options", [(), ("--force",)])
-def test_other_files_beside_a_damaged_manifest_are_not_deleted(
-    get: Get, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+@pytest.mark.parametrize("damaged", [True, False])
+def test_other_files_beside_a_bundle_are_not_deleted(
+    get: Get,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    damaged: bool,
 ) -> None:
-    """A bundle.json that cannot be read vouches for nothing: weights beside it may be the only ones."""
+    """Whether it is whole or not: weights beside it may be the only ones."""
     get()
     place = tmp_path / "models" / "mine"
-    (place / MANIFEST_FILE).write_text("{")
+    if damaged:
+        (place / MANIFEST_FILE).write_text("{")
+    else:
+        (place / "model.onnx").write_bytes(b"")  # so that it is exported again
     (place / "model.safetensors").write_bytes(b"weights")
     before = contents(place)
     command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(checkpoint)]
     assert main.run([*command, *options]) == ExitCode.FAILED
     told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
     assert told["reason"] == "BUNDLE_PLACE_TAKEN"
-    assert "model.safetensors is no file of a bundle" in told["message"]
+    assert "model.safetensors in it is no file of a bundle" in told["message"]
     assert contents(place) == before
 
 

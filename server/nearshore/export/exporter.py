@@ -17,7 +17,6 @@ from nearshore.bundle import (
     Bundle,
     CorruptBundleError,
     Manifest,
-    ModelNotFoundError,
     Precision,
     SpecialTokens,
     file_digest,
@@ -104,17 +103,12 @@ def check_place(destination: Path, checkpoint: Path | None = None) -> None:
     """
     if checkpoint is not None and checkpoint.resolve().is_relative_to(destination.resolve()):
         raise PlaceTakenError(destination, f"the checkpoint {checkpoint} is there")
-    if destination.is_dir() and not (destination / MANIFEST_FILE).exists() and any(destination.iterdir()):
+    found = sorted(destination.iterdir()) if destination.is_dir() else []
+    if found and not (destination / MANIFEST_FILE).exists():
         raise PlaceTakenError(destination, f"it has no {MANIFEST_FILE}, so it is no bundle")
-    try:
-        read_manifest(destination)
-    except ModelNotFoundError:
-        return
-    except CorruptBundleError as error:  # what remains of a bundle may go, nothing else
-        others = sorted({path.name for path in destination.iterdir()} - BUNDLE_FILES)
-        if others:
-            detail = f"{error.detail}, and {others[0]} is no file of a bundle"
-            raise PlaceTakenError(destination, detail) from error
+    others = [path.name for path in found if path.name not in BUNDLE_FILES or not path.is_file()]
+    if others:
+        raise PlaceTakenError(destination, f"{others[0]} in it is no file of a bundle")
 
 
 def _describe(

@@ -78,6 +78,10 @@ class PyTorchFile:
         """The tensor, as float32. Raises WeightsFileError when its numbers are damaged."""
         tensor = self._tensors[name]
         storage, kind = tensor.storage, _TYPES[tensor.storage.kind]
+        if prod(tensor.shape) > storage.elements:  # else a file of some bytes could ask for any memory
+            raise WeightsFileError(
+                f"{name} of shape {tensor.shape} repeats its {storage.elements:,} numbers; save it with .contiguous()"
+            )
         if self._last is None or self._last[0] != storage:
             self._last = storage, self._read(_record(storage))
         # Of an axis of one the stride says nothing, and may be any number.
@@ -97,10 +101,6 @@ class PyTorchFile:
         steps = ((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
         if 0 not in tensor.shape and tensor.offset + sum(steps) >= storage.elements:
             raise WeightsFileError(f"{name} reaches beyond its numbers")
-        if prod(tensor.shape) > storage.elements:  # else a file of a few bytes could ask for any memory
-            raise WeightsFileError(
-                f"{name} of shape {tensor.shape} repeats its {storage.elements:,} numbers; save it with .contiguous()"
-            )
 
     def _read(self, name: str) -> bytes:
         """A whole record, its checksum verified."""
