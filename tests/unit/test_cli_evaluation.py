@@ -101,7 +101,7 @@ def test_a_depth_beyond_the_limit_starts_no_server(
         (tmp_path / name).write_text('{"id": "q1", "text": "pies"}\n')
     files = [f"--{name}={tmp_path / name}" for name in ("corpus", "queries", "qrels")]
     assert main.run(["eval", *files, "--k", "5", "--k", "1001"]) == ExitCode.USAGE
-    assert "limits.max_limit, which is 1,000" in " ".join(capsys.readouterr().err.split())
+    assert "need 1,001 hits" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("qrels", ["", "query\tdocument\tscore\n", "other\td1\t1\n"])

@@ -197,7 +197,7 @@ def test_a_message_that_is_too_large_is_the_callers_to_mend(
     assert f"{'server.' if whose == 'server' else ''}max_message_bytes of th" in refused.value.message
     assert "(40)" in refused.value.message
     assert help_ in refused.value.remedy
-    assert ("A write has happened all the same." in refused.value.remedy) == (what == "answer")
+    assert ("If the call was a write, it has happened." in refused.value.remedy) == (what == "answer")
     assert not hasattr(refused.value, "__notes__")
     assert len(server.received) == (what == "answer")
 

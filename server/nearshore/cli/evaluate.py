@@ -56,7 +56,10 @@ def evaluate(
     limit = max(10, depths[-1])
     most = session().settings.limits.max_limit
     if session().server is None and limit > most:  # a server that is named has a limit of its own
-        raise typer.BadParameter(f"k is at most limits.max_limit, which is {most:,}; the search needs {limit:,}")
+        raise typer.BadParameter(
+            f"k {', '.join(map(str, depths))}{'' if k else ', the default,'} and nDCG@10 need {limit:,} hits; "
+            f"limits.max_limit allows {most:,}"
+        )
     asked, judged, unknown = _judged_queries(queries, qrels)
     check_sources([corpus], Format.JSONL)
     with _server() as client:

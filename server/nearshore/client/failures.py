@@ -83,6 +83,9 @@ class NoAnswerError(errors.DeadlineError):
         )
 
 
+_WRITTEN = " If the call was a write, it has happened."
+
+
 class MessageTooLargeError(errors.InvalidArgumentError):
     """A request or an answer has more bytes than this client or the server lets through."""
 
@@ -95,7 +98,7 @@ class MessageTooLargeError(errors.InvalidArgumentError):
         super().__init__(
             f"The {'request' if request else 'answer'} has {size_bytes} bytes, more than {setting} allows "
             f"({max_message_bytes}).",
-            f"{less} in one call, or raise that limit.{'' if request else ' A write has happened all the same.'}",
+            f"{less} in one call, or raise that limit.{'' if request else _WRITTEN}",
             size_bytes=size_bytes,
             max_message_bytes=max_message_bytes,
         )

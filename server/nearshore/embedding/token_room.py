@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 from nearshore.embedding.errors import TokenVectorsTooLargeError
 from nearshore.errors import OverloadedError
 
-ANSWERS = 4  # of the largest size, that may be in the making at once
+ANSWERS = 4  # of the largest size, that may be in the making or on their way at once
 
 
 class TokenRoom:

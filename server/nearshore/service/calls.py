@@ -188,7 +188,7 @@ class GuardedServer:
             raise AnswerTooLargeError(
                 f"The answer has {len(data)} bytes, more than server.max_message_bytes ({limit}).",
                 "Ask for less in one call: a lower limit, fewer queries, or no text and vectors in `parts`. "
-                "A write has happened all the same.",
+                "If the call was a write, it has happened.",
                 size_bytes=len(data),
                 max_message_bytes=limit,
             )
