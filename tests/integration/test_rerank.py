@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from nearshore.bundle import write_manifest
 from nearshore.cli import main
 from nearshore.client import NO_RETRIES, AsyncClient, Document, RankedText
-from nearshore.documents.errors import EmptyTextError
+from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError
 from nearshore.embedding.errors import CrossEncoderError, NotCrossEncoderError, TextTooLongError
 from nearshore.exit_codes import ExitCode
 from tests import tiny_bert
@@ -143,6 +143,27 @@ def test_a_server_of_8_bits_reranks_in_float32(start_server: Start, settings: di
         )
         client.create_collection("c", model="tiny")
         assert client.get_collection("c").precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("settings", "loaded", "remedy"),
+    [
+        ({"embedding__precision": "int8", "embedding__models": "judge"}, "loaded is tiny in int8", "PRECISION=fp32"),
+        ({"embedding__model": "judge"}, "loaded is no embedding model", "Serve the model it was made with"),
+    ],
+)
+def test_a_cross_encoder_is_no_model_of_a_collection(
+    start_server: Start, settings: dict[str, object], loaded: str, remedy: str
+) -> None:
+    """What is said of a collection whose model is missing looks at embedding models alone."""
+    server = start_server()
+    with server.client() as client:
+        client.create_collection("c", model="tiny")
+    server.stop()
+    with start_server(**settings).client() as client, pytest.raises(FingerprintMismatchError) as refused:
+        client.search("c", "a cat")
+    assert loaded in str(refused.value)
+    assert remedy in refused.value.remedy
 
 
 def test_pairs_that_are_too_long_are_cut_or_refused(start_server: Start) -> None:
