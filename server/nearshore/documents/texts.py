@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from nearshore.documents.models import Models
 from nearshore.documents.names import model_name
 from nearshore.documents.sizes import size_bytes
 from nearshore.documents.validate import check_batch_size, check_not_blank
-from nearshore.documents.waiting import begun_in_thread, in_thread, result_of
+from nearshore.documents.waiting import begun, in_thread, result_of
 from nearshore.embedding import Embedder, Embeddings, Form, Scores, TokenClaim, TokenRoom, Truncation
 
 # Below this many characters in all, tokenizing takes less time than handing it to a thread and back would.
@@ -101,10 +101,9 @@ class Texts:
                 bulk=bulk,
                 deadline=deadline,
             )
-            if form.special is None and sum(map(len, texts)) <= _SHORT_CHARACTERS:
-                pending = submit()
-            else:  # long, or for a tokenizer that may have to be made first
-                pending = await begun_in_thread(self._executor, submit, Future.cancel, deadline)
+            # The tokenizer of another mode may have to be made first.
+            at_once = form.special is None and sum(map(len, texts)) <= _SHORT_CHARACTERS
+            pending = await begun(self._executor, submit, deadline, at_once=at_once)
             return EmbedAnswer(model_name(lease.name), await result_of(pending, deadline, "embedding"))
 
     async def rerank(
@@ -130,10 +129,8 @@ class Texts:
             raise LimitError(f"limit is {limit}.", "Ask for 1 or more, or leave it out for all.", field="limit")
         with await self._models.lease_reranker(model, deadline) as lease:
             submit = partial(lease.reranker.submit, query, texts, truncation=truncation, deadline=deadline)
-            if (1 + len(texts)) * len(query) + sum(map(len, texts)) <= _SHORT_CHARACTERS:  # the query is in each pair
-                pending = submit()
-            else:
-                pending = await begun_in_thread(self._executor, submit, Future.cancel, deadline)
+            characters = (1 + len(texts)) * len(query) + sum(map(len, texts))  # the query is in each pair
+            pending = await begun(self._executor, submit, deadline, at_once=characters <= _SHORT_CHARACTERS)
             scores = await result_of(pending, deadline, "scoring")
             if not scores.query_tokens:
                 raise EmptyTextError(

@@ -74,14 +74,17 @@ def start_in_thread(executor: Executor, call: Callable[[], object]) -> None:
     executor.submit(copy_context().run, call)
 
 
-async def begun_in_thread(
-    executor: Executor, begin: Callable[[], T], abandon: Callable[[T], object], deadline: float | None
-) -> T:
-    """Run blocking work that leaves something under way.
+async def begun(
+    executor: Executor, submit: Callable[[], Future[T]], deadline: float | None, *, at_once: bool
+) -> Future[T]:
+    """What submit leaves under way once it has tokenized; at_once: it takes no time, so not in a thread.
 
-    If the caller goes meanwhile, or the deadline passes (DeadlineError), abandon gets what it left.
+    If the caller goes meanwhile, or the deadline passes (DeadlineError), what it leaves is cancelled.
     """
-    return await unless_left(executor.submit(copy_context().run, begin), abandon, deadline, "texts were tokenized")
+    if at_once:
+        return submit()
+    beginning = executor.submit(copy_context().run, submit)
+    return await unless_left(beginning, Future.cancel, deadline, "texts were tokenized")
 
 
 async def unless_left(beginning: Future[T], abandon: Callable[[T], object], deadline: float | None, doing: str) -> T:

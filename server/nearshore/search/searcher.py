@@ -14,7 +14,7 @@ from nearshore.documents.reading import find_replica, reach
 from nearshore.documents.threads import Threads
 from nearshore.documents.validate import check_batch_size
 from nearshore.documents.vectors import for_metric
-from nearshore.documents.waiting import begun_in_thread, in_thread, result_of, start_in_thread
+from nearshore.documents.waiting import begun, in_thread, result_of, start_in_thread
 from nearshore.embedding import Embedder, Embeddings, Truncation
 from nearshore.embedding.errors import TextTooLongError
 from nearshore.records import F32
@@ -114,10 +114,8 @@ class Searcher:
             return _made(replica, embedder, queries, embeddings, time.perf_counter() - started)
 
     async def _begun(self, texts: Sequence[str], submit: Callable[[], Future[T]], deadline: float | None) -> Future[T]:
-        """Submit here what is tokenized in no time, long texts in a thread."""
-        if sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS:
-            return submit()
-        return await begun_in_thread(self._threads.searches, submit, Future.cancel, deadline)
+        at_once = sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS
+        return await begun(self._threads.searches, submit, deadline, at_once=at_once)
 
 
 def _made(
