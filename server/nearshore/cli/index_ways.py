@@ -16,6 +16,7 @@ from nearshore.cli.indexing import (
     Rejects,
     Run,
     count_through,
+    counting_model,
     index_through_server,
     prepare_collection,
 )
@@ -86,8 +87,8 @@ def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
     """Index through the server at that address, and wait until it finds everything."""
     output.note(f"Indexing through the server at {address}.")
     with Client(address) as client:
-        model = prepare_collection(client, job.collection)
-        given = job.input(client.tokenize([""], model=model).max_document_tokens, partial(count_through, client, model))
+        cut = counting_model(client, prepare_collection(client, job.collection))
+        given = job.input(cut.max_document_tokens, partial(count_through, client, cut.model))
         run = Run(given.reader, rejects)
         outcome = _telling(run, lambda: index_through_server(run, address, job.collection, given.passage_counts))
     _warn_ignored(given)

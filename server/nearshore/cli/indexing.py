@@ -21,7 +21,7 @@ import typer
 from nearshore.cli import output
 from nearshore.cli.connection import default_model
 from nearshore.cli.progress import Progress
-from nearshore.client import AsyncClient, Client, Retries
+from nearshore.client import AsyncClient, Client, Retries, Tokenized
 from nearshore.documents.errors import ModelNotServedError
 from nearshore.documents.limits import Limits
 from nearshore.errors import AlreadyExistsError, CollectionNotFoundError, PreconditionError
@@ -173,10 +173,7 @@ def json_lines_reader(file: str, lines: FormatReader | None = None) -> Reader:
 def prepare_collection(client: Client, name: str) -> str:
     """Create the collection, with the server's model, unless it is there.
 
-    Returns the model that counts its tokens: its own, or the server's default where none of that name is served, for
-    the bundle may have another name now.
-
-    Raises NoModelInCollectionError, and what the server refuses.
+    Returns the name of its model. Raises NoModelInCollectionError, and what the server refuses.
     """
     try:
         info = client.get_collection(name)
@@ -189,10 +186,19 @@ def prepare_collection(client: Client, name: str) -> str:
             output.note(f"Created the collection {name} with the model {info.model}.")
     if not info.model:
         raise NoModelInCollectionError(name)
+    return info.model
+
+
+def counting_model(client: Client, model: str) -> Tokenized:
+    """The model by which texts for a collection are cut, as it cuts an empty one.
+
+    That is the collection's own, or the server's default where none of that name is served: it may be called otherwise
+    by now.
+    """
     try:
-        return client.tokenize([""], model=info.model).model
+        return client.tokenize([""], model=model)
     except ModelNotServedError:
-        return default_model(client)
+        return client.tokenize([""])
 
 
 def index_through_server(
