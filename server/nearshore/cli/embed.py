@@ -17,6 +17,7 @@ from nearshore.cli import output
 from nearshore.cli.connection import INT32, connect
 from nearshore.cli.lines import lines
 from nearshore.cli.progress import Progress
+from nearshore.cli.truncation import truncation_of
 from nearshore.client import Embedded
 from nearshore.records import F32
 
@@ -60,15 +61,14 @@ def embed(  # noqa: PLR0913 -- each is an option
     """Turn texts into vectors: one JSON object a text, with its tokens, on standard output."""
     if not texts and sys.stdin.isatty():
         raise typer.BadParameter("give texts, or lines on standard input")
-    if cut_start and refuse_long:
-        raise typer.BadParameter("--cut-start and --refuse-long exclude each other")
+    truncation = truncation_of(cut_start=cut_start, refuse_long=refuse_long)
     source = iter(texts) if texts else lines(sys.stdin.buffer, "standard input")
     with connect() as client, _opened(npy) as file, Progress("embedding", "texts") as progress:
         ask = partial(
             client.embed,
             model=model,
             prompt=prompt,
-            truncation="refuse" if refuse_long else "cut_start" if cut_start else "cut_end",
+            truncation=truncation,
             special_tokens="parse" if parse_special else "bundle",
             dimensions=dimensions,
             normalize=normalize,

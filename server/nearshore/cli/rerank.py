@@ -17,6 +17,7 @@ from nearshore.cli import output
 from nearshore.cli.connection import INT32, connect
 from nearshore.cli.lines import lines
 from nearshore.cli.progress import Progress
+from nearshore.cli.truncation import truncation_of
 from nearshore.client import Reranked
 
 app = typer.Typer()
@@ -63,14 +64,13 @@ def rerank(  # noqa: PLR0913 -- each is an option
         raise typer.BadParameter("give texts or --file, not both")
     if not texts and file is None and sys.stdin.isatty():
         raise typer.BadParameter("give texts, --file, or lines on standard input")
-    if cut_start and refuse_long:
-        raise typer.BadParameter("--cut-start and --refuse-long exclude each other")
+    truncation = truncation_of(cut_start=cut_start, refuse_long=refuse_long)
     with connect() as client, Progress("scoring", "texts") as progress:
         ask = partial(
             client.rerank,
             query,
             model=model,
-            truncation="refuse" if refuse_long else "cut_start" if cut_start else "cut_end",
+            truncation=truncation,
         )
         found = _score_all(iter(texts) if texts else _read(file), ask, progress)
     cut = sum(each.tokens_used < each.tokens for each in found)
