@@ -12,7 +12,6 @@ from grpc import aio
 
 from nearshore.client import address, channels, codec, readiness, request_ids, streams
 from nearshore.client.arguments import instance
-from nearshore.client.failures import ClientClosedError
 from nearshore.client.messages import (
     CollectionInfo,
     Deleted,
@@ -80,10 +79,8 @@ class AsyncClient:
                 message = await method(call.request, timeout=attempts.begin(), metadata=metadata)
             except aio.AioRpcError as failure:
                 pause_s = attempts.pause_s(failure.code(), failure.details(), failure.trailing_metadata())
-            except aio.UsageError:
-                if not self._caller.closed:
-                    raise
-                raise ClientClosedError(self._caller.target) from None  # gRPC's does not say what is closed
+            except aio.UsageError as error:
+                raise self._caller.meant_by(error) from None
             else:
                 return attempts.succeeded(message)
             await asyncio.sleep(pause_s)
@@ -254,10 +251,8 @@ class AsyncClient:
         target, metadata = self._caller.target, request_ids.metadata()
         try:
             answers = self._methods[streams.METHOD](requests.of_any(batches), timeout=timeout_s, metadata=metadata)
-        except aio.UsageError:
-            if not self._caller.closed:
-                raise
-            raise ClientClosedError(target) from None
+        except aio.UsageError as error:
+            raise self._caller.meant_by(error) from None
         try:
             async for answer in answers:
                 yield streams.outcome(answer, target)

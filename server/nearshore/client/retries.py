@@ -74,7 +74,7 @@ class Caller:
         self.tokens.attach(call)
         return Attempts(self, call)
 
-    def meant_by(self, error: ValueError) -> ValueError | ClientClosedError:
+    def meant_by(self, error: Exception) -> Exception:
         """What an error of gRPC means: of a channel that is closed it does not say so."""
         return ClientClosedError(self.target) if self.closed else error
 
