@@ -107,8 +107,8 @@ def tell_of_unused_store(settings: Settings) -> None:
         )
 
 
-def open_embedder(settings: Settings, observer: Observer | None = None) -> Embedder:
-    """Load the default model alone and check it against its golden vectors; observer is told what its workers do.
+def open_embedder(settings: Settings) -> Embedder:
+    """Load the default model alone and check it against its golden vectors.
 
     Raises what load_bundle and Embedder.open do, CrossEncoderError among them, and BundleExchangedError.
     """
@@ -122,7 +122,6 @@ def open_embedder(settings: Settings, observer: Observer | None = None) -> Embed
             max_run_tokens=engine.max_run_tokens,
             max_queued_tokens=engine.max_queued_tokens,
             reuse=Reuse(share_in_flight=engine.share_in_flight, cache_bytes=engine.cache_bytes),
-            observer=observer,
         )
 
     return _loaded_from_one(folder, load)
@@ -139,8 +138,7 @@ class BundleFolder:
 
     def size_bytes(self, name: str) -> int:
         """See ModelFolder."""
-        path = self._folder / name
-        return Bundle(path, read_manifest(path)).at(self._precision).size_bytes
+        return self._described(name).size_bytes
 
     def load(self, name: str) -> Engine:
         """See ModelFolder."""
@@ -160,10 +158,14 @@ class BundleFolder:
         """See ModelFolder."""
         found = []
         for name in filter(is_model_name, bundle_names(self._folder)):
-            path = self._folder / name
             with contextlib.suppress(NearshoreError):
-                found.append(Bundle(path, read_manifest(path)).at(self._precision))
+                found.append(self._described(name))
         return found
+
+    def _described(self, name: str) -> Bundle:
+        """The bundle as its manifest has it, no file verified. Raises what size_bytes does."""
+        path = self._folder / name
+        return Bundle(path, read_manifest(path)).at(self._precision)
 
 
 class ServedModels:

@@ -39,18 +39,14 @@ def check_golden(bundle: Bundle, tokenizer: Tokenizer, session: Session) -> None
 
 def check_golden_pairs(bundle: Bundle, cutter: PairCutter, session: Session) -> None:
     """Score the golden pairs one by one. Raises ScoreMismatchError if one is off, CorruptBundleError."""
-    for (query, text), expected in zip(*_golden_pairs(bundle), strict=True):
+    golden = bundle.golden_pairs()
+    for (query, text), expected in zip(golden.pairs, golden.logits.tolist(), strict=True):
         (row,) = cutter.cut(query, [text], truncation=Truncation.CUT_END, check_room=lambda _: None).rows
         logit = float(session.score([row])[0][0, 0])
         if not abs(logit - expected) <= MOST_DIFFERENCE * max(1.0, abs(expected)):
             raise ScoreMismatchError(
                 model=bundle.manifest.name, text=text, logit=logit, expected=expected, software=_software()
             )
-
-
-def _golden_pairs(bundle: Bundle) -> tuple[tuple[tuple[str, str], ...], list[float]]:
-    golden = bundle.golden_pairs()
-    return golden.pairs, golden.logits.tolist()
 
 
 def _software() -> str:
