@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nearshore.embedding.backlog import BULK_LAG_TOKENS, Backlog, Sharers
+from nearshore.embedding.backlog import BULK_LAG_TOKENS, QUERIES_COME_TOKENS, Backlog, Sharers
 from nearshore.embedding.request import Embed, Request, TokenIds
 from nearshore.records import F32
 
@@ -54,8 +54,8 @@ def lengths_of(runs: Sequence[list[Sharers]]) -> list[int]:
 
 
 def may_be_put_off(asked: Request, position: int) -> bool:
-    """Whether it is a bulk request's text that is longer than a run."""
-    return asked.bulk and len(asked.texts[position]) > MAX_RUN_TOKENS
+    """Whether it is a bulk request's text that is longer than half a run."""
+    return asked.bulk and len(asked.texts[position]) > MAX_RUN_TOKENS // 2
 
 
 class BacklogMachine(RuleBasedStateMachine):
@@ -246,18 +246,32 @@ def test_a_long_text_is_a_run_of_its_own() -> None:
 def test_long_bulk_texts_leave_a_worker_to_shorter_ones() -> None:
     """While one of two workers is at a long bulk text, others come after all that is short, and last alone."""
     backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
-    bulk = request([100, 100, 100, 40, 40], bulk=True)
+    bulk = request([33, 100, 100, 32, 30], bulk=True)
     backlog.add(bulk)
     runs = [backlog.take(), backlog.take()]
-    assert lengths_of(runs) == [100, 40]
+    assert lengths_of(runs) == [33, 32]
     backlog.end(runs.pop())
     runs.append(backlog.take())
-    assert lengths_of(runs) == [100, 40]
+    assert lengths_of(runs) == [33, 30]
     backlog.end(runs.pop(0))
     runs.append(backlog.take())
     backlog.end(runs.pop(0))
     runs.append(backlog.take())
     assert lengths_of(runs) == [100, 100]  # nothing else waits, and no worker is idle
+
+
+def test_bulk_runs_are_short_while_queries_come() -> None:
+    """After a query bulk work has half runs, until so much is embedded without another; queries fill whole ones."""
+    backlog = Backlog(workers=2, max_run_tokens=MAX_RUN_TOKENS)
+    backlog.add(request([8] * 4 * QUERIES_COME_TOKENS, bulk=True))
+    assert len(backlog.take()) == 8
+    backlog.add(request([8] * 10))
+    assert [len(backlog.take()) for _ in range(2)] == [8, 2]
+    short_runs = (QUERIES_COME_TOKENS - 80) // 32 + 1
+    assert {len(backlog.take()) for _ in range(short_runs)} == {4}
+    assert {len(backlog.take()) for _ in range(3)} == {8}
+    backlog.add(request([9]))
+    assert [len(backlog.take()) for _ in range(2)] == [1, 4]
 
 
 def test_long_queries_are_not_put_off() -> None:

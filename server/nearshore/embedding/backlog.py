@@ -12,9 +12,10 @@ A run is filled with texts that have exactly as many tokens as its head, whoever
 are for the head's model and of its class: a query should not wait for bulk work in its own run. Every operation is
 O(log n) a text.
 
-A text that is longer than a run is one all the same, and a query that comes meanwhile waits the longer. So while bulk
-requests have all workers but one at such texts, others of theirs come last, whenever they are due: the worker that is
-left takes them only when nothing else waits. They are not starved, for the other workers go on with them.
+A query that comes to busy workers waits for a run to end. So while queries come, runs of bulk work have half the size,
+which costs it a tenth of its speed. A text that is longer than that is a run all the same. While bulk requests have all
+workers but one at such texts, others of theirs come last, whenever they are due: the worker that is left takes them
+only when nothing else waits. They are not starved, for the other workers go on with them.
 
 Each request has its own ticket for a text, but a run that takes one takes all tickets of that text, of either class,
 and those of requests that come before the run has ended: it is embedded once for all (docs/decisions/0009).
@@ -31,6 +32,7 @@ from sortedcontainers import SortedList
 from nearshore.embedding.request import Embed, Request, TokenIds
 
 BULK_LAG_TOKENS = 16_384  # a second or two of work
+QUERIES_COME_TOKENS = 16_384  # that are embedded after a query until bulk work has whole runs again
 
 
 class Ticket(NamedTuple):
@@ -67,11 +69,13 @@ class Backlog:
     def __init__(self, *, workers: int, max_run_tokens: int) -> None:
         """workers: who take runs; max_run_tokens: size of a run; one text that is longer still makes a run."""
         self._max_run_tokens = max_run_tokens
+        self._short_run_tokens = max(1, max_run_tokens // 2)
+        self._tokens_to_whole_runs = 0  # of bulk work
         self._most_long_runs = max(1, workers - 1)  # while other texts wait
         self._now_tokens = 0.0  # virtual time
         self._numbers = count()
         self._order: SortedList = SortedList()  # of every Ticket but those in:
-        self._long: SortedList = SortedList()  # Tickets of bulk texts that are longer than a run
+        self._long: SortedList = SortedList()  # Tickets of bulk texts that are longer than a short run
         self._lanes: dict[tuple[Embed, int, bool], SortedList] = {}  # lane: its Tickets
         self._deadlines: SortedList = SortedList()  # of (deadline, id, Request)
         self._requests: dict[Request, set[Ticket]] = {}  # what waits of each; never an empty set
@@ -88,6 +92,8 @@ class Backlog:
     def add(self, request: Request) -> int:
         """Queue the texts of a new request; returns how many: not those that are running, whose runs it joins."""
         due_tokens = self._now_tokens + (BULK_LAG_TOKENS if request.bulk else 0)
+        if not request.bulk:
+            self._tokens_to_whole_runs = QUERIES_COME_TOKENS
         tickets: set[Ticket] = set()
         for position, (ids, key) in enumerate(zip(request.texts, request.keys, strict=True)):
             ticket = Ticket(due_tokens, next(self._numbers), request, position)
@@ -117,8 +123,10 @@ class Backlog:
         head = self._head()
         length, requests = len(head.ids), len(self._requests)
         lane = self._lanes[head.lane]
+        short = head.request.bulk and self._tokens_to_whole_runs > 0
+        most_texts = max(1, (self._short_run_tokens if short else self._max_run_tokens) // length)
         run: list[Sharers] = []
-        while lane and len(run) < max(1, self._max_run_tokens // length):
+        while lane and len(run) < most_texts:
             key = lane[0].key
             sharers = self._running[key] = sorted(self._sharers[key])
             for ticket in sharers:
@@ -126,6 +134,7 @@ class Backlog:
             run.append(sharers)
         if self._is_long(head):
             self._long_runs.add(head.key)
+        self._tokens_to_whole_runs -= length * len(run)
         # What was computed, not what was answered: what shares a text takes no time from others.
         self._now_tokens += length * len(run) / requests
         return run
@@ -165,7 +174,7 @@ class Backlog:
         return self._long if self._is_long(ticket) else self._order
 
     def _is_long(self, ticket: Ticket) -> bool:
-        return ticket.request.bulk and len(ticket.ids) > self._max_run_tokens
+        return ticket.request.bulk and len(ticket.ids) > self._short_run_tokens
 
     def _remove(self, ticket: Ticket) -> None:
         request, lane = ticket.request, ticket.lane

@@ -49,8 +49,9 @@ class EmbeddingSettings(Section):
         default=128,
         ge=1,
         le=1 << 20,
-        description="Tokens that one run of the model takes at most, unless a single text has more. A query waits for "
-        "the run in progress; 128 keep a run's values in a core's own cache, and more have not been faster.",
+        description="Tokens that one run of the model takes at most, unless a single text has more; bulk work half as "
+        "many while queries come. A query waits for the run in progress; 128 keep a run's values in a core's own "
+        "cache, and more have not been faster.",
     )
     max_queued_tokens: int = Field(
         default=1 << 20, ge=1024, le=1 << 30, description="Tokens waiting at most; more are refused with OVERLOADED."
