@@ -86,7 +86,7 @@ prove: $(STAMP) $(BUNDLE) ## Full corpora and rounds, by hand; NEARSHORE_TEST_DA
 bench: $(STAMP) $(BUNDLE) ## What the service adds to the bare model, paired
 	$(BIN)/python -m benchmarks.service_overhead
 
-bench-embed: $(STAMP) $(BUNDLE) ## How fast the engine embeds, beside scripts of ONNX Runtime alone, and a chart; under twelve minutes
+bench-embed: $(STAMP) $(BUNDLE) ## How fast the engine embeds, beside scripts of ONNX Runtime alone, and a chart; a quarter of an hour
 	$(BIN)/python -m benchmarks.embedding_speed --into docs/results/embedding.json
 
 image: ## Build the image with docker, podman or buildah; IMAGE=, TAG=, BASE=, MODEL= (none: without a model)

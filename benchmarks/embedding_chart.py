@@ -21,34 +21,47 @@ LABELS = {
 """Sides, from above."""
 COLOURS = ("#9ecae1", "#08519c")  # fewest cores, most cores
 _WIDTH, _MARGIN, _LEFT, _VALUE = 1100, 30, 300, 110  # pixels; labels end at _LEFT, values need _VALUE
-_TOP, _BAR, _GAP, _BOTTOM = 130, 26, 22, 20
+_TOP, _HEAD, _BAR, _GAP, _BOTTOM = 130, 44, 24, 16, 20
 _TITLE, _TEXT = 26, 19
 _LONGEST = _WIDTH - _LEFT - _VALUE
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Write the chart of a result of embedding_speed.measure()."""
-    speeds = {(each["name"], each["cores"]): each["texts_per_s"] for each in result["speed"]}
-    cores = sorted({cores for _, cores in speeds})
+    """Write the chart of a result of embedding_speed.measure(): each kind of texts has bars to a scale of its own."""
+    cores = sorted({each["cores"] for each in result["speed"]})
     colours = dict(zip(cores, COLOURS[-len(cores) :], strict=True))
-    group = len(cores) * _BAR + _GAP
-    image = Image.new("RGB", (_WIDTH, _TOP + len(LABELS) * group + _BOTTOM), "white")
+    height = _HEAD + len(LABELS) * (len(cores) * _BAR + _GAP)
+    image = Image.new("RGB", (_WIDTH, _TOP + len(result["texts"]) * height + _BOTTOM), "white")
     pen = ImageDraw.Draw(image)
     _write_head(pen, result, colours)
-    for row, (name, label) in enumerate(LABELS.items()):
-        top = _TOP + row * group
-        pen.text((_LEFT - 12, top + len(cores) * _BAR // 2), label, "black", _font(_TEXT), anchor="rm")
-        for number, count in enumerate(reversed(cores)):
-            if (name, count) in speeds:
-                _draw_bar(pen, top + number * _BAR, speeds[name, count], max(speeds.values()), colours[count])
+    for number, (kind, texts) in enumerate(result["texts"].items()):
+        top = _TOP + number * height
+        said = f"{texts['count']:,} {kind} texts, {texts['tokens']:,} tokens"
+        pen.text((_LEFT, top + _HEAD // 2), said, "black", _font(_TEXT), anchor="lm")
+        speeds = {
+            (each["name"], each["cores"]): each["texts_per_s"] for each in result["speed"] if each["kind"] == kind
+        }
+        _draw_kind(pen, top + _HEAD, speeds, colours)
     image.save(path)
+
+
+def _draw_kind(
+    pen: ImageDraw.ImageDraw, top: int, speeds: Mapping[tuple[str, int], float], colours: Mapping[int, str]
+) -> None:
+    """Each side's bars, that of most cores above the others."""
+    for name, label in LABELS.items():
+        pen.text((_LEFT - 12, top + len(colours) * _BAR // 2), label, "black", _font(_TEXT), anchor="rm")
+        for number, (cores, colour) in enumerate(sorted(colours.items(), reverse=True)):
+            if (name, cores) in speeds:
+                _draw_bar(pen, top + number * _BAR, speeds[name, cores], max(speeds.values()), colour)
+        top += len(colours) * _BAR + _GAP
 
 
 def _write_head(pen: ImageDraw.ImageDraw, result: Mapping[str, Any], colours: Mapping[int, str]) -> None:
     """What was measured, on what, and what the colours mean."""
     machine = result["machine"]
     origin = "texts of the corpora" if result["texts_from"] == "corpora" else "made texts"
-    pen.text((_MARGIN, 18), f"Texts per second, {result['texts']:,} {origin}", "black", _font(_TITLE))
+    pen.text((_MARGIN, 18), f"Texts per second, {origin}", "black", _font(_TITLE))
     pen.text((_MARGIN, 56), f"{machine['processor']}, commit {machine['commit']}", "#555555", _font(_TEXT))
     left = _LEFT
     for cores, colour in sorted(colours.items(), reverse=True):

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bundles, embedding_baselines, mixed_texts
+from benchmarks import bundles, chosen_texts, embedding_baselines
 from benchmarks.embedding_direct import QUERY
 from benchmarks.server_process import ServerProcess
 from nearshore.bundle import Bundle, Precision
@@ -124,7 +124,7 @@ def _load(address: str) -> Iterator[None]:
 
 
 def _upsert_for_ever(address: str, caller: int) -> None:
-    texts = itertools.cycle(mixed_texts.choose())
+    texts = itertools.cycle(chosen_texts.mixed())
     with Client(address, timeout_s=600.0) as client:
         for number in itertools.count():
             chosen = itertools.islice(texts, DOCUMENTS_A_CALL)

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from benchmarks import bundles, machine, mixed_texts
+from benchmarks import bundles, chosen_texts, machine
 from benchmarks.embedding_limit import Run, sample_runs
 from nearshore.bundle import Bundle, Precision
 from nearshore.network import Network
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="also write the JSON to this file")
     into = parser.parse_args().into
     bundle = bundles.with_int8().at(Precision.INT8)
-    runs = sample_runs(bundle, mixed_texts.choose())
+    runs = sample_runs(bundle, chosen_texts.mixed())
     nodes = profile(bundle, runs)
     result = {
         "machine": machine.describe(),

@@ -4,9 +4,10 @@
     make bench-embed                                   with texts made here
 
 Each side (see embedding_engine and embedding_baselines) runs in a process of its own; in every round each takes its
-turn, on all cores and on one. A speed is the median of the rounds, a ratio the median of the rounds' ratios. Baseline a
-is so slow that each round gives it another third of the texts; nearly each of its runs is as long as the longest text
-all the same. So it is with one core, for all but the engine in int8, which is compared with itself on all cores.
+turn with texts of each kind (see chosen_texts), on all cores and on one. A speed is the median of the rounds, a ratio
+the median of the rounds' ratios. Baseline a is so slow that each round gives it another third of the texts; nearly each
+of its runs is as long as the longest text all the same. So it is with one core, for all but the engine in int8, which
+is compared with itself on all cores.
 """
 
 import argparse
@@ -16,20 +17,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import (
     bundles,
+    chosen_texts,
     corpora,
     embedding_baselines,
     embedding_chart,
     embedding_latency,
     embedding_limit,
     machine,
-    mixed_texts,
 )
 from nearshore.bundle import Bundle, Precision
 
@@ -42,6 +43,7 @@ THIRDS = 3
 class Side:
     """One thing that is timed."""
 
+    kind: str  # of the texts
     name: str  # a precision of the engine, or a baseline
     cores: int
 
@@ -69,10 +71,10 @@ class Speed:
 class Sides:
     """Everything that is timed, over the same texts."""
 
-    def __init__(self, bundle: Bundle, texts: Sequence[str], scratch: Path) -> None:
-        """scratch: a folder for the graph of baseline c, which is made here."""
+    def __init__(self, bundle: Bundle, texts: Mapping[str, Sequence[str]], scratch: Path) -> None:
+        """texts: by their kind; scratch: a folder for the graph of baseline c, which is made here."""
         self._bundle, self._texts = bundle, texts
-        self.tokens = embedding_limit.token_counts(bundle, texts)
+        self.tokens = {kind: embedding_limit.token_counts(bundle, each) for kind, each in texts.items()}
         self._graphs = dict.fromkeys(embedding_baselines.NAMES, bundle.at(Precision.FP32).model_path)
         self._graphs["c"] = scratch / "dynamic.onnx"
         embedding_baselines.quantize(bundle.at(Precision.FP32).model_path, self._graphs["c"])
@@ -82,12 +84,13 @@ class Sides:
         speeds = {side: Speed([], []) for side in sides}
         for number in range(rounds):
             for side, speed in speeds.items():
-                parts = side.parts
-                chosen = slice(number % parts, None, parts)
-                seconds = self._run(side, self._texts[chosen])
-                speed.texts_per_s.append(len(self._texts[chosen]) / seconds)
-                speed.tokens_per_s.append(sum(self.tokens[chosen]) / seconds)
-                report = f"round {number + 1}: {side.name}, {side.cores} core(s): {speed.texts_per_s[-1]:.1f} texts/s"
+                chosen = slice(number % side.parts, None, side.parts)
+                texts = self._texts[side.kind][chosen]
+                seconds = self._run(side, texts)
+                speed.texts_per_s.append(len(texts) / seconds)
+                speed.tokens_per_s.append(sum(self.tokens[side.kind][chosen]) / seconds)
+                report = f"round {number + 1}: {side.name}, {side.kind} texts, {side.cores} core(s): "
+                report += f"{speed.texts_per_s[-1]:.1f} texts/s"
                 print(report, file=sys.stderr, flush=True)
         return speeds
 
@@ -111,20 +114,18 @@ class Sides:
 def measure(rounds: int, count: int, singles: int) -> dict[str, Any]:
     """Everything, as JSON has it."""
     bundle = bundles.with_int8()
-    texts = mixed_texts.choose(count)
+    texts = chosen_texts.by_kind(count)
     cores = len(os.sched_getaffinity(0))
-    whole = {name: Side(name, cores) for name in (*ENGINE, *embedding_baselines.NAMES)}
-    alone = {name: Side(name, 1) for name in whole}
+    names = (*ENGINE, *embedding_baselines.NAMES)
+    wanted = [Side(kind, name, each) for kind in texts for each in (cores, 1) for name in names]
     with tempfile.TemporaryDirectory() as scratch:
         sides = Sides(bundle, texts, Path(scratch))
-        speeds = sides.measure([*whole.values(), *alone.values()], rounds)
-    int8 = speeds[whole["int8"]]
+        speeds = sides.measure(wanted, rounds)
     single = embedding_latency.measure_single(bundle, cores)
-    company_ms = 1e3 * embedding_baselines.RUN_TEXTS / statistics.median(speeds[whole["a"]].texts_per_s)
+    company_ms = 1e3 * embedding_baselines.RUN_TEXTS / statistics.median(speeds[Side("mixed", "a", cores)].texts_per_s)
     return {
         "machine": machine.describe(),
-        "texts": len(texts),
-        "tokens": sum(sides.tokens),
+        "texts": {kind: {"count": len(each), "tokens": sum(sides.tokens[kind])} for kind, each in texts.items()},
         "texts_from": "made" if corpora.folder() is None else "corpora",
         "rounds": rounds,
         "speed": [
@@ -135,8 +136,7 @@ def measure(rounds: int, count: int, singles: int) -> dict[str, Any]:
             }
             for side, speed in speeds.items()
         ],
-        "int8_times_as_fast_as": {name: int8.times(speeds[side]) for name, side in whole.items() if name != "int8"},
-        "int8_all_cores_times_one": int8.times(speeds[alone["int8"]]),
+        "int8": {kind: _ratios(speeds, kind, cores) for kind in texts},
         "single_text": {
             "precision": Precision.INT8,
             **asdict(single),
@@ -147,7 +147,17 @@ def measure(rounds: int, count: int, singles: int) -> dict[str, Any]:
             "precision": Precision.INT8,
             **asdict(embedding_latency.measure_under_load(bundle, singles=singles)),
         },
-        "integer_limit": asdict(embedding_limit.measure(bundle.at(Precision.INT8), texts)),
+        "integer_limit": asdict(embedding_limit.measure(bundle.at(Precision.INT8), texts["mixed"])),
+    }
+
+
+def _ratios(speeds: Mapping[Side, Speed], kind: str, cores: int) -> dict[str, Any]:
+    """The int8 engine over texts of one kind: beside the other sides, and beside itself on one core."""
+    int8 = speeds[Side(kind, "int8", cores)]
+    others = {side.name: speed for side, speed in speeds.items() if (side.kind, side.cores) == (kind, cores)}
+    return {
+        "times_as_fast_as": {name: int8.times(speed) for name, speed in others.items() if name != "int8"},
+        "all_cores_times_one": int8.times(speeds[Side(kind, "int8", 1)]),
     }
 
 
@@ -155,7 +165,7 @@ def main() -> None:
     """Print the figures and the machine as JSON; progress goes to standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the speeds")
-    parser.add_argument("--texts", type=int, default=mixed_texts.COUNT)
+    parser.add_argument("--texts", type=int, default=chosen_texts.COUNT, help="mixed, and short ones")
     parser.add_argument("--singles", type=int, default=embedding_latency.SINGLES, help="calls a phase at the server")
     parser.add_argument("--into", type=Path, help="also write the JSON to this file, and a chart beside it as .png")
     arguments = parser.parse_args()

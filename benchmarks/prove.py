@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import (
     bundles,
+    chosen_texts,
     corpora,
     export_speed,
     filtered_search,
@@ -28,7 +29,6 @@ from benchmarks import (
     int8_quality,
     kill_rounds,
     machine,
-    mixed_texts,
     postgres_rounds,
     random_checkpoint,
     reference_vectors,
@@ -68,7 +68,7 @@ def prove_int8() -> Figures:
 
 def prove_schedules() -> Figures:
     """200 texts under 50 random schedules a precision: each vector bit-equal to that of its text alone."""
-    texts, figures = mixed_texts.choose(200), {}
+    texts, figures = chosen_texts.mixed(200), {}
     bundles.with_int8()
     for precision in Precision:
         with bundles.open_engine(precision, share_in_flight=False) as engine:

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import bare_grpc, bundles, embedding_direct, machine, mixed_texts
+from benchmarks import bare_grpc, bundles, chosen_texts, embedding_direct, machine
 from benchmarks.server_process import ServerProcess
 from nearshore.client import Client
 
@@ -58,7 +58,7 @@ class Throughput:
 
 def make_texts(count: int, dice: random.Random) -> list[str]:
     """Texts of 5 to 256 tokens, all lengths equally likely."""
-    return [" ".join(dice.choices(mixed_texts.WORDS, k=dice.randint(3, 254))) for _ in range(count)]
+    return [" ".join(dice.choices(chosen_texts.WORDS, k=dice.randint(3, 254))) for _ in range(count)]
 
 
 def measure_latency(

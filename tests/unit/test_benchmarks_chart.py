@@ -18,9 +18,13 @@ def result(speeds: dict[tuple[str, int], float]) -> dict[str, Any]:
     """A result with these texts/s, by side and cores."""
     return {
         "machine": {"processor": "A processor", "commit": "fb15ad3"},
-        "texts": 1500,
+        "texts": {"mixed": {"count": 1500, "tokens": 67406}, "short": {"count": 1500, "tokens": 15000}},
         "texts_from": "made",
-        "speed": [{"name": name, "cores": cores, "texts_per_s": each} for (name, cores), each in speeds.items()],
+        "speed": [
+            {"kind": kind, "name": name, "cores": cores, "texts_per_s": times * each}
+            for kind, times in (("mixed", 1), ("short", 4))
+            for (name, cores), each in speeds.items()
+        ],
     }
 
 
@@ -32,7 +36,7 @@ def widths(path: Path, colour: str) -> list[int]:
 
 
 def test_bars_are_as_long_as_speeds_are_high(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn from the JSON alone, in the order of the legend, to one scale for one core and for all."""
+    """Drawn from the JSON alone, kind by kind of texts, to one scale for one core and for all."""
     path = tmp_path / "embedding.json"
     path.write_text(json.dumps(result(SPEEDS)))
     monkeypatch.setattr(sys, "argv", ["chart", str(path)])
@@ -40,12 +44,14 @@ def test_bars_are_as_long_as_speeds_are_high(tmp_path: Path, monkeypatch: pytest
     one, all_ = (widths(path.with_suffix(".png"), colour)[1:] for colour in embedding_chart.COLOURS)
     longest = all_[0]
     assert [*one, *all_] == [
-        pytest.approx(longest * SPEEDS[name, cores] / 300, abs=1) for cores in (1, 2) for name in ("int8", "fp32", "a")
+        pytest.approx(longest * SPEEDS[name, cores] / 300, abs=1)
+        for cores in (1, 2)
+        for name in ("int8", "fp32", "a") * 2
     ]
 
 
 def test_a_machine_of_one_core_has_one_bar_a_side(tmp_path: Path) -> None:
     """There is nothing to compare it with."""
     embedding_chart.draw(result({("int8", 1): 10.0, ("b", 1): 5.0}), tmp_path / "chart.png")
-    assert len(widths(tmp_path / "chart.png", embedding_chart.COLOURS[1])) == 3
+    assert len(widths(tmp_path / "chart.png", embedding_chart.COLOURS[1])) == 5
     assert widths(tmp_path / "chart.png", embedding_chart.COLOURS[0]) == []
