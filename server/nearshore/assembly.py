@@ -136,9 +136,10 @@ class BundleFolder:
         self._precision = precision
         self._workplace = workplace
 
-    def size_bytes(self, name: str) -> int:
+    def described(self, name: str) -> Bundle:
         """See ModelFolder."""
-        return self._described(name).size_bytes
+        path = self._folder / name
+        return Bundle(path, read_manifest(path)).at(self._precision)
 
     def load(self, name: str) -> Engine:
         """See ModelFolder."""
@@ -159,13 +160,8 @@ class BundleFolder:
         found = []
         for name in filter(is_model_name, bundle_names(self._folder)):
             with contextlib.suppress(NearshoreError):
-                found.append(self._described(name))
+                found.append(self.described(name))
         return found
-
-    def _described(self, name: str) -> Bundle:
-        """The bundle as its manifest has it, no file verified. Raises what size_bytes does."""
-        path = self._folder / name
-        return Bundle(path, read_manifest(path)).at(self._precision)
 
 
 class ServedModels:
@@ -209,7 +205,7 @@ def _check_size(folder: BundleFolder, names: Sequence[str], max_bytes: int) -> N
     size_bytes = 0
     for name in names:
         with contextlib.suppress(NearshoreError):  # loading it says what is wrong with it
-            size_bytes += folder.size_bytes(name)
+            size_bytes += folder.described(name).size_bytes
     if size_bytes > max_bytes:
         raise InvalidSettingsError(
             f"The models that are loaded at the start ({', '.join(names)}) have {size_bytes:,} bytes, more than "

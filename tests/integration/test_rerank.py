@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from nearshore.bundle import write_manifest
+from nearshore.bundle import load_bundle, write_manifest
 from nearshore.cli import main
 from nearshore.client import NO_RETRIES, AsyncClient, Document, RankedText
 from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError
@@ -119,6 +119,18 @@ def test_a_cross_encoder_is_loaded_when_it_is_asked_for(start_server: Start) -> 
         np.testing.assert_allclose(
             [each.score for each in results], [expected[each.index] for each in results], atol=2e-5
         )
+
+
+def test_a_model_of_the_wrong_kind_is_refused_before_it_is_loaded(start_server: Start, model_dir: Path) -> None:
+    """None makes room for a model that is of no use to the call."""
+    room = sum(load_bundle(model_dir / name).size_bytes for name in ("tiny", "judge")) + 1_000
+    with start_server(embedding__on_demand=True, embedding__max_model_bytes=room).client() as client:
+        client.rerank(QUERY, PASSAGES, model="judge")
+        with pytest.raises(CrossEncoderError):
+            client.embed(["a cat"], model="plain")
+        with pytest.raises(NotCrossEncoderError):
+            client.rerank(QUERY, PASSAGES, model="sorter")
+        assert [each.name for each in client.list_models() if each.loaded] == ["judge", "tiny"]
 
 
 def test_it_may_be_the_default_model(start_server: Start) -> None:

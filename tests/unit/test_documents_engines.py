@@ -43,8 +43,8 @@ class Folder:
         self.loads: list[str] = []
         self.begun, self.go_on = threading.Event(), threading.Semaphore(0)
 
-    def size_bytes(self, name: str) -> int:
-        return self._embedders[name].bundle.size_bytes
+    def described(self, name: str) -> Bundle:
+        return self._embedders[name].bundle
 
     def load(self, name: str) -> Embedder:
         self.begun.set()
@@ -180,14 +180,14 @@ def test_a_bundle_that_is_broken_is_told_in_the_log(folder: Folder, embedders: M
     """Its callers may have left by then, and whoever runs the server is the one to mend it."""
     error = CorruptBundleError(Path("a"), "model.onnx has changed")
 
-    def broken(name: str) -> int:
+    def broken(name: str) -> Bundle:
         raise error
 
     async def test(engines: Engines) -> None:
         with pytest.raises(CorruptBundleError):
             await use(engines, "a")
 
-    folder.size_bytes = broken  # type: ignore[method-assign]
+    folder.described = broken  # type: ignore[method-assign]
     with structlog.testing.capture_logs() as logged:
         with_room_for(2, folder, embedders, test)
     assert [(each["model"], each["reason"], each["remedy"]) for each in logged] == [("a", error.reason, error.remedy)]

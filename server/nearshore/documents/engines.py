@@ -35,11 +35,14 @@ log = structlog.get_logger(__name__)
 class ModelFolder(Protocol):
     """Where bundles lie. Its methods block."""
 
-    def size_bytes(self, name: str) -> int:
-        """What loading it will count. Raises ModelNotFoundError, CorruptBundleError, PrecisionMissingError."""
+    def described(self, name: str) -> Bundle:
+        """As it would be loaded, by its manifest alone.
+
+        Raises ModelNotFoundError, CorruptBundleError and PrecisionMissingError.
+        """
 
     def load(self, name: str) -> Engine:
-        """Raises what Embedder.load or Reranker.load does, BundleExchangedError and what size_bytes raises."""
+        """Raises what Embedder.load or Reranker.load does, BundleExchangedError and what described raises."""
 
     def bundles(self) -> list[Bundle]:
         """Those that can be read and asked for, as they would be loaded."""
@@ -143,6 +146,19 @@ class Engines:
             found = {each.path.name: each for each in await result_of(looking, deadline, "the model folder was read")}
         return found | {name: engine.bundle for name, engine in self.loaded()}
 
+    async def described(self, name: str, deadline: float | None) -> Bundle | None:
+        """What could be leased by that name: as it is loaded, else as the folder has it. None: lease() gives none.
+
+        Raises DeadlineError and what ModelFolder.described does.
+        """
+        place = self._places.get(name)
+        if place is not None and place.engine is not None:
+            return place.engine.bundle
+        if self._demand is None:
+            return None
+        looking = self._demand.reader.submit(self._demand.folder.described, name)
+        return await result_of(looking, deadline, "the model folder was read")
+
     async def lease(self, name: str, deadline: float | None) -> Lease | None:
         """The model of that name, loaded first if need be; None where it is not loaded and cannot be.
 
@@ -181,7 +197,7 @@ class Engines:
         try:
             async with self._turn:
                 started = time.monotonic()
-                size_bytes = await loop.run_in_executor(demand.loader, demand.folder.size_bytes, name)
+                size_bytes = await loop.run_in_executor(demand.loader, _size_bytes, demand.folder, name)
                 unloaded = self._make_room(name, size_bytes, demand.max_bytes)
                 load = partial(_exchange, unloaded, demand.folder, name)
                 engine, place.size_bytes = await loop.run_in_executor(demand.loader, load)
@@ -222,6 +238,10 @@ class Engines:
     def _remember(self, engine: Engine) -> None:
         for precision, fingerprint in engine.bundle.fingerprints.items():
             self.precisions[fingerprint] = precision.value
+
+
+def _size_bytes(folder: ModelFolder, name: str) -> int:
+    return folder.described(name).size_bytes
 
 
 def _exchange(unloaded: list[Engine], folder: ModelFolder, name: str) -> tuple[Engine, int]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from nearshore.bundle import Bundle, ModelNotFoundError
+from nearshore.bundle import Bundle, Manifest, ModelNotFoundError
 from nearshore.documents.engines import Engines, Lease
 from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError, ModelNotServedError, NoModelError
 from nearshore.documents.names import model_id, model_name
 from nearshore.documents.page_tokens import page_size, page_start, page_token
-from nearshore.embedding import Embedder, Reranker
+from nearshore.embedding import Embedder
 from nearshore.embedding.errors import CrossEncoderError, NotCrossEncoderError
 from nearshore.records import CollectionSpec
 
@@ -51,34 +51,22 @@ class Models:
 
         Raises InvalidNameError, ModelNotServedError and CrossEncoderError.
         """
-        lease = await self._lease(name, deadline)
-        if isinstance(lease.engine, Reranker):
-            with lease:
-                raise CrossEncoderError(lease.name)
-        return lease
+        return await self._lease_embedder(self._bare(name), deadline)
 
     async def lease_reranker(self, name: str, deadline: float | None) -> Lease:
         """The cross-encoder "models/{model}", or the default when empty.
 
         Raises InvalidNameError, ModelNotServedError and NotCrossEncoderError.
         """
-        lease = await self._lease(name, deadline)
-        if isinstance(lease.engine, Embedder):
-            with lease:
-                bundles = await self._engines.bundles(deadline)
-                known = [model_name(name) for name in sorted(bundles) if bundles[name].manifest.is_cross_encoder]
-                raise NotCrossEncoderError(lease.name, _why_no_cross_encoder(lease), known)
-        return lease
+        bare = self._bare(name)
 
-    async def _lease(self, name: str, deadline: float | None) -> Lease:
-        bare = model_id(name, "model") if name else self._default
-        try:
-            lease = await self._engines.lease(bare, deadline)
-        except ModelNotFoundError:
-            raise self._not_served(bare) from None
-        if lease is None:
-            raise self._not_served(bare)
-        return lease
+        async def check(bundle: Bundle) -> None:
+            if not bundle.manifest.is_cross_encoder:
+                bundles = await self._engines.bundles(deadline)
+                known = [model_name(each) for each in sorted(bundles) if bundles[each].manifest.is_cross_encoder]
+                raise NotCrossEncoderError(bare, _why_no_cross_encoder(bare, bundle.manifest), known)
+
+        return await self._lease(bare, check, deadline)
 
     async def lease_of(self, spec: CollectionSpec, deadline: float | None) -> Lease:
         """The model whose vectors are those of the collection; what counts is the fingerprint, not the name.
@@ -92,12 +80,43 @@ class Models:
             if bundle.fingerprint_for(bundle.manifest.special_tokens) == spec.fingerprint
         ]
         if names:  # always the same one of equals, so that the others fall out of use
-            lease = await self.lease(model_name(spec.model if spec.model in names else min(names)), deadline)
+            lease = await self._lease_embedder(spec.model if spec.model in names else min(names), deadline)
             if lease.embedder.fingerprint() == spec.fingerprint:  # else the bundle was exchanged meanwhile
                 return lease
             with lease:
                 pass
         raise self._mismatch(spec)
+
+    async def _lease_embedder(self, bare: str, deadline: float | None) -> Lease:
+        async def check(bundle: Bundle) -> None:
+            if bundle.manifest.is_cross_encoder:
+                raise CrossEncoderError(bare)
+
+        return await self._lease(bare, check, deadline)
+
+    async def _lease(self, bare: str, check: Callable[[Bundle], Awaitable[None]], deadline: float | None) -> Lease:
+        """The model of that name, which check() refuses where it is of another kind.
+
+        One that is not loaded is asked before it is: no other makes room for a model that is of no use.
+        """
+        try:
+            described = await self._engines.described(bare, deadline)
+            if described is not None:
+                await check(described)
+            lease = await self._engines.lease(bare, deadline)
+        except ModelNotFoundError:
+            raise self._not_served(bare) from None
+        if lease is None:
+            raise self._not_served(bare)
+        try:
+            await check(lease.engine.bundle)  # which may have been exchanged while it was loaded
+        except BaseException:
+            with lease:
+                raise
+        return lease
+
+    def _bare(self, name: str) -> str:
+        return model_id(name, "model") if name else self._default
 
     async def page(self, wanted_size: int, token: str, deadline: float | None) -> ListModelsAnswer:
         """One page of the models that could be leased, by name.
@@ -167,12 +186,11 @@ class Models:
         )
 
 
-def _why_no_cross_encoder(lease: Lease) -> str:
-    manifest = lease.engine.bundle.manifest
+def _why_no_cross_encoder(bare: str, manifest: Manifest) -> str:
     if manifest.classifier is not None and manifest.classifier.labels > 1:
         return f"it is a classifier of {manifest.classifier.labels} labels, and the score of a pair is one"
     if manifest.classifier is None and "logits" in manifest.outputs:
-        return f"its bundle is from before they were told apart; if it is one, nearshore model get {lease.name} --force"
+        return f"its bundle is from before they were told apart; if it is one, nearshore model get {bare} --force"
     return "it is an embedding model"
 
 
