@@ -141,12 +141,13 @@ class BundleFolder:
         path = self._folder / name
         return Bundle(path, read_manifest(path)).at(self._precision)
 
-    def load(self, name: str) -> Engine:
+    def load(self, name: str, make_room: Callable[[int], None] = lambda _: None) -> Engine:
         """See ModelFolder."""
         path = self._folder / name
 
         def load() -> Engine:
             bundle = load_bundle(path, self._precision)
+            make_room(bundle.size_bytes)
             if not bundle.manifest.is_cross_encoder:
                 return Embedder.load(bundle, self._workplace)
             if bundle.precision is not self._precision:

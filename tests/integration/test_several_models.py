@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class Gate:
         self.error: NearshoreError | None = None
         load = BundleFolder.load
 
-        def gated(folder: BundleFolder, name: str) -> Engine:
+        def gated(folder: BundleFolder, name: str, *make_room: Callable[[int], None]) -> Engine:
             if name == "tiny":
                 return load(folder, name)
             self.loads.append(name)
@@ -101,7 +101,7 @@ class Gate:
             assert self.go_on.acquire(timeout=PATIENCE_S)
             if self.error is not None:
                 raise self.error
-            return load(folder, name)
+            return load(folder, name, *make_room)
 
         monkeypatch.setattr(BundleFolder, "load", gated)
 
@@ -272,6 +272,17 @@ def test_a_load_that_fails_is_tried_again(start: Servers, gate: Gate) -> None:
     gate.error = None
     gate.go_on.release()
     assert client.embed(TEXTS, model="small").model == "small"
+
+
+def test_a_bundle_that_is_corrupt_takes_no_room(start: Servers, folder: Path, bundles: dict[str, Bundle]) -> None:
+    """Its files are verified before others are unloaded for it."""
+    client = start(on_demand=True, max_model_bytes=room_for(2, bundles))
+    client.embed(TEXTS, model="small")
+    graph = folder / "wide" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"!")
+    with pytest.raises(NearshoreError, match=r"model\.onnx has changed"):
+        client.embed(TEXTS, model="wide")
+    assert [each.name for each in client.list_models() if each.loaded] == ["small", "tiny"]
 
 
 def test_a_bundle_that_is_exchanged_while_it_is_not_loaded_is_another_model(

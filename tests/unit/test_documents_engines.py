@@ -46,9 +46,10 @@ class Folder:
     def described(self, name: str) -> Bundle:
         return self._embedders[name].bundle
 
-    def load(self, name: str) -> Embedder:
+    def load(self, name: str, make_room: Callable[[int], None]) -> Embedder:
         self.begun.set()
         assert self.go_on.acquire(timeout=PATIENCE_S)
+        make_room(self._embedders[name].bundle.size_bytes)
         self.loads.append(name)
         return self._embedders[name]
 
@@ -234,7 +235,8 @@ def test_the_memory_of_a_model_is_given_back_before_the_next_is_loaded(
     leases: list[Lease] = []
 
     class Fresh(Folder):
-        def load(self, name: str) -> Embedder:
+        def load(self, name: str, make_room: Callable[[int], None]) -> Embedder:
+            make_room(bundle.size_bytes)
             assert not any(each() for each in alive)
             embedder = Embedder.load(bundle, workplace)
             alive.append(weakref.ref(embedder))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -41,8 +41,11 @@ class ModelFolder(Protocol):
         Raises ModelNotFoundError, CorruptBundleError and PrecisionMissingError.
         """
 
-    def load(self, name: str) -> Engine:
-        """Raises what Embedder.load or Reranker.load does, BundleExchangedError and what described raises."""
+    def load(self, name: str, make_room: Callable[[int], None]) -> Engine:
+        """make_room: called for its size in bytes, once its files are verified, and before any is loaded.
+
+        Raises what that, and Embedder.load or Reranker.load do, BundleExchangedError and what described raises.
+        """
 
     def bundles(self) -> list[Bundle]:
         """Those that can be read and asked for, as they would be loaded."""
@@ -198,9 +201,10 @@ class Engines:
             async with self._turn:
                 started = time.monotonic()
                 size_bytes = await loop.run_in_executor(demand.loader, _size_bytes, demand.folder, name)
-                unloaded = self._make_room(name, size_bytes, demand.max_bytes)
-                load = partial(_exchange, unloaded, demand.folder, name)
-                engine, place.size_bytes = await loop.run_in_executor(demand.loader, load)
+                self._chosen(name, size_bytes, demand.max_bytes)  # else all of its files would be read in vain
+                make_room = partial(self._make_room_for, loop, name, demand.max_bytes)
+                engine = await loop.run_in_executor(demand.loader, demand.folder.load, name, make_room)
+                place.size_bytes = engine.bundle.size_bytes
         except BaseException as error:
             del self._places[name]
             # It keeps the error, which keeps this frame: else all of it, models too, would wait for the collector.
@@ -213,27 +217,38 @@ class Engines:
         seconds = round(time.monotonic() - started, 3)
         log.info("Loaded a model", model=name, size_bytes=place.size_bytes, seconds=seconds)
 
-    def _make_room(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
-        """Forget the models that were longest unused, as many as needed, and return them: the last references.
+    def _make_room_for(self, loop: asyncio.AbstractEventLoop, name: str, max_bytes: int, size_bytes: int) -> None:
+        """In the loader: have room made for so many bytes, and give the memory back. Raises what _chosen does."""
+        asyncio.run_coroutine_threadsafe(self._forgotten(name, size_bytes, max_bytes), loop).result().clear()
 
-        Raises ModelMemoryError and ModelTooLargeError, and forgets none, where that would not suffice.
+    async def _forgotten(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
+        """The last references to the models that make room for another."""
+        chosen = self._chosen(name, size_bytes, max_bytes)
+        engines = [place.engine for place in chosen.values() if place.engine is not None]
+        for other, place in chosen.items():
+            del self._places[other]
+            place.engine = None  # a lease that is over may know the place still
+            log.info("Unloaded a model", model=other, in_favour_of=name)
+        return engines
+
+    def _chosen(self, name: str, size_bytes: int, max_bytes: int) -> dict[str, _Place]:
+        """The models that were longest unused, as many as must be unloaded for one of so many bytes.
+
+        Raises ModelMemoryError and ModelTooLargeError where that would not suffice.
         """
         room_bytes = max_bytes - sum(place.size_bytes for place in self._places.values())
-        chosen: dict[str, Engine] = {}
+        chosen: dict[str, _Place] = {}
         for other, place in self._places.items():
             if room_bytes >= size_bytes:
                 break
             if place.engine is not None and not place.pinned and not place.users:
-                chosen[other] = place.engine
+                chosen[other] = place
                 room_bytes += place.size_bytes
         if room_bytes < size_bytes:
             pinned_bytes = sum(place.size_bytes for place in self._places.values() if place.pinned)
             refusal = ModelTooLargeError if size_bytes + pinned_bytes > max_bytes else ModelMemoryError
             raise refusal(name, size_bytes, max_bytes=max_bytes, pinned_bytes=pinned_bytes)
-        for other in chosen:
-            self._places.pop(other).engine = None  # a lease that is over may know the place still
-            log.info("Unloaded a model", model=other, in_favour_of=name)
-        return list(chosen.values())
+        return chosen
 
     def _remember(self, engine: Engine) -> None:
         for precision, fingerprint in engine.bundle.fingerprints.items():
@@ -242,13 +257,6 @@ class Engines:
 
 def _size_bytes(folder: ModelFolder, name: str) -> int:
     return folder.described(name).size_bytes
-
-
-def _exchange(unloaded: list[Engine], folder: ModelFolder, name: str) -> tuple[Engine, int]:
-    """Give the memory of `unloaded` back, then load another; the second is its size in bytes."""
-    unloaded.clear()
-    engine = folder.load(name)
-    return engine, engine.bundle.size_bytes
 
 
 async def _end_of(loading: asyncio.Task[None], deadline: float | None) -> None:
