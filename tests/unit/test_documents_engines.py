@@ -16,10 +16,11 @@ import structlog
 
 from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.documents.engines import MAX_LOADS, Demand, Engines, Lease
-from nearshore.documents.errors import ModelMemoryError, ModelTooLargeError
+from nearshore.documents.errors import ModelTooLargeError
 from nearshore.embedding import Embedder, Workplace
-from nearshore.errors import OverloadedError
+from nearshore.errors import DeadlineError, OverloadedError
 from tests.tiny_bert import make_bundle
+from tests.waiting import eventually
 
 PATIENCE_S = 20
 NAMES = ("default", "a", "b", "c")
@@ -89,21 +90,40 @@ def names(engines: Engines) -> list[str]:
     return sorted(name for name, _ in engines.loaded())
 
 
-def test_a_model_in_use_stays(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
-    """Another that needs its room is refused, with nothing unloaded, until its last call has ended."""
+def test_a_model_in_use_stays_until_its_calls_are_over(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """What waits for its room goes before calls that come later, so that none without a gap keep it out for ever."""
 
     async def test(engines: Engines) -> None:
-        folder.go_on.release(2)
+        folder.go_on.release(3)
         lease = await engines.lease("a", None)
         assert lease is not None
         with lease:
-            with pytest.raises(ModelMemoryError, match=r"in use\. Retry"):
-                await use(engines, "b")
-            assert names(engines) == ["a", "default"]
-        await use(engines, "b")
-        assert names(engines) == ["b", "default"]
+            with pytest.raises(DeadlineError, match="while the model was loaded"):
+                await engines.lease("b", time.monotonic() + 0.1)
+            others = [asyncio.create_task(use(engines, name)) for name in ("b", "a")]
+            await asyncio.to_thread(eventually, lambda: names(engines) == ["default"])
+            assert not any(each.done() for each in others)
+            assert lease.embedder is embedders["a"]
+            assert folder.loads == ["a"]
+        await asyncio.gather(*others)
+        assert folder.loads == ["a", "b", "a"]
 
     with_room_for(2, folder, embedders, test)
+
+
+def test_a_model_that_nobody_uses_makes_room_first(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """However long ago the last call for one in use came."""
+
+    async def test(engines: Engines) -> None:
+        folder.go_on.release(3)
+        lease = await engines.lease("a", None)
+        assert lease is not None
+        with lease:
+            await use(engines, "b")
+            await use(engines, "c")
+            assert names(engines) == ["a", "c", "default"]
+
+    with_room_for(3, folder, embedders, test)
 
 
 def test_two_loads_at_once_do_not_pass_the_bound(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
@@ -114,9 +134,11 @@ def test_two_loads_at_once_do_not_pass_the_bound(folder: Folder, embedders: Mapp
         first, second = asyncio.create_task(engines.lease("a", None)), asyncio.create_task(use(engines, "b"))
         lease = await first
         assert lease is not None
-        with lease, pytest.raises(ModelMemoryError):
-            await second
-        assert names(engines) == ["a", "default"]
+        with lease:
+            await asyncio.to_thread(eventually, lambda: names(engines) == ["default"])
+            assert folder.loads == ["a"]
+        await second
+        assert names(engines) == ["b", "default"]
 
     with_room_for(2, folder, embedders, test)
 

@@ -1,7 +1,8 @@
 """The models that are loaded: some from the start, others when first asked for, within a bound on their size.
 
 All is decided on the event loop, so nothing here is locked. What blocks runs in one thread, a load at a time: two at
-once could pass the bound together. A model in use is never unloaded; one that a call waits for is in use.
+once could pass the bound together. A model in use is never unloaded; one that a call waits for is in use. One that has
+to make room takes no more calls: who asks for it waits for a load of its own, behind the one that needs its room.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Protocol, Self
 import structlog
 
 from nearshore.bundle import Bundle, BundleExchangedError, CorruptBundleError
-from nearshore.documents.errors import ModelMemoryError, ModelTooLargeError
+from nearshore.documents.errors import ModelTooLargeError
 from nearshore.documents.waiting import late, result_of
 from nearshore.embedding import Embedder, Reranker
 from nearshore.embedding.errors import ModelMismatchError
@@ -70,6 +71,19 @@ class _Place:
     pinned: bool = False  # loaded at the start, never unloaded
     users: int = 0  # calls that use it or wait for it
     loading: asyncio.Task[None] | None = None
+    left: asyncio.Event | None = None  # whoever waits for the last user to leave
+
+    def leave(self) -> None:
+        """A call is over."""
+        self.users -= 1
+        if self.left is not None and not self.users:
+            self.left.set()
+
+    async def unused(self) -> None:
+        """Wait for the last user to leave; there must come no more."""
+        if self.users:
+            self.left = asyncio.Event()
+            await self.left.wait()
 
 
 class Lease:
@@ -108,7 +122,7 @@ class Lease:
     ) -> None:
         """Let it be unloaded again, whoever still holds the lease."""
         self._engine = None
-        self._place.users -= 1
+        self._place.leave()
 
 
 class Engines:
@@ -166,7 +180,7 @@ class Engines:
         """The model of that name, loaded first if need be; None where it is not loaded and cannot be.
 
         A load goes on though its callers leave, and one that failed is tried again by the next call. Raises
-        DeadlineError, OverloadedError, ModelMemoryError, ModelTooLargeError and what ModelFolder raises.
+        DeadlineError, OverloadedError, ModelTooLargeError and what ModelFolder raises.
         """
         place = self._places.pop(name, None)
         if place is None:
@@ -179,7 +193,7 @@ class Engines:
             if place.loading is not None:
                 await _end_of(place.loading, deadline)
         except BaseException:
-            place.users -= 1
+            place.leave()
             raise
         assert place.engine is not None
         return Lease(name, place.engine, place)
@@ -222,32 +236,35 @@ class Engines:
         asyncio.run_coroutine_threadsafe(self._forgotten(name, size_bytes, max_bytes), loop).result().clear()
 
     async def _forgotten(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
-        """The last references to the models that make room for another."""
+        """The last references to the models that make room for another, when the calls that use them are over."""
         chosen = self._chosen(name, size_bytes, max_bytes)
-        engines = [place.engine for place in chosen.values() if place.engine is not None]
-        for other, place in chosen.items():
+        for other in chosen:
             del self._places[other]
+        engines = []
+        for other, place in chosen.items():
+            await place.unused()
+            if place.engine is not None:
+                engines.append(place.engine)
             place.engine = None  # a lease that is over may know the place still
             log.info("Unloaded a model", model=other, in_favour_of=name)
         return engines
 
     def _chosen(self, name: str, size_bytes: int, max_bytes: int) -> dict[str, _Place]:
-        """The models that were longest unused, as many as must be unloaded for one of so many bytes.
+        """The models that make room for so many bytes: as many as needed, those in use last, then as they were used.
 
-        Raises ModelMemoryError and ModelTooLargeError where that would not suffice.
+        Raises ModelTooLargeError where all that may go would not suffice.
         """
         room_bytes = max_bytes - sum(place.size_bytes for place in self._places.values())
+        others = [item for item in self._places.items() if item[1].engine is not None and not item[1].pinned]
         chosen: dict[str, _Place] = {}
-        for other, place in self._places.items():
+        for other, place in sorted(others, key=lambda item: item[1].users > 0):
             if room_bytes >= size_bytes:
                 break
-            if place.engine is not None and not place.pinned and not place.users:
-                chosen[other] = place
-                room_bytes += place.size_bytes
+            chosen[other] = place
+            room_bytes += place.size_bytes
         if room_bytes < size_bytes:
             pinned_bytes = sum(place.size_bytes for place in self._places.values() if place.pinned)
-            refusal = ModelTooLargeError if size_bytes + pinned_bytes > max_bytes else ModelMemoryError
-            raise refusal(name, size_bytes, max_bytes=max_bytes, pinned_bytes=pinned_bytes)
+            raise ModelTooLargeError(name, size_bytes, max_bytes=max_bytes, pinned_bytes=pinned_bytes)
         return chosen
 
     def _remember(self, engine: Engine) -> None:

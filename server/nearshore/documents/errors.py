@@ -9,7 +9,6 @@ from nearshore.errors import (
     DeadlineError,
     InvalidArgumentError,
     NotFoundError,
-    OverloadedError,
     PreconditionError,
     unknown_outcome_remedy,
 )
@@ -201,30 +200,13 @@ class ModelNotServedError(NotFoundError):
     reason = "MODEL_NOT_SERVED"
 
 
-class ModelMemoryError(OverloadedError):
-    """The models that are in use leave no room to load another."""
-
-    reason = "MODEL_MEMORY_EXHAUSTED"
-
-    def __init__(self, model: str, size_bytes: int, *, max_bytes: int, pinned_bytes: int) -> None:
-        """size_bytes: of its files; max_bytes: of all that are loaded; pinned_bytes: of those that stay."""
-        super().__init__(
-            f"The model {model!r} has {size_bytes:,} bytes; {max_bytes:,} may be loaded, of which {pinned_bytes:,} are "
-            "taken by models that stay and others by models in use.",
-            "Retry with back-off, or raise embedding.max_model_bytes, where the memory is there.",
-            model=model,
-            size_bytes=size_bytes,
-            max_bytes=max_bytes,
-        )
-
-
 class ModelTooLargeError(PreconditionError):
     """There is never room to load this model."""
 
     reason = "MODEL_TOO_LARGE"
 
     def __init__(self, model: str, size_bytes: int, *, max_bytes: int, pinned_bytes: int) -> None:
-        """See ModelMemoryError."""
+        """size_bytes: of its files; max_bytes: of all that are loaded; pinned_bytes: of those that stay."""
         super().__init__(
             f"The model {model!r} has {size_bytes:,} bytes; {max_bytes:,} may be loaded, of which {pinned_bytes:,} are "
             "taken by models that stay.",

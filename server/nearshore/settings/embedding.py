@@ -27,7 +27,8 @@ class EmbeddingSettings(Section):
     on_demand: bool = Field(
         default=False,
         description="Whether any other bundle in model_dir is loaded when it is first asked for, by name or by a "
-        "collection of its fingerprint. What was longest unused is unloaded to make room.",
+        "collection of its fingerprint. What was longest unused is unloaded to make room, and what is in use when its "
+        "calls are over: models that are in use all the time belong into models.",
     )
     max_model_bytes: int = Field(
         default=4 << 30,
