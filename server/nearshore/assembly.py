@@ -280,6 +280,7 @@ def make_parts(settings: Settings, store: Store, replicas: Replicas, models: Mod
         max_texts=settings.limits.max_texts,
         max_text_bytes=settings.limits.max_text_bytes,
         max_message_bytes=settings.server.max_message_bytes,
+        max_unread_s=settings.server.max_unread_s,
     )
     return Parts(
         texts=texts,

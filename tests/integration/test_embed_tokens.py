@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +20,8 @@ from nearshore.errors import OverloadedError
 from nearshore.v1.embedding_service_pb2 import EmbedRequest
 from tests.servers import InProcessServer
 
+LARGE = EmbedRequest(texts=["cat " * 100] * 110, token_vectors=True)  # its answer has nearly a MiB
+PATIENT = Retries(overload_s=30.0, max_pause_s=0.1)
 TEXTS = ["red bird", "a cat in the city", "", "fish " * 100]
 
 
@@ -80,24 +83,47 @@ def test_too_many_for_one_answer_are_refused_in_advance(start_server: Callable[.
         assert len(client.embed(texts[:50], token_vectors=True).token_vectors) == 50
 
 
-def test_an_answer_keeps_its_room_until_it_is_read(start_server: Callable[..., InProcessServer]) -> None:
+@pytest.fixture
+def unread() -> Iterator[Callable[[InProcessServer], list[Any]]]:
+    """Fills the room for vectors of tokens of a server, with answers that come without a deadline and are not read."""
+    with contextlib.ExitStack() as opened:
+
+        def fill(server: InProcessServer) -> list[Any]:
+            channel = opened.enter_context(grpc.insecure_channel(server.address, [("grpc.http2.bdp_probe", 0)]))
+            embed: Any = channel.unary_stream(  # which reads an answer only when it is asked for it
+                "/nearshore.v1.EmbeddingService/Embed", request_serializer=EmbedRequest.SerializeToString
+            )
+            calls = [embed(LARGE) for _ in range(ANSWERS)]
+            for call in calls:
+                call.initial_metadata()  # comes with the answer's first bytes
+            return calls
+
+        yield fill
+
+
+def test_an_answer_keeps_its_room_until_it_is_read(
+    start_server: Callable[..., InProcessServer], unread: Callable[[InProcessServer], list[Any]]
+) -> None:
     """Who takes large answers slowly is refused more of them; once those are taken or left there is room again."""
     server = start_server(server__max_message_bytes=1 << 20)
-    request = EmbedRequest(texts=["cat " * 100] * 110, token_vectors=True)  # nearly a MiB
-    patient = Retries(overload_s=30.0, max_pause_s=0.1)
-    with grpc.insecure_channel(server.address, [("grpc.http2.bdp_probe", 0)]) as channel:
-        unread: Any = channel.unary_stream(  # which reads an answer only when it is asked for it
-            "/nearshore.v1.EmbeddingService/Embed", request_serializer=EmbedRequest.SerializeToString
-        )
-        calls = [unread(request) for _ in range(ANSWERS)]
-        for call in calls:
-            call.initial_metadata()  # comes with the answer's first bytes
-        with server.client(retries=Retries(overload_s=0.0)) as client, pytest.raises(OverloadedError, match="or sent"):
-            client.embed(list(request.texts), token_vectors=True)
-        assert len(next(calls[0])) > 900_000
-        calls[1].cancel()
-        with server.client(retries=patient) as client:
-            assert len(client.embed(list(request.texts), token_vectors=True).token_vectors) == 110
+    calls = unread(server)
+    with server.client(retries=Retries(overload_s=0.0)) as client, pytest.raises(OverloadedError, match="or sent"):
+        client.embed(list(LARGE.texts), token_vectors=True)
+    assert len(next(calls[0])) > 900_000
+    calls[1].cancel()
+    with server.client(retries=PATIENT) as client:
+        assert len(client.embed(list(LARGE.texts), token_vectors=True).token_vectors) == 110
+
+
+def test_an_answer_that_is_never_read_does_not_keep_its_room(
+    start_server: Callable[..., InProcessServer], unread: Callable[[InProcessServer], list[Any]]
+) -> None:
+    """Callers without a deadline who take nothing would keep all others out for ever."""
+    server = start_server(server__max_message_bytes=1 << 20, server__max_unread_s=0.5)
+    calls = unread(server)
+    with server.client(retries=PATIENT) as client:
+        assert len(client.embed(list(LARGE.texts), token_vectors=True).token_vectors) == 110
+    assert len(next(calls[0])) > 900_000  # whoever takes it late has all of it
 
 
 def test_no_collection_takes_vectors_of_tokens_for_those_of_texts(client: Client, collection_id: str) -> None:

@@ -55,7 +55,14 @@ class Texts:
     """Embeds, scores and tokenizes. Its methods are awaited on one event loop; blocking work runs in `executor`."""
 
     def __init__(
-        self, models: Models, executor: Executor, *, max_texts: int, max_text_bytes: int, max_message_bytes: int
+        self,
+        models: Models,
+        executor: Executor,
+        *,
+        max_texts: int,
+        max_text_bytes: int,
+        max_message_bytes: int,
+        max_unread_s: float,
     ) -> None:
         """Decide with these; own none of them."""
         self._models = models
@@ -63,9 +70,11 @@ class Texts:
         self._max_texts = max_texts
         self._max_text_bytes = max_text_bytes
         self._token_room = TokenRoom(max_message_bytes)
+        self.max_unread_s = max_unread_s
+        """How long an answer may keep that room once it is made."""
 
     def token_claim(self) -> TokenClaim:
-        """Room for the vectors of one call's tokens: to be freed once it is answered, or left."""
+        """Room for the vectors of one call's tokens, to be freed once it is answered, or left, or waits for long."""
         return self._token_room.claim()
 
     async def embed(  # noqa: PLR0913 -- each is a field of the request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -87,10 +88,13 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
             deadline=deadline_of(context),
         )
         tokens = sum(answer.embeddings.tokens_used) if request.token_vectors else 0
-        return await self._translator.build(answers.embed_message, answer, items=len(texts) + tokens)
+        message = await self._translator.build(answers.embed_message, answer, items=len(texts) + tokens)
+        if claim is not None:
+            asyncio.get_running_loop().call_later(self._texts.max_unread_s, claim.free)
+        return message
 
     def _token_claim(self, context: Context) -> TokenClaim:
-        """Room that a call has until gRPC has sent its answer: who reads slowly keeps it that long."""
+        """Room that a call has until gRPC has sent its answer: who reads slowly keeps it, but not for ever."""
         claim = self._texts.token_claim()
 
         def free(_: object) -> None:

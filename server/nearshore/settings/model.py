@@ -48,6 +48,14 @@ class ServerSettings(Section):
     max_message_bytes: int = Field(
         default=64 << 20, ge=1 << 16, le=1 << 30, description="Largest request or answer, in bytes."
     )
+    max_unread_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="Seconds for which an answer with vectors of tokens keeps others from the room for such answers "
+        "while its caller does not take it. Then gRPC holds it uncounted, until the caller takes it, its deadline "
+        "passes, or its connection ends.",
+    )
     max_concurrent_calls: int = Field(
         default=512,
         ge=1,
