@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc import aio
 
@@ -335,26 +336,56 @@ def test_a_stop_is_no_fault_of_an_asynchronous_client(gate: Gate, start_server: 
 class Broken:
     """A call's context to which nothing can be written."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, error: Exception) -> None:
         self.read = context.read
+        self._error = error
 
     async def write(self, answer: bytes) -> None:
-        raise aio.InternalError("the transport is closed")
+        raise self._error
 
 
+@pytest.fixture
+def break_streams(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    """Have every write to a stream fail with this error from now on."""
+
+    def break_with(error: Exception) -> None:
+        def broken(context: Any, *others: Any) -> Stream:
+            fails: Any = Broken(context, error)
+            return Stream(fails, *others)
+
+        monkeypatch.setattr("nearshore.service.calls.Stream", broken)
+
+    return break_with
+
+
+@pytest.mark.parametrize(
+    "error", [aio.InternalError("the transport is closed"), aio.BaseError("Server already stopped.")]
+)
 def test_a_write_that_fails_ends_the_stream_with_a_reason(
-    server: InProcessServer, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: Client, break_streams: Callable[[Exception], None], caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     """A caller that is there still is told what to do; the log has no traceback."""
-
-    def broken(context: Any, *others: Any) -> Stream:
-        fails: Any = Broken(context)
-        return Stream(fails, *others)
-
-    monkeypatch.setattr("nearshore.service.calls.Stream", broken)
+    break_streams(error)
     with pytest.raises(StreamBrokenError, match="new stream"):
         list(client.embed_stream([["cat"], ["dog"]]))
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+def test_a_write_that_is_a_bug_leaves_its_traceback(
+    server: InProcessServer, break_streams: Callable[[Exception], None]
+) -> None:
+    """A call that is used wrongly fails with an error of the same family; it is not taken for the network's."""
+    break_streams(aio.UsageError("RPC already finished."))
+    with structlog.testing.capture_logs() as logged, grpc.insecure_channel(server.address) as channel:
+        stream = Caller(channel)
+        stream.send(1, ["cat"])
+        with pytest.raises(grpc.RpcError) as refused:
+            next(stream.answers)
+        stream.end()
+    assert refused.value.code() is grpc.StatusCode.INTERNAL
+    (told,) = [each for each in logged if each["event"] == "A stream failed by a bug"]
+    assert told["exc_info"]
+    assert told["remedy"]
 
 
 def test_more_streams_than_allowed_are_refused(start_server: Start) -> None:

@@ -124,19 +124,27 @@ class GuardedServer:
                 return EmbedStreamResponse(id=request.id, error=outcome.status).SerializeToString()
 
             try:
-                with self._guards.admission.admit_stream():
-                    if self._refusal is not None:
-                        raise self._refusal.with_traceback(None)  # else that would grow with every call
-                    await Stream(context, answer, self._guards.stopping).serve()
+                await self._serve(Stream(context, answer, self._guards.stopping))
             except NearshoreError as error:
-                code, status = status_of(error, request_id)
-                meter.answered(code.name, 0.0)  # nobody waited for the end of a stream
-                self._log_access(method, None, code, error.reason, 0.0)
-                with suppress(aio.InternalError):  # the caller is gone, and gRPC ends the call by itself
-                    await context.abort(code, status.message, _trailing(request_id, status))
-            context.set_trailing_metadata(_trailing(request_id, None))
+                (code, status), reason = status_of(error, request_id), error.reason
+            except Exception:
+                log.exception("A stream failed by a bug", method=method, remedy=REPORT)
+                (code, status), reason = bug_status(request_id), NearshoreError.reason
+            else:
+                context.set_trailing_metadata(_trailing(request_id, None))
+                return
+            meter.answered(code.name, 0.0)  # nobody waited for the end of a stream
+            self._log_access(method, None, code, reason, 0.0)
+            with suppress(aio.InternalError):  # the caller is gone, and gRPC ends the call by itself
+                await context.abort(code, status.message, _trailing(request_id, status))
 
         return guarded
+
+    async def _serve(self, stream: Stream) -> None:
+        with self._guards.admission.admit_stream():
+            if self._refusal is not None:
+                raise self._refusal.with_traceback(None)  # else that would grow with every call
+            await stream.serve()
 
     async def _outcome(
         self,

@@ -65,7 +65,7 @@ class Stream:
     async def serve(self) -> None:
         """Answer all that is taken. Raises UndecodableRequestError and ServerStoppingError, after that.
 
-        Raises StreamBrokenError at once, and drops what is being worked on.
+        Raises StreamBrokenError at once, and drops what is being worked on. What it raises else is a bug.
         """
         stop = asyncio.ensure_future(self._stopping.wait())
         end: NearshoreError | None = None
@@ -82,6 +82,8 @@ class Stream:
                     else:
                         self._count(received.request, received.size_bytes, 1)
                         batches.create_task(self._work(received.request, received.size_bytes))
+        except* aio.UsageError:  # gRPC's word for a bug of ours; a server that is stopped it tells by another error
+            raise
         except* aio.BaseError as broken:
             end = StreamBrokenError(str(_first(broken)) or "gRPC does not say why")
         finally:
