@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from nearshore.documents.errors import WriteOutcomePendingError
 from nearshore.documents.limits import Limits
 from nearshore.documents.requests import (
     CollectionInput,
+    CountAnswer,
     CountRequest,
     DeleteRequest,
     DocumentInput,
@@ -50,7 +51,7 @@ from nearshore.records import Document, MetadataValue, Upsert, WriteToken
 from nearshore.replica.mirror import Mirror
 from nearshore.store.errors import StoreOverloadedError
 from tests.engine import DIMENSIONS, Engine, packed, tiny_embedder, unpacked
-from tests.waiting import eventually
+from tests.waiting import WAIT_S, eventually
 
 NAMES = (f"c{number}" for number in count())
 QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -376,6 +377,27 @@ def test_a_read_whose_replica_is_held_up_says_by_what(tmp_path: Path, monkeypatc
         assert caught.value.remedy.startswith("Mend that")
         assert exit_code(caught.value) is ExitCode.UNAVAILABLE
         assert engine.run(engine.documents.count(CountRequest(collection, read_after=[token]))).count == 1
+
+
+def test_a_read_does_not_wait_for_room_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends once it is seen that nothing but people will help, long before its own limit; later reads ask anew."""
+
+    def apply(*_: object) -> None:
+        raise StorageFullError("appending rows")
+
+    async def soon(read: Awaitable[CountAnswer]) -> CountAnswer:
+        async with asyncio.timeout(WAIT_S):
+            return await read
+
+    with Engine(tmp_path, limits=Limits(max_read_wait_s=3_600)) as engine:
+        collection = engine.create("c")
+        with monkeypatch.context() as full:
+            full.setattr(Mirror, "apply", apply)
+            token = engine.put(collection, ["a"], np.ones((1, DIMENSIONS), np.float32))
+            read = CountRequest(collection, read_after=[token])
+            with pytest.raises(DeadlineError, match=r"held up: .*disk.*appending rows"):
+                engine.run(soon(engine.documents.count(read)))
+        assert engine.run(soon(engine.documents.count(read))).count == 1
 
 
 def test_a_read_that_cannot_see_its_write_in_time_says_how_far_it_got(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,6 +23,8 @@ from nearshore.records import Document, ReadState, WriteToken, metadata_size_byt
 from nearshore.replica import Replica, Replicas, ReplicaView
 
 _FIRST_VIEW_WAIT_S = 2.0  # a collection that another replica created just now has its view much sooner
+_HELD_UP_WAIT_S = 2.0  # over a full disk say: a build that ends may free room, after that nobody but people
+_LOOK_S = 0.25  # at what holds up a replica that is waited for
 _FRAME_BYTES = 64  # of one document in a message, about
 
 
@@ -75,7 +79,7 @@ async def reach(replica: Replica, read_after: Sequence[str], limits: Limits, dea
 
     Raises InvalidWriteTokenError, HistoryChangedError for a token of another history, OverloadedError where too many
     calls wait for the store, and ReadAfterTimeoutError with the positions at the deadline or after
-    limits.max_read_wait_s.
+    limits.max_read_wait_s, or sooner where the replica is held up by what does not pass by itself.
     """
     if not read_after:
         if not replica.has_view:
@@ -96,13 +100,33 @@ async def _applied(replica: Replica, tokens: Sequence[WriteToken], until: float)
         if not all(future.done() for _, future in waiting):
             claim_store()
         for token, future in waiting:
-            try:
-                await result_of(future, until, "waiting for a write")
-            except DeadlineError:
-                raise _not_reached(replica, token) from None
+            await _applied_one(replica, token, future, until)
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+async def _applied_one(replica: Replica, token: WriteToken, future: Future[None], until: float) -> None:
+    if future.done():
+        return future.result()
+    began, waiting = time.monotonic(), asyncio.wrap_future(future)
+    try:
+        while not future.done():
+            left_s = until - time.monotonic()
+            if left_s <= 0 or _is_hopeless(replica, began):
+                raise _not_reached(replica, token)
+            await asyncio.wait([waiting], timeout=min(left_s, _LOOK_S))
+    finally:
+        waiting.cancel()
+    return future.result()
+
+
+def _is_hopeless(replica: Replica, began: float) -> bool:
+    """Whether nobody but people ends what holds the replica up, as an attempt since `began` has shown again."""
+    held_up = replica.held_up
+    if held_up is None or held_up.passes:
+        return False
+    return held_up.lasted_s > _HELD_UP_WAIT_S and held_up.since + held_up.lasted_s > began
 
 
 def _tokens(read_after: Sequence[str], limits: Limits) -> list[WriteToken]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nearshore.errors import NearshoreError, ServiceError
+from nearshore.errors import NearshoreError, ServiceError, UnavailableError
 from nearshore.replica.loading import PASSING
 
 
@@ -18,6 +18,7 @@ class Hindrance:
     detail: str  # that, and what to do where the error knew it
     since: float  # time.monotonic() of the first failure
     lasted_s: float  # from the first failure to the latest: an attempt at work since then may succeed, and adds nothing
+    passes: bool  # by itself, as a rule: a store that is away comes back, while a full disk waits for somebody
 
 
 def attempt(action: Callable[[], None]) -> Exception | None:
@@ -40,7 +41,8 @@ def held_up_by(failure: Exception | None, before: Hindrance | None) -> Hindrance
     now = time.monotonic()
     since = now if before is None else before.since
     message = failure.message if isinstance(failure, NearshoreError) else str(failure)
-    return Hindrance(_sentence(message), _sentence(str(failure)), since, now - since)
+    passes = isinstance(failure, UnavailableError)
+    return Hindrance(_sentence(message), _sentence(str(failure)), since, now - since, passes)
 
 
 def _sentence(text: str) -> str:
