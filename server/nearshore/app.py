@@ -34,7 +34,7 @@ from nearshore.errors import FULL_DISK, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode, exit_code
 from nearshore.gauges import reader_of
 from nearshore.metrics import Endpoint, Metrics
-from nearshore.opening import happens, reach_store
+from nearshore.opening import happens, outlasts, reach_store
 from nearshore.replica import Replicas
 from nearshore.service.admission import Admission
 from nearshore.service.calls import Guards
@@ -49,6 +49,7 @@ Result = TypeVar("Result")
 
 CHORE_THREADS = 4  # opening, pruning, waiting until everything is loaded
 SAME_REQUEST_S = 0.5  # coreutils' timeout signals its child, and then the group that the child is in
+STEP_S = 2.0  # that a step of the start gets once it is to stop: then it would end in order
 RESTART = "Restart it: what was acknowledged is safe. The lines before this one have the cause."
 HANGING = (
     "Nothing is lost: what was acknowledged is safe. See what they wait for: the disk of the data folder, or the "
@@ -264,8 +265,12 @@ class Process:
 
     async def _open(self, opening: Callable[[], Result]) -> Result:
         """Open a part in a thread, so that a signal is seen meanwhile. Raises NearshoreError."""
+        step = asyncio.get_running_loop().run_in_executor(self._chores, opening)
+        if await outlasts(step, self._ended, STEP_S) and self._death is None:
+            log.info("Stopped in the middle of the start: there is nothing to finish")  # as if it had been killed
+            os._exit(ExitCode.OK)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._chores, opening)
+            return await step
         except OSError as error:
             folder = str(self._settings.data_dir)
             if error.errno in FULL_DISK:

@@ -1,10 +1,14 @@
-"""Reaching a store that may come later than this process: PostgreSQL in a cluster whose pods all start together."""
+"""Steps of a start that may take long, above all reaching a store that comes later than this process.
+
+As PostgreSQL does in a cluster whose pods all start together.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 
@@ -46,3 +50,12 @@ async def happens(event: asyncio.Event, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
+
+
+async def outlasts(step: asyncio.Future[Any], event: asyncio.Event, patience_s: float) -> bool:
+    """Wait for a step to be done; True: it still goes on so long after the event."""
+    happened = asyncio.ensure_future(event.wait())
+    await asyncio.wait((step, happened), return_when=asyncio.FIRST_COMPLETED)
+    happened.cancel()
+    await asyncio.wait((step,), timeout=patience_s)
+    return not step.done()

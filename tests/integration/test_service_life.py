@@ -8,6 +8,7 @@ import contextlib
 import json
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -175,6 +176,18 @@ def test_a_signal_while_it_starts_is_obeyed_after_that_step(
     assert asyncio.run(live()) is ExitCode.OK
     assert served == []
     FolderLock.acquire(tmp_path / "data").release()
+
+
+def test_a_signal_while_it_starts_does_not_wait_for_a_step_that_hangs(server_process: Start) -> None:
+    """Nothing was acknowledged yet, so there is nothing to wait for: it ends as one that had served."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        url = f"postgresql://user@127.0.0.1:{port}/none"
+        process = server_process(NEARSHORE_STORE__URL=url, NEARSHORE_STORE__CONNECT_TIMEOUT_S="600")
+        with silent.accept()[0]:
+            process.process.send_signal(signal.SIGTERM)
+            assert process.wait() == ExitCode.OK
+    assert last_entry(process)["event"].startswith("Stopped in the middle of the start")
 
 
 def test_signals_of_one_moment_are_one_request(tmp_path: Path, model_dir: Path) -> None:
