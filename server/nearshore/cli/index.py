@@ -15,6 +15,7 @@ from nearshore.cli import output
 from nearshore.cli.connection import serving_address
 from nearshore.cli.index_ways import Job, into_folder, into_store, through_server
 from nearshore.cli.indexing import Outcome, Rejects
+from nearshore.cli.passage_sizes import OVERLAP_TOKENS, PASSAGE_TOKENS, PassageSizes
 from nearshore.cli.progress import duration
 from nearshore.cli.search import DEFAULT_COLLECTION
 from nearshore.cli.session import session
@@ -28,7 +29,6 @@ app = typer.Typer()
 
 IN_CLUSTER = "In a cluster"
 ONLY_IN_CLUSTER = {"release", "namespace", "shards", "claim", "attach"}
-PASSAGE_TOKENS, OVERLAP_TOKENS = 200, 32
 
 
 @app.command()
@@ -68,15 +68,21 @@ def index(  # noqa: PLR0913 -- each is an option
     title_column: Annotated[str, typer.Option(help="Column or field that holds the title.")] = USUAL.title,
     parent_column: Annotated[str, typer.Option(help="Column or field that holds parent_id.")] = USUAL.parent_id,
     passage_tokens: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Longest passage that text is split into, in tokens of the model, and in 32 characters for each.",
+            help="Longest passage that text is split into, in tokens of the model, and in 32 characters for each. "
+            f"Default: {PASSAGE_TOKENS}, or what the model takes.",
             min=16,
         ),
-    ] = PASSAGE_TOKENS,
+    ] = None,
     overlap_tokens: Annotated[
-        int, typer.Option(help="How much of a passage the next one repeats, at most.", min=0)
-    ] = OVERLAP_TOKENS,
+        int | None,
+        typer.Option(
+            help="How much of a passage the next one repeats, at most; half of it at most. "
+            f"Default: {OVERLAP_TOKENS}, or half.",
+            min=0,
+        ),
+    ] = None,
     timestamp: Annotated[
         list[str] | None,
         typer.Option(help="Metadata key whose RFC 3339 strings become timestamps; may be repeated.", metavar="KEY"),
@@ -150,8 +156,7 @@ def index(  # noqa: PLR0913 -- each is an option
         columns=Columns(id_column, text_column, title_column, parent_column),
         timestamp_keys=frozenset(timestamp or ()),
         number_keys=frozenset(number or ()),
-        passage_tokens=passage_tokens,
-        overlap_tokens=overlap_tokens,
+        sizes=_sizes(passage_tokens, overlap_tokens),
     )
     told = Rejects(rejects, job.sources)
     with told as refused, _ended_by_sigterm():
@@ -198,6 +203,13 @@ def _shard(named: str | None, files: list[str]) -> Shard:
     if shard.count > 1 and STDIN in files:
         raise typer.BadParameter("every shard reads all files, but standard input is read once", param_hint="--shard")
     return shard
+
+
+def _sizes(passage_tokens: int | None, overlap_tokens: int | None) -> PassageSizes:
+    """Raises typer.BadParameter for what suits no model, before anything is opened."""
+    sizes = PassageSizes(passage_tokens, overlap_tokens)
+    sizes.fitted(None)
+    return sizes
 
 
 def _report(outcome: Outcome, job: Job, address: str) -> None:

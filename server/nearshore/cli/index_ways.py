@@ -20,6 +20,7 @@ from nearshore.cli.indexing import (
     index_through_server,
     prepare_collection,
 )
+from nearshore.cli.passage_sizes import PassageSizes
 from nearshore.cli.progress import Progress
 from nearshore.cli.session import session
 from nearshore.client import Client
@@ -65,16 +66,15 @@ class Job:
     columns: Columns
     timestamp_keys: Collection[str]
     number_keys: Collection[str]
-    passage_tokens: int
-    overlap_tokens: int
+    sizes: PassageSizes
 
     def input(self, max_document_tokens: int, count_tokens: TokenCounter) -> Input:
-        """What is to be read; max_document_tokens: what the model takes of a document."""
-        passage_tokens = min(self.passage_tokens, max_document_tokens)
+        """What is to be read; max_document_tokens: what the model takes of a document. Raises as PassageSizes."""
+        passage_tokens, overlap_tokens = self.sizes.fitted(max_document_tokens)
         sizes = session().settings.limits.model_dump(include=LIMITS)
         reading = Reading(
             limits=Limits(**sizes),
-            splitting=Splitting(passage_tokens, min(self.overlap_tokens, passage_tokens // 2), count_tokens),
+            splitting=Splitting(passage_tokens, overlap_tokens, count_tokens),
             columns=self.columns,
             timestamp_keys=self.timestamp_keys,
             number_keys=self.number_keys,
@@ -98,10 +98,10 @@ def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
 def into_store(job: Job, rejects: Rejects) -> Outcome:
     """Write straight to the store that store.url names; the servers of the cluster follow it by themselves."""
     with Direct(session().settings) as direct:
+        given = job.input(direct.embedder.max_document_tokens, partial(_count, direct.embedder))
         collection, made = direct.collection(job.collection)
         if made:
             _note_made(job.collection, collection.spec.model)
-        given = job.input(direct.embedder.max_document_tokens, partial(_count, direct.embedder))
         run = Run(given.reader, rejects)
         sink = StoreSink(direct.store, collection, direct.embedder, check=direct.check)
         outcome = _telling(run, lambda: asyncio.run(run.into(sink, given.passage_counts)))

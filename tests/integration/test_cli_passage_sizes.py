@@ -1,0 +1,61 @@
+"""`nearshore index` with sizes of passages that cannot be, through a server and without one."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from nearshore.cli import main
+from nearshore.exit_codes import ExitCode
+from tests.servers import InProcessServer
+
+Index = Callable[..., tuple[int, str]]
+TEXT = "the cat sat on the red river. " * 40
+
+
+@pytest.fixture(params=["server", "folder"])
+def index(
+    request: pytest.FixtureRequest,
+    server: InProcessServer,
+    model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Index:
+    """Indexes a text with these options; returns the exit code, and the error's message if there is one."""
+    monkeypatch.setenv("NEARSHORE_EMBEDDING__MODEL", "tiny")
+    place = ["--server", server.address] if request.param == "server" else []
+    (tmp_path / "a.txt").write_text(TEXT)
+    options = ["--json", *place, "--data-dir", str(tmp_path / "data"), "--model-dir", str(model_dir)]
+
+    def run(*sizes: str) -> tuple[int, str]:
+        code = main.run([*options, "index", str(tmp_path / "a.txt"), "-c", "passage-sizes", *sizes])
+        told = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+        errors = [each["error"]["message"] for each in told if isinstance(each.get("error"), dict)]
+        return code, "".join(errors)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("sizes", "named", "remedy"),
+    [
+        (("--passage-tokens", "63"), "--passage-tokens", "the model takes 62 tokens of a document: give no more"),
+        (("--overlap-tokens", "32"), "--overlap-tokens", "here 31 of 62 tokens: give no more"),
+        (("--overlap-tokens", "101"), "--overlap-tokens", "here 100 of 200 tokens: give no more"),
+        (("--passage-tokens", "20", "--overlap-tokens", "11"), "--overlap-tokens", "here 10 of 20 tokens"),
+    ],
+)
+def test_what_cannot_be_is_refused(index: Index, sizes: Sequence[str], named: str, remedy: str) -> None:
+    """Passages of another size than the command line says are not made: the refusal names option and maximum."""
+    code, message = index(*sizes)
+    assert code == ExitCode.USAGE
+    assert named in message
+    assert remedy in message
+
+
+@pytest.mark.parametrize("sizes", ["", "--passage-tokens 20", "--passage-tokens 62 --overlap-tokens 31"])
+def test_what_can_be_and_what_is_not_said_is_fitted(index: Index, sizes: str) -> None:
+    """The greatest sizes are taken; a default gives way to the model, and to a passage that is shorter than usual."""
+    assert index(*sizes.split()) == (ExitCode.OK, "")
