@@ -92,15 +92,21 @@ def test_other_vectors_than_before_are_told(get: Get, tmp_path: Path) -> None:
     assert "gives other vectors" in get("--force", checkpoint=make_checkpoint(tmp_path / "other", seed=1))[1]
 
 
-def test_a_folder_that_is_not_what_the_bundle_was_made_of_is_told(get: Get, tmp_path: Path) -> None:
-    """The bundle stays, and a warning says so and names --force; a copy of the same weights goes without a word."""
-    made, _ = get()
-    other = make_checkpoint(tmp_path / "other", seed=1)
-    again, told = get(checkpoint=other)
-    assert (again["exported"], again["source"]) == (False, made["source"])
-    assert f"mine was made of other weights than those in {other}" in told
-    assert "--force exports it anew" in told
-    assert "other weights" not in get(checkpoint=make_checkpoint(tmp_path / "same"))[1]
+def test_a_folder_that_is_not_what_the_bundle_was_made_of_is_refused(
+    get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script that goes on would serve another model than it named; a copy of the same weights goes without a word."""
+    get()
+    other, before = make_checkpoint(tmp_path / "other", seed=1), contents(tmp_path / "models" / "mine")
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(other)]
+    assert main.run(command) == ExitCode.FAILED
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert told["reason"] == "OTHER_VECTORS"
+    assert f"made of other weights than those in {other}" in told["message"]
+    assert "--force" in told["remedy"]
+    assert contents(tmp_path / "models" / "mine") == before
+    same, told = get(checkpoint=make_checkpoint(tmp_path / "same"))
+    assert (same["exported"], told) == (False, "")
 
 
 @pytest.fixture
@@ -191,6 +197,19 @@ def test_other_vectors_of_one_precision_are_told_with_both_fingerprints(get: Get
     assert f"other vectors than the bundle that was there in int8 ({outdated} before, {now} now)" in told
     assert again["fingerprint"] not in told
     assert "those of fp32 stay as they are" in told
+
+
+def test_a_newer_recipe_takes_no_graphs_place_unasked(
+    get: Get, outdated: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An export for something else is refused where collections of int8 would have other vectors by it."""
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(checkpoint)]
+    assert main.run([*command, "--pooled"]) == ExitCode.FAILED
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert told["reason"] == "OTHER_VECTORS"
+    assert outdated in told["message"]
+    assert "--force" in told["remedy"]
+    assert load_bundle(tmp_path / "models" / "mine").fingerprints[Precision.INT8] == outdated
 
 
 def test_a_newer_recipe_is_told_and_not_taken_unasked(

@@ -25,7 +25,12 @@ from nearshore.embedding import Embedder
 from nearshore.errors import FULL_DISK, CorruptionError, StorageFullError
 from nearshore.export.aside import exclusive
 from nearshore.export.checkpoint import read_checkpoint
-from nearshore.export.errors import CheckpointNotFoundError, ModelFolderReadOnlyError, UnusableCheckpointError
+from nearshore.export.errors import (
+    CheckpointNotFoundError,
+    ModelFolderReadOnlyError,
+    OtherVectorsError,
+    UnusableCheckpointError,
+)
 from nearshore.export.exporter import check_place, replace_bundle
 from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
@@ -55,30 +60,30 @@ def ensure(
     """The bundle of this name, and whether it had to be exported.
 
     source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
-    again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not; of
-    one made of other weights than a folder's, a warning says so. Without force no export takes its place whose vectors
-    in float32 mean something else, and none ever that of files that are no bundle. Of several callers at once, in
+    again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not.
+    Without force OtherVectorsError is raised for one made of other weights than a folder's, and for an export whose
+    vectors would mean something else. Files that are no bundle are never replaced. Of several callers at once, in
     whatever processes, one exports. Raises what obtain and replace_bundle do, CheckpointNotFoundError,
     ModelFolderReadOnlyError and StorageFullError.
     """
     folder, origin = session().settings.model_dir / name, _origin(source)
     if not force and (found := _fitting(folder, options)) is not None:
-        _tell_source(found, origin)
+        _check_source(found, origin)
         return found, False
     waiting = f"Waiting for another process that makes {name} ..."
     with _in_writable(folder.parent), exclusive(folder, on_wait=lambda: output.note(waiting)):
         if not force and (found := _fitting(folder, options)) is not None:
-            _tell_source(found, origin)
+            _check_source(found, origin)
             return found, False
         check_place(folder, origin if isinstance(origin, Path) else None)
         before = _described(folder)
         checkpoint = obtain(name, origin, folder.parent / CHECKPOINTS, report=output.note)
         kept = _kept(folder, before, checkpoint, options)
-        meaning = None if force or before is None else before.fingerprint
+        meanings = {} if force or before is None else Bundle(folder, before).fingerprints
         output.note(f"Exporting {name} to {folder}")
         with _shedding(folder, _added(options, kept)):
             bundle = replace_bundle(
-                checkpoint, folder, name=name, embed_golden=_embed_golden, options=kept, meaning=meaning
+                checkpoint, folder, name=name, embed_golden=_embed_golden, options=kept, meanings=meanings
             )
     if before is not None:
         _tell_change(Bundle(folder, before), bundle)
@@ -193,16 +198,15 @@ def _tell_change(before: Bundle, now: Bundle) -> None:
     )
 
 
-def _tell_source(found: Bundle, origin: Origin) -> None:
-    """Warn where the bundle that stays was made of other weights than those of the folder that is named."""
+def _check_source(found: Bundle, origin: Origin) -> None:
+    """Raise OtherVectorsError where the bundle that is there was made of other weights than those of a folder."""
     if not isinstance(origin, Path):
         return
     source, named = found.manifest.source, read_source(origin, find_files(origin).weights)
     if named.sha256 != source.sha256:
-        output.warn(
-            f"{found.manifest.name} was made of other weights than those in {origin} (SHA-256 {named.sha256}): of "
-            f"{source.kind} {source.location} (SHA-256 {source.sha256}). It stays; --force exports it anew."
-        )
+        made = f"of {source.kind} {source.location} (SHA-256 {source.sha256})"
+        detail = f"it was made of other weights than those in {origin} (SHA-256 {named.sha256}): {made}"
+        raise OtherVectorsError(found.path, detail)
 
 
 def _origin(source: str) -> Origin:

@@ -80,7 +80,8 @@ def get(  # noqa: PLR0913 -- each is an option
     A bundle gives sequence_output, and logits, without sigmoid or softmax, where the checkpoint is a sequence
     classifier; of one label it becomes a cross-encoder, which reranks and gives no vectors. Every further output costs
     time at each run. A bundle that is exported again keeps what it gave, asked for or not, and how it used a vocab.txt;
-    delete its folder first to be rid of that. One whose vectors would become others stays, unless --force is given.
+    delete its folder first to be rid of that. One whose vectors would become others stays, and the command fails,
+    unless --force is given.
     """
     started = time.monotonic()
     options = ExportOptions(

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nearshore.bundle import Precision
 from nearshore.errors import NotFoundError, PreconditionError, UnavailableError
+
+_OTHER_MODEL = (
+    "Name the checkpoint that it was made of, with --lower-case or --cased if it was made so; get the other model "
+    "under another name; or put it in the place of this one with --force, and index the documents of its collections "
+    "into new ones."
+)
+_OTHER_RECIPE = (
+    "Products in 8 bits are made by another recipe now. Leave the bundle as it is, or export it with --force and index "
+    "the documents of collections of int8 into new ones; those of fp32 stay as they are."
+)
 
 
 class UnusableCheckpointError(PreconditionError):
@@ -54,14 +65,11 @@ class OtherVectorsError(PreconditionError):
 
     reason = "OTHER_VECTORS"
 
-    def __init__(self, folder: Path, *, known: str, made: str) -> None:
-        """folder: of the bundle; known, made: the fingerprints in float32 of what is there and of the export."""
+    def __init__(self, folder: Path, detail: str, precision: Precision = Precision.FP32) -> None:
+        """folder: of the bundle; detail: a clause that says what would be other; precision: of the vectors."""
         super().__init__(
-            f"The bundle {folder} stays: the export would give other vectors (fingerprint {made}) than it does "
-            f"({known}).",
-            "Name the checkpoint that it was made of, with --lower-case or --cased if it was made so; get the other "
-            "model under another name; or put it in the place of this one with --force, and index the documents of its "
-            "collections into new ones.",
+            f"The bundle {folder} stays: {detail}.",
+            _OTHER_MODEL if precision is Precision.FP32 else _OTHER_RECIPE,
             folder=folder,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -66,12 +67,12 @@ def replace_bundle(
     name: str,
     embed_golden: EmbedGolden,
     options: ExportOptions,
-    meaning: str | None = None,
+    meanings: Mapping[Precision, str] = MappingProxyType({}),
 ) -> Bundle:
     """export_bundle for a caller in a block of exclusive(destination).
 
-    meaning: the fingerprint that it must have in float32, or else OtherVectorsError is raised and what is there stays.
-    Raises PlaceTakenError as well.
+    meanings: the fingerprints that it must have in these precisions, as far as it has a graph of them, or else
+    OtherVectorsError is raised and what is there stays. Raises PlaceTakenError as well.
     """
     check_place(destination, checkpoint)
     source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
@@ -85,10 +86,10 @@ def replace_bundle(
         manifest = _describe(name, source, folder, graph, tokenizer.sha256, options.special_tokens)
         if manifest.is_cross_encoder:
             check_pairing(source, tokenizer.text, graph.inputs)
-        if meaning not in {None, manifest.fingerprint}:
-            raise OtherVectorsError(destination, known=str(meaning), made=manifest.fingerprint)
+        _check_meanings(destination, Bundle(folder, manifest), meanings)
         try:
             bundle = _with_golden(checkpoint, Bundle(folder, manifest), options, graph.build, embed_golden)
+            _check_meanings(destination, bundle, meanings)
             write_manifest(folder, bundle.manifest)
             written = read_manifest(folder)
         except CorruptBundleError as error:  # the folder that it names is gone when this is read
@@ -109,6 +110,14 @@ def check_place(destination: Path, checkpoint: Path | None = None) -> None:
     others = [path.name for path in found if path.name not in BUNDLE_FILES or not path.is_file()]
     if others:
         raise PlaceTakenError(destination, f"{others[0]} in it is no file of a bundle")
+
+
+def _check_meanings(destination: Path, bundle: Bundle, known: Mapping[Precision, str]) -> None:
+    """Raises OtherVectorsError."""
+    for precision, made in bundle.fingerprints.items():
+        if known.get(precision, made) != made:
+            detail = f"the export would give other vectors in {precision} (fingerprint {made}) than it does"
+            raise OtherVectorsError(destination, f"{detail} ({known[precision]})", precision)
 
 
 def _describe(
