@@ -165,3 +165,25 @@ def test_an_export_replaces_a_damaged_bundle(pristine_checkpoint: Path, tmp_path
     bundle = export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     bundle.model_path.write_bytes(b"")
     assert export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden) == bundle
+
+
+def test_a_link_to_a_bundle_stays_one(pristine_checkpoint: Path, tmp_path: Path) -> None:
+    """The bundle that it leads to is replaced where it lies, and nothing is left beside either."""
+    target, models = tmp_path / "elsewhere" / "shared", tmp_path / "models"
+    export_bundle(pristine_checkpoint, target, name="tiny", embed_golden=embed_golden).model_path.write_bytes(b"")
+    models.mkdir()
+    (models / "tiny").symlink_to(target)
+    export_bundle(pristine_checkpoint, models / "tiny", name="tiny", embed_golden=embed_golden)
+    assert (models / "tiny").readlink() == target
+    load_bundle(target)
+    assert [path.name for path in models.iterdir()] == ["tiny"]
+    assert [path.name for path in target.parent.iterdir() if path.name != ".shared.lock"] == ["shared"]
+
+
+def test_a_link_that_an_export_left_hidden_is_cleared_away(pristine_checkpoint: Path, tmp_path: Path) -> None:
+    """Releases that replaced links left them so; the next export does not fail for it."""
+    export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / ".tiny.old").symlink_to(tmp_path / "linked")
+    export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.lock", "linked", "tiny"]

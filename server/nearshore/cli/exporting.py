@@ -71,7 +71,7 @@ def ensure(
         _check_source(found, origin)
         return found, False
     waiting = f"Waiting for another process that makes {name} ..."
-    with _in_writable(folder.parent), exclusive(folder, on_wait=lambda: output.note(waiting)):
+    with _in_writable(folder), exclusive(folder, on_wait=lambda: output.note(waiting)):
         if not force and (found := _fitting(folder, options)) is not None:
             _check_source(found, origin)
             return found, False
@@ -91,17 +91,21 @@ def ensure(
 
 
 @contextmanager
-def _in_writable(model_dir: Path) -> Iterator[None]:
-    """Raise for what the system says of the model folder: ModelFolderReadOnlyError and StorageFullError."""
+def _in_writable(bundle: Path) -> Iterator[None]:
+    """Raise for what the system says of the model folder: ModelFolderReadOnlyError and StorageFullError.
+
+    A bundle behind a link may lie in another folder, which counts as well.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in FULL_DISK:
-            raise StorageFullError(f"making a bundle in {model_dir}", "the model folder") from error
-        place = Path(str(error.filename))  # "None" where the system names none
-        inside = place.is_relative_to(model_dir) or model_dir.is_relative_to(place)
-        if inside and error.errno in _NOT_WRITABLE:
-            raise ModelFolderReadOnlyError(model_dir, error.strerror or str(error)) from error
+            raise StorageFullError(f"making a bundle in {bundle.parent}", "the model folder") from error
+        if error.filename is not None and error.errno in _NOT_WRITABLE:
+            place = Path(str(error.filename)).resolve()
+            for folder in (bundle.parent.resolve(), bundle.resolve().parent):
+                if place.is_relative_to(folder) or folder.is_relative_to(place):
+                    raise ModelFolderReadOnlyError(folder, error.strerror or str(error)) from error
         raise
 
 

@@ -1,4 +1,7 @@
-"""Writes a folder aside and renames it when it is whole, so that nobody ever finds half of one."""
+"""Writes a folder aside and renames it when it is whole, so that nobody ever finds half of one.
+
+Where the folder's name is a link, the folder that it leads to is written so, beside itself, and the link stays.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ def exclusive(final: Path, on_wait: Callable[[], None] = lambda: None) -> Iterat
 
     What a killed writer left is mended first: the old folder is put back, what was written aside is removed.
     """
+    final = _followed(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     with (final.parent / f".{final.name}.lock").open("w") as lock:
         try:
@@ -33,8 +37,8 @@ def exclusive(final: Path, on_wait: Callable[[], None] = lambda: None) -> Iterat
         staging, old = _beside(final)
         if old.exists() and not final.exists():
             old.rename(final)
-        for leftover in (staging, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)  # releases before left links
+        shutil.rmtree(staging, ignore_errors=True)
         yield
 
 
@@ -45,6 +49,7 @@ def replaced(final: Path) -> Iterator[Path]:
     When the block raises, or the process dies in it, `final` is as it was; at no moment is it half of one. Between two
     renames it is not there; a writer that is killed at that moment leaves the old one hidden.
     """
+    final = _followed(final)
     staging, old = _beside(final)
     staging.mkdir()
     try:
@@ -58,6 +63,10 @@ def replaced(final: Path) -> Iterator[Path]:
     staging.rename(final)
     _flush_one(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _followed(final: Path) -> Path:
+    return Path(os.path.realpath(final))  # which raises for no loop, unlike Path.resolve
 
 
 def _beside(final: Path) -> tuple[Path, Path]:
