@@ -324,6 +324,22 @@ def test_a_folder_that_is_no_bundle_is_not_deleted(
     assert main.run(command) == ExitCode.OK
 
 
+def test_what_is_said_of_a_folder_that_is_no_bundle_can_be_done(
+    get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No --force is named, which would be refused: the folder is to be moved, and then the bundle is made."""
+    place = tmp_path / "models" / "mine"
+    place.mkdir(parents=True)
+    (place / MODEL_FILE).write_bytes(b"weights")
+    assert main.run(["--json", "--model-dir", str(place.parent), "model", "show", "mine"]) == ExitCode.UNAVAILABLE
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert f"it has no {MANIFEST_FILE}" in told["message"]
+    assert "--force" not in told["remedy"]
+    assert "move it out of the model folder, then make the bundle with nearshore model get mine" in told["remedy"]
+    place.rename(tmp_path / "moved")
+    assert get()[0]["exported"] is True
+
+
 @pytest.mark.parametrize("options", [(), ("--force",)])
 @pytest.mark.parametrize("damaged", [True, False])
 def test_other_files_beside_a_bundle_are_not_deleted(

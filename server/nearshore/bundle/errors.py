@@ -13,13 +13,14 @@ class CorruptBundleError(CorruptionError):
 
     reason = "BUNDLE_CORRUPT"
 
-    def __init__(self, folder: Path, detail: str) -> None:
+    def __init__(self, folder: Path, detail: str, remedy: str = "") -> None:
         """folder: of the bundle; detail: a clause that names the file and what is wrong with it."""
         self.detail = detail
         super().__init__(
             f"The model bundle {folder} cannot be used: {detail}.",
-            f"Make it again: nearshore model get {folder.name} --force (and --from FOLDER if it was made of one). It "
-            "gets what it had, a graph in 8 bits and further outputs included, as far as it still tells.",
+            remedy
+            or f"Make it again: nearshore model get {folder.name} --force (and --from FOLDER if it was made of one). "
+            "It gets what it had, a graph in 8 bits and further outputs included, as far as it still tells.",
             bundle=folder,
         )
 

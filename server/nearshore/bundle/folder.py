@@ -184,6 +184,12 @@ def read_manifest(path: Path) -> Manifest:
             raise CorruptBundleError(path, f"{MANIFEST_FILE} has changed since the export")
         stated = content.pop("fingerprint")
         manifest = Manifest.model_validate(content)
+    except FileNotFoundError as error:
+        remedy = (  # as an export does, forced or not: what lies there may be somebody's only weights
+            "It is never replaced, for it may be somebody's: move it out of the model folder, then make the bundle "
+            f"with nearshore model get {path.name} (and --from FOLDER if it is made of one)."
+        )
+        raise CorruptBundleError(path, f"it has no {MANIFEST_FILE}, so it is no bundle", remedy) from error
     except OSError as error:
         raise CorruptBundleError(path, f"{MANIFEST_FILE} cannot be read ({error.strerror})") from error
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
