@@ -476,3 +476,52 @@ def test_what_the_batches_raise_reaches_the_caller(client: Client, server: InPro
             assert [each.number async for each in endless] == [0]
 
     asyncio.run(ask())
+
+
+WRONG: list[tuple[Any, type[Exception], str]] = [
+    ("dog", TypeError, r"batches\[2\]\.texts is one str"),
+    (["dog", 5], TypeError, r"batches\[2\]\.texts\[1\] is 5; it takes str"),
+    (None, TypeError, r"batches\[2\]\.texts is None"),
+    (["\ud800"], ValueError, r"batches\[2\]\.texts takes text that UTF-8 can hold"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "kind", "told"), WRONG)
+def test_a_batch_that_no_request_can_hold_is_named(
+    client: Client, server: InProcessServer, wrong: Any, kind: type[Exception], told: str
+) -> None:
+    """Both clients give the outcomes of the batches before it, then say which it is; one behind it is not sent."""
+    batches = [["cat"], ["fish"], wrong, ["bird"]]
+    found: set[int] = set()
+    with pytest.raises(kind, match=told):
+        found.update(each.number for each in client.embed_stream(batches))
+    assert found == {0, 1}
+
+    async def ask() -> None:
+        async with AsyncClient(server.address) as asking:
+            async for each in asking.embed_stream(batches):
+                found.add(each.number)
+
+    found.clear()
+    with pytest.raises(kind, match=told):
+        asyncio.run(ask())
+    assert found == {0, 1}
+
+
+def test_an_option_that_no_request_can_hold_is_of_no_batch(client: Client, server: InProcessServer) -> None:
+    """Both clients refuse it by its own name as embed does: at once, and nothing is sent."""
+
+    def unread() -> Iterator[list[str]]:
+        raise AssertionError("read")
+        yield ["cat"]
+
+    wrong: dict[str, Any] = {"model": 5}
+    with pytest.raises(TypeError, match=r"^model is 5"):
+        client.embed_stream(unread(), **wrong)
+
+    async def ask() -> None:
+        async with AsyncClient(server.address) as asking:
+            with pytest.raises(TypeError, match=r"^model is 5"):
+                asking.embed_stream(unread(), **wrong)
+
+    asyncio.run(ask())

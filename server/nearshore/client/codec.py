@@ -223,6 +223,7 @@ def batch_search(collection: str, queries: Sequence[Query | str]) -> Call[list[S
 
 def embed(  # noqa: PLR0913 -- each is a field of the request
     texts: Sequence[str],
+    place: str = "",
     *,
     model: str,
     prompt: str | None,
@@ -232,12 +233,12 @@ def embed(  # noqa: PLR0913 -- each is a field of the request
     normalize: bool | None,
     token_vectors: bool,
 ) -> Call[Embedded]:
-    """EmbeddingService.Embed."""
+    """EmbeddingService.Embed; place: where in the call the texts stand, as for message()."""
     request = message(
-        "",
+        place,
         embedding_pb.EmbedRequest,
         model=model_name(model),
-        texts=listed("texts", texts, str),
+        texts=listed(f"{place}texts", texts, str),
         truncation=choice("truncation", truncation, TRUNCATIONS),
         special_tokens=choice("special_tokens", special_tokens, SPECIAL_TOKENS),
         prompt=prompt,

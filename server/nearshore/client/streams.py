@@ -44,8 +44,12 @@ class Requests:
     gRPC only logs what an iterator of its raises, and says UNKNOWN. So that is kept for check(), and the requests end.
     """
 
-    def __init__(self, call_of: Callable[[Sequence[str]], Call[Embedded]]) -> None:
-        """call_of: what one batch asks for; raises TypeError or ValueError for what no request can hold."""
+    def __init__(self, call_of: Callable[[Sequence[str], str], Call[Embedded]]) -> None:
+        """call_of: what one batch asks for, given where it stands in the call.
+
+        Raises what that raises for options that no request can hold: they are of no batch.
+        """
+        call_of((), "")
         self._call_of = call_of
         self._number = 0
         self._error: Exception | None = None
@@ -76,7 +80,8 @@ class Requests:
             raise self._error
 
     def _next(self, batch: Sequence[str]) -> Message:
-        request = EmbedStreamRequest(id=self._number, batch=self._call_of(batch).request)
+        call = self._call_of(batch, f"batches[{self._number}].")
+        request = EmbedStreamRequest(id=self._number, batch=call.request)
         self._number += 1
         return request
 

@@ -237,7 +237,8 @@ class Client:
 
         batches: lists of texts, read as far ahead as the server takes them; timeout_s: of the whole stream, None for
         none; the rest is as for embed. A batch that fails does so alone, in its outcome. The stream is not made again:
-        when it ends early, what ended it is raised, and the batches without an outcome may be sent in another.
+        when it ends early, what ended it is raised, and the batches without an outcome may be sent in another. So does
+        a batch that is no list of texts end it, with a TypeError that names it, after the outcomes of those before.
         """
         streams.checked(batches, Iterable)
         call_of = partial(
