@@ -78,8 +78,8 @@ def check_sources(
 
     A folder stands for the files below it, by name; where the format goes by the name, for those that it says one of.
     A file that is named twice, however its folder is spelt, is read once, as it was named first; a link is a file of
-    its own. warn: told of folders without files beside others. Raises SourceNotFoundError and SourceError (not
-    readable, of a kind that is not known, no file at all).
+    its own. warn: told of folders without files beside others, and of named pipes. Raises SourceNotFoundError and
+    SourceError (not readable, of a kind that is not known, no file at all).
     """
     sources: dict[str, Source] = {}  # by where the file lies
     empty = []
@@ -87,6 +87,7 @@ def check_sources(
         found = _below(file, file_format) if _is_folder(file) else [file]
         for each in found:
             source = _check(each, file_format)
+            tell_named_pipe(each, warn)
             sources.setdefault(_whereabouts(each), source)
         if not found:
             known = f"Known are {' '.join(_SUFFIXES)}, also with .gz."
@@ -96,6 +97,12 @@ def check_sources(
     for error in empty:
         warn(str(error))
     return list(sources.values())
+
+
+def tell_named_pipe(file: str, warn: Callable[[str], None]) -> None:
+    """Say of a named pipe that reading it waits for a writer, who may never come: one that a shell made has its own."""
+    if file != STDIN and not file.startswith("/dev/") and Path(file).is_fifo():
+        warn(f"{file} is a pipe: it is read as soon as a program writes into it, and waited for until then.")
 
 
 class Reader:

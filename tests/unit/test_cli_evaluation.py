@@ -1,5 +1,8 @@
 """What `nearshore eval` takes as judgements, and what it refuses."""
 
+import os
+import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -91,17 +94,21 @@ def test_a_broken_query_is_named_and_nothing_is_run(
     assert "Traceback" not in shown
 
 
+@pytest.mark.parametrize("smaller", ["limits.max_limit", "limits.max_window"])
 def test_a_depth_beyond_the_limit_starts_no_server(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, smaller: str
 ) -> None:
-    """The server of eval's own has the limit of the settings, so it is known before anything is read."""
+    """The server of eval's own has the limits of the settings, so they are known before anything is read."""
+    for setting in ("limits.max_limit", "limits.max_window"):
+        variable = f"NEARSHORE_{setting.upper().replace('.', '__')}"
+        monkeypatch.setenv(variable, "1000" if setting == smaller else "10000")
     monkeypatch.setattr("nearshore.cli.evaluate.LocalServer", None)
     (tmp_path / "qrels").write_text("q1\td1\t1\n")
     for name in ("queries", "corpus"):
         (tmp_path / name).write_text('{"id": "q1", "text": "pies"}\n')
     files = [f"--{name}={tmp_path / name}" for name in ("corpus", "queries", "qrels")]
     assert main.run(["eval", *files, "--k", "5", "--k", "1001"]) == ExitCode.USAGE
-    assert "need 1,001 hits" in " ".join(capsys.readouterr().err.split())
+    assert f"need 1,001 hits; {smaller} allows 1,000" in " ".join(re.findall(r"[^\s│]+", capsys.readouterr().err))
 
 
 @pytest.mark.parametrize("qrels", ["", "query\tdocument\tscore\n", "other\td1\t1\n"])
@@ -114,3 +121,14 @@ def test_eval_fails_where_no_query_is_judged(qrels: str, tmp_path: Path, capsys:
     shown = capsys.readouterr()
     assert not shown.out
     assert "judges no query" in shown.err
+
+
+def test_a_file_that_is_a_pipe_is_waited_for_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who named one by mistake sees what the command waits for; what comes is read as from any file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("q1 0 d1 1\n",))
+    writer.start()
+    assert read_judgements(pipe, KNOWN) == {"q1": {"d1": 1}}
+    writer.join()
+    assert "is a pipe: it is read as soon as a program writes into it" in " ".join(capsys.readouterr().err.split())

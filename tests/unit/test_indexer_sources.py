@@ -282,6 +282,20 @@ def test_a_named_pipe_is_read(tmp_path: Path) -> None:
         assert (reader.total_bytes, reader.read_bytes) == (None, 0)
 
 
+def test_a_named_pipe_is_waited_for_with_a_word(tmp_path: Path) -> None:
+    """Nobody may ever write into it, so it is told before anything is read; a pipe that a shell made has its writer."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    good = lines(tmp_path / "a.jsonl", {"id": "1", "text": "x"})
+    reading, writing = os.pipe()
+    told: list[str] = []
+    check_sources([str(good), f"/dev/fd/{reading}", "-"], Format.JSONL, told.append)
+    assert told == []
+    check_sources([str(good), str(tmp_path / "pipe.jsonl")], Format.JSONL, told.append)
+    assert [str(tmp_path / "pipe.jsonl") in each for each in told] == [True]
+    os.close(reading)
+    os.close(writing)
+
+
 def test_files_are_looked_at_before_any_is_read(tmp_path: Path) -> None:
     """A missing file, a folder without any and an unknown kind of file end the run before it begins."""
     good = lines(tmp_path / "a.jsonl", {"id": "1", "text": "x"})

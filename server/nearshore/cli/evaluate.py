@@ -50,18 +50,9 @@ def evaluate(
     Figures are defined as in trec_eval (linear gain); queries without judgements are left out. Without --server it
     starts a server of its own over a temporary folder.
     """
-    depths = sorted(set(k or DEPTHS))
-    if depths[0] < 1:
-        raise typer.BadParameter("k is at least 1")
-    limit = max(10, depths[-1])
-    most = session().settings.limits.max_limit
-    if session().server is None and limit > most:  # a server that is named has a limit of its own
-        raise typer.BadParameter(
-            f"k {', '.join(map(str, depths))}{'' if k else ', the default,'} and nDCG@10 need {limit:,} hits; "
-            f"limits.max_limit allows {most:,}"
-        )
+    depths, limit = _depths(k)
     asked, judged, unknown = _judged_queries(queries, qrels)
-    check_sources([corpus], Format.JSONL)
+    check_sources([corpus], Format.JSONL, output.warn)
     with _server() as client:
         collection = f"eval-{uuid.uuid4().hex[:12]}"
         prepare_collection(client, collection)
@@ -75,6 +66,22 @@ def evaluate(
     figures = average(rankings, judged, recall_at=depths)
     gaps = {"judgements_of_unknown_queries": unknown, "judgements_of_unknown_documents": absent}
     _report(figures, outcome, search_s, model, gaps, exact=exact)
+
+
+def _depths(k: list[int] | None) -> tuple[list[int], int]:
+    """The depths of recall, and how many hits they need. Raises typer.BadParameter, before any server is started."""
+    depths = sorted(set(k or DEPTHS))
+    if depths[0] < 1:
+        raise typer.BadParameter("k is at least 1")
+    needed = max(10, depths[-1])
+    limits = session().settings.limits
+    most, setting = min((limits.max_limit, "limits.max_limit"), (limits.max_window, "limits.max_window"))
+    if session().server is None and needed > most:  # a server that is named has a limit of its own
+        raise typer.BadParameter(
+            f"k {', '.join(map(str, depths))}{'' if k else ', the default,'} and nDCG@10 need {needed:,} hits; "
+            f"{setting} allows {most:,}"
+        )
+    return depths, needed
 
 
 def _judged_queries(queries: Path, qrels: Path) -> tuple[dict[str, str], dict[str, dict[str, int]], int]:

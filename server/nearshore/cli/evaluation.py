@@ -7,12 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from nearshore.cli import output
 from nearshore.client import Client, Parts, Query
 from nearshore.errors import InvalidArgumentError, NotFoundError
 from nearshore_indexer.building import RefusedError
 from nearshore_indexer.entries import Entry, Item
 from nearshore_indexer.jsonl import read_object
-from nearshore_indexer.sources import FormatReader
+from nearshore_indexer.sources import FormatReader, tell_named_pipe
 
 QUERIES_AT_ONCE = 64
 QUERY_FORM = "Each line is a JSON object with id (or _id), a non-empty string or an integer, and text, a string."
@@ -151,6 +152,7 @@ def _judgement_cells(line: str) -> list[str]:
 
 
 def _text(path: Path) -> str:
+    tell_named_pipe(str(path), output.warn)
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
