@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nearshore.bundle import Bundle
-from nearshore.embedding import Embedder, Form, Reuse, Workplace
+from nearshore.embedding import Embedder, Form, Reuse, TokenRoom, Truncation, Workplace
+from nearshore.embedding.errors import TextTooLongError
 from nearshore.embedding.request import TokenIds
 from nearshore.embedding.reuse import Intake
 from nearshore.errors import OverloadedError, UnavailableError
@@ -142,6 +143,27 @@ def test_a_full_queue_refuses_long_calls_before_it_looks_them_up(bundle: Bundle)
         engine.embed(["cat"])
         with pytest.raises(OverloadedError):
             engine.embed(["cat"] * 2_000)
+
+
+def test_a_full_queue_refuses_what_is_never_kept_before_it_cuts_it(bundle: Bundle) -> None:
+    """Bulk texts, and those whose tokens are asked for, are not looked up: few as they are, none is tokenized in vain.
+
+    What cutting a text that is too long would say, another call is told: its vector might have been kept.
+    """
+    with opened(bundle, Reuse(share_in_flight=False, cache_bytes=1 << 20)) as engine:
+        go_on = threading.Event()
+        held = engine.submit_query("dog", lambda _: go_on.wait(PATIENCE_S))  # in the only worker
+        with pytest.raises(OverloadedError):
+            queue_without_end(engine, "cat")
+        too_long, refuse = ["cat " * (bundle.manifest.max_tokens - 1)] * 2, Truncation.REFUSE
+        with pytest.raises(OverloadedError):
+            engine.submit(too_long, truncation=refuse, token_claim=TokenRoom(1 << 20).claim())
+        with pytest.raises(OverloadedError):
+            engine.submit(too_long, truncation=refuse, bulk=True)
+        with pytest.raises(TextTooLongError):
+            engine.submit(too_long, truncation=refuse)
+        go_on.set()
+        assert held.result(PATIENCE_S)
 
 
 class Blocked:
