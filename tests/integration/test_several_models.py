@@ -219,6 +219,27 @@ def test_a_list_of_models_comes_in_pages(start: Servers) -> None:
     assert (names, token) == ([["models/small", "models/tiny"], ["models/wide"]], "")
 
 
+def test_a_slow_model_folder_holds_up_no_other_call(start: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is read for a list of models, texts are embedded, and a deadline of another list holds."""
+    client = start(on_demand=True)
+    begun, go_on, bundles = threading.Event(), threading.Event(), BundleFolder.bundles
+
+    def slow(folder: BundleFolder) -> list[Bundle]:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+        return bundles(folder)
+
+    monkeypatch.setattr(BundleFolder, "bundles", slow)
+    with ThreadPoolExecutor(1) as pool:
+        listed = pool.submit(client.list_models)
+        assert begun.wait(PATIENCE_S)
+        assert client.embed(TEXTS).model == "tiny"
+        with pytest.raises(DeadlineError):
+            start.client(timeout_s=0.3).list_models()
+        go_on.set()
+        assert [each.name for each in listed.result()] == ["small", "tiny", "wide"]
+
+
 def test_first_requests_load_a_model_once(start: Servers, gate: Gate) -> None:
     """However many come while it is loaded; meanwhile the server answers others, and a deadline holds."""
     client = start(on_demand=True)
