@@ -14,12 +14,15 @@ import numpy as np
 
 from nearshore.records import CollectionSpec, Document, Item, MetadataValue, Upsert
 from nearshore.store.base import Cursor, FeedPage, Store, Walk
+from nearshore.store.errors import StoreUnavailableError
 from nearshore.store.postgres.store import PostgresStore
 from nearshore.store.sqlite import SqliteStore
 from nearshore.store.writer import Limits
 from tests.postgres import PostgresServer, shared_server
 
 SPEC = CollectionSpec("passages", 3)
+Open = Callable[..., PostgresStore]
+"""open_postgres, with any of its options."""
 LIMITS = Limits(1_000, 4 << 20, 1 << 24)
 
 
@@ -155,3 +158,12 @@ def live_texts(items: list[Item]) -> dict[str, str]:
         else:
             state[item.id] = item.document.text
     return state
+
+
+def answers(call: Callable[[], object]) -> bool:
+    """Whether the store answers."""
+    try:
+        call()
+    except StoreUnavailableError:
+        return False
+    return True

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from nearshore.records import Delete
 from nearshore.store.base import Cursor
@@ -18,18 +17,13 @@ from nearshore.store.errors import StoreFormatError, StoreLockedError
 from nearshore.store.postgres import schema
 from nearshore.store.postgres.store import PostgresStore
 from tests.later_release import LANGUAGE, STATEMENTS, LaterRelease
+from tests.postgres import execute
 from tests.replica_world import SwitchableStore, World, document, spec, upsert
-from tests.stores import PostgresFactory, open_postgres
+from tests.stores import open_postgres
 from tests.waiting import WAIT_S
 
 # PostgreSQL keeps the plan of what a connection has asked five times.
 ROUNDS = 8
-
-
-@pytest.fixture
-def url() -> str:
-    """A database with the tables of this release."""
-    return PostgresFactory().url
 
 
 @pytest.fixture
@@ -43,14 +37,6 @@ def store(url: str) -> Iterator[PostgresStore]:
 def world(store: PostgresStore, tmp_path: Path) -> World:
     """A collection, and a replica that follows it."""
     return World(SwitchableStore(store), store.create_collection(spec()), tmp_path)
-
-
-def execute(url: str, *statements: str) -> list[tuple[object, ...]]:
-    """Run statements, each in a transaction of its own; returns the rows of the last."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            cursor = connection.execute(sql.SQL(statement))
-        return cursor.fetchall() if cursor.description else []
 
 
 def make_every_call(world: World) -> None:
