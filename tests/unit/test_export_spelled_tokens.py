@@ -37,6 +37,46 @@ def pieces(*, normalizes: bool = True) -> dict[str, Any]:
     return content
 
 
+WRITTEN_OTHERWISE = ("<s>", "</s>", "<|Ã©|>", "<aĠb>", "<two▁words>")
+SPELLINGS = ("<|é|>", "<a b>", "<two words>")
+FRAGMENTS = [
+    "<|",
+    "é",
+    "|>",
+    "<a",
+    "b>",
+    "<two",
+    "words>",
+    "Ã",
+    "©",
+    "Ġ",
+    "▁",
+    " ",
+    "a",
+    *WRITTEN_OTHERWISE,
+    *SPELLINGS,
+]
+
+
+def written_otherwise(kind: str) -> dict[str, Any]:
+    """A tokenizer.json whose vocabulary holds special tokens whole, in other characters than texts have for them."""
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    if kind == "bytes":
+        vocabulary = {token: number for number, token in enumerate([*WRITTEN_OTHERWISE, *letters])}
+        made: Any = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+        made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    else:
+        scored = [*((token, 0.0) for token in WRITTEN_OTHERWISE), *((letter, -5.0) for letter in ["▁", *letters])]
+        made = tokenizers.Tokenizer(tokenizers.models.Unigram(scored, unk_id=len(scored) - 1))
+        made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(split=False)
+    made.add_special_tokens(list(WRITTEN_OTHERWISE))
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    content: dict[str, Any] = json.loads(made.to_str())
+    return content
+
+
 def read(content: dict[str, Any], folder: Path, special: SpecialTokens = SpecialTokens.TEXT) -> Tokenizer:
     """As a server reads it."""
     path = folder / "tokenizer.json"
@@ -69,6 +109,27 @@ def test_all_other_text_is_cut_as_before(tmp_path_factory: pytest.TempPathFactor
         assert spelled(read(guarded(pieces()), folder), text) == spelled(read(pieces(), folder), text)
     parsed = [read(each, folder, SpecialTokens.PARSE) for each in (guarded(pieces()), pieces())]
     assert spelled(parsed[0], text) == spelled(parsed[1], text)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+@given(text=st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join))
+def test_no_text_is_a_token_that_a_vocabulary_writes_otherwise(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, text: str
+) -> None:
+    """With ▁ for a space, or a character for each byte; text that spells none is cut as before."""
+    folder = tmp_path_factory.mktemp("made")
+    found = spelled(read(guarded(written_otherwise(kind)), folder), text)
+    assert not set(WRITTEN_OTHERWISE) & set(found)
+    plain = spelled(read(written_otherwise(kind), folder), text)
+    assert found == plain or set(WRITTEN_OTHERWISE) & set(plain) or any(each in text for each in WRITTEN_OTHERWISE)
+
+
+@pytest.mark.parametrize(("kind", "text"), [("bytes", "<|é|>"), ("bytes", "<a b>"), ("pieces", "a <two words> a")])
+def test_a_token_that_a_vocabulary_writes_otherwise_can_be_spelled_unguarded(
+    tmp_path: Path, kind: str, text: str
+) -> None:
+    """Or there was nothing to mend."""
+    assert set(spelled(read(written_otherwise(kind), tmp_path), text)) & set(WRITTEN_OTHERWISE)
 
 
 def test_a_tokenizer_that_needs_no_guard_stays_as_it_is(checkpoint: Path) -> None:

@@ -6,8 +6,8 @@ same. So in such a tokenizer the first character of a spelled token is set apart
 text is cut differently. Where special tokens are to be read in texts, they are taken out before that, so that only what
 a normalizer makes of other characters is text, such as the wide ones of "＜/s＞".
 
-Out of reach: a special token with a space in it, where spaces become another character, and one that a vocabulary of
-bytes holds whole, in other characters than it is spelled in. Neither is among the families that are exported.
+A vocabulary may hold a token in other characters than a text spells it in: with ▁ for a space, or with a character for
+each byte. Pieces are looked for in those characters, so it is in those that it is set apart.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
+
+_BYTES: Any = tokenizers.decoders.ByteLevel()
 
 
 def guarded(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,9 +47,10 @@ def _special_tokens(content: Mapping[str, Any]) -> list[str]:
 def _reads_as_token(tokenizer: Any, token: str) -> bool:
     """Whether a text that spells the token, alone or within others, has the token in it."""
     number = tokenizer.token_to_id(token)
-    for text in (token, f"a{token}a", f"a {token} a"):
-        encoding = tokenizer.encode(text, add_special_tokens=False)
-        pairs = zip(encoding.ids, encoding.offsets, strict=True)
-        if any(each == number and text[start:end].strip() == token for each, (start, end) in pairs):
-            return True
+    for spelling in {token, _BYTES.decode([token])}:
+        for text in (spelling, f"a{spelling}a", f"a {spelling} a"):
+            encoding = tokenizer.encode(text, add_special_tokens=False)
+            pairs = zip(encoding.ids, encoding.offsets, strict=True)
+            if any(each == number and text[start:end].strip() == spelling.strip() for each, (start, end) in pairs):
+                return True
     return False
