@@ -235,3 +235,18 @@ def test_every_reason_with_an_exit_code_of_its_own_exists() -> None:
     known = {evaluation.EvaluationFileError.reason, evaluation.EvaluationMismatchError.reason}  # of commands alone
     page = errors_page()
     assert not [reason for reason in (OPTIONS | HELD_UP) - known if f"`{reason}`" not in page]
+
+
+def test_modules_are_left_to_no_garbage_collection() -> None:
+    """What was imported is never walked again, and collection goes on for all that comes after it."""
+    code = """
+import gc, sys
+from nearshore.__main__ import main
+sys.argv = ["nearshore", "serve", "--help"]
+try:
+    main()
+except SystemExit:
+    print(gc.get_freeze_count() > len(gc.get_objects()), gc.isenabled(), "nearshore.app" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "True True True"

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "threads": set(),
     "logs": set(),
     "exit_codes": {"errors"},
+    "garbage": set(),
     "metrics": {"errors"},
     "wire": {"errors", "records", "v1"},
     "store": {"errors", "records"},

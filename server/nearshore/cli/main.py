@@ -16,6 +16,7 @@ from nearshore.cli import failures, output
 from nearshore.cli.interrupts import ending_at_once
 from nearshore.cli.session import Session, begin
 from nearshore.exit_codes import ExitCode
+from nearshore.garbage import none_collected
 
 # Command: its module. Only the module of the command that is run is imported: with all of them, FAISS, ONNX Runtime
 # and gRPC would cost every `nearshore search` a second.
@@ -61,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     output.set_json(wanted=_asks_for_json(arguments))  # before the command line is understood, or is not
     logs.configure("warning", "json" if output.as_json() else "console")
     try:
-        with ending_at_once():
+        with ending_at_once(), none_collected():
             app = make_app(arguments)
         # Typer shows wrong usage itself, in a box, and raises SystemExit; out of standalone mode it returns or raises.
         code = app(args=arguments, prog_name="nearshore", standalone_mode=not output.as_json())
