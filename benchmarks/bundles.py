@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nearshore.assembly import open_embedder
 from nearshore.bundle import Bundle, Precision, load_bundle
 from nearshore.cli.exporting import CHECKPOINTS
 from nearshore.embedding import Embedder
 from nearshore.export.obtain import obtain
+from nearshore.served_models import open_embedder
 from nearshore.settings import load_settings
 
 

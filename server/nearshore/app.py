@@ -19,27 +19,18 @@ import structlog
 from grpc import aio
 
 from nearshore import __version__, logs
-from nearshore.assembly import (
-    ServedModels,
-    allow_open_files,
-    make_parts,
-    open_store,
-    open_threads,
-    replica_options,
-    tell_of_unused_store,
-)
-from nearshore.chores import announce, become_ready, prune_regularly
 from nearshore.closing import LIMIT_S, Closing
 from nearshore.errors import FULL_DISK, NearshoreError, StorageFullError
 from nearshore.exit_codes import ExitCode, exit_code
-from nearshore.gauges import reader_of
+from nearshore.garbage import none_collected
 from nearshore.metrics import Endpoint, Metrics
 from nearshore.opening import happens, outlasts, reach_store
-from nearshore.replica import Replicas
+from nearshore.resources import allow_open_files, open_threads
+from nearshore.served_models import ServedModels
 from nearshore.service.admission import Admission
 from nearshore.service.calls import Guards
 from nearshore.service.health import Health
-from nearshore.service.server import SERVICE_NAMES, add_refusals, add_services, bind, local_address
+from nearshore.service.port import bind, local_address
 from nearshore.settings import Settings
 from nearshore.store.base import Store
 from nearshore.store.errors import DataFolderReadOnlyError
@@ -76,6 +67,15 @@ def run(settings: Settings) -> ExitCode:
     if process.hanging:  # the interpreter would wait for its threads
         os._exit(code)
     return code
+
+
+def _import_serving() -> None:
+    """Import what is used once the models are loaded: for a third of a second, in which they load.
+
+    Hashing a bundle's files, making its session and running its golden texts leave the interpreter to other threads.
+    """
+    with none_collected():
+        import nearshore.serving  # noqa: F401, PLC0415 -- a third of all imports
 
 
 async def _serve_until_signalled(process: Process) -> ExitCode:
@@ -146,31 +146,37 @@ class Process:
         threads = open_threads(settings, self._open_pool)
         # Before the store: nobody says that we live while the model loads, and a broken one is told at once.
         loader = self._open_pool("model", 1)
+        imported = asyncio.get_running_loop().run_in_executor(self._chores, _import_serving)
         served = await self._open(lambda: ServedModels(settings, loader, threads.work, self._guards.metrics))
         self._closing.add("embedder", served.close)
         self._guards.metrics.describe(__version__, served.default_name, served.default.fingerprint())
         if self._ended.is_set():
             return False
+        await imported
+        from nearshore import serving  # noqa: PLC0415 -- see _import_serving
+
         store = await self._reach_store(on_death)
         if store is None or self._ended.is_set():
             return False
-        options = replica_options(settings)
-        replicas = await self._open(lambda: Replicas.open(store, settings.data_dir, options, on_death))
+        options = serving.replica_options(settings)
+        replicas = await self._open(lambda: serving.Replicas.open(store, settings.data_dir, options, on_death))
         self._closing.add("replicas", replicas.close)
         if self._ended.is_set():
             return False
         replicas.start()
-        parts = make_parts(settings, store, replicas, served.models, threads)
-        self._guards.metrics.read_at_scrape(reader_of(replicas, served, self._guards.admission, self._health))
+        parts = serving.make_parts(settings, store, replicas, served.models, threads)
+        read = serving.reader_of(replicas, served, self._guards.admission, self._health)
+        self._guards.metrics.read_at_scrape(read)
         await self._take_over()
-        add_services(self._server, parts, self._health, self._guards)
-        await self._health.begin(SERVICE_NAMES)
+        serving.add_services(self._server, parts, self._health, self._guards)
+        await self._health.begin(serving.SERVICE_NAMES)
         await self._server.start()
         self._serving = True
         self._store, self._replicas = store, replicas
         workers, durability = settings.embedding.workers, store.durability
-        announce(settings.server.host, self._port, settings.data_dir, served, workers=workers, durability=durability)
-        address = local_address(settings.server.host, self._port)
+        host, port = settings.server.host, self._port
+        serving.announce(host, port, settings.data_dir, served, workers=workers, durability=durability)
+        address = local_address(host, port)
         lock.publish(address)
         self._on_serving(address)
         return True
@@ -187,18 +193,19 @@ class Process:
 
     async def _reach_store(self, on_death: Callable[[BaseException], None]) -> Store | None:
         """Open the store; None: asked to stop. While PostgreSQL is away, our port tells that we live and wait."""
+        from nearshore import serving  # noqa: PLC0415 -- see _import_serving
 
         async def open_once() -> Store:
-            return await self._open(lambda: open_store(self._settings, on_death))
+            return await self._open(lambda: serving.open_store(self._settings, on_death))
 
         async def serve(error: NearshoreError) -> None:
             self._waiting = self._server
-            add_refusals(self._waiting, error, self._health, self._guards)
-            await self._health.begin(SERVICE_NAMES)
+            serving.add_refusals(self._waiting, error, self._health, self._guards)
+            await self._health.begin(serving.SERVICE_NAMES)
             await self._waiting.start()
             log.info("Waiting for the store", port=self._port)
 
-        tell_of_unused_store(self._settings)
+        serving.tell_of_unused_store(self._settings)
         store = await (reach_store(open_once, serve, self._ended) if self._settings.store.url else open_once())
         if store is not None:
             self._closing.add("store", store.close)
@@ -226,12 +233,12 @@ class Process:
             log.info("Serving metrics", host=host, port=endpoint.port)
 
     async def _loop(self) -> None:
+        from nearshore import serving  # noqa: PLC0415 -- see _import_serving
+
         async with asyncio.TaskGroup() as tasks:
-            chores = (
-                become_ready(self._replicas, self._health, self._chores),
-                prune_regularly(self._store, self._replicas, self._settings.store.retention_s, self._chores),
-            )
-            under_way = [tasks.create_task(chore) for chore in chores]
+            ready = serving.become_ready(self._replicas, self._health, self._chores)
+            prune = serving.prune_regularly(self._store, self._replicas, self._settings.store.retention_s, self._chores)
+            under_way = [tasks.create_task(chore) for chore in (ready, prune)]
             await self._ended.wait()
             for chore in under_way:
                 chore.cancel()

@@ -11,12 +11,12 @@ from pathlib import Path
 import structlog
 
 from nearshore import __version__, threads
-from nearshore.assembly import ServedModels
 from nearshore.embedding import usable_cores
 from nearshore.errors import NearshoreError
 from nearshore.replica import IndexLoadingError, Replicas
+from nearshore.served_models import ServedModels
 from nearshore.service.health import Health
-from nearshore.service.server import is_loopback
+from nearshore.service.port import is_loopback
 from nearshore.store.base import Store
 
 PRUNE_INTERVAL_S = 3_600.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from nearshore.assembly import ServedModels
 from nearshore.metrics import CollectionFigures, Figures
 from nearshore.replica import IndexLoadingError, Replicas
+from nearshore.served_models import ServedModels
 from nearshore.service.admission import Admission
 from nearshore.service.health import Health
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nearshore import app
+from nearshore import serving
 from nearshore.assembly import open_store
 from nearshore.client import Client, Document
 from nearshore.errors import CommitUnknownError, NearshoreError
@@ -61,7 +61,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> list[Store]:
         opened.append(open_store(*arguments))
         return opened[-1]
 
-    monkeypatch.setattr(app, "open_store", remember)
+    monkeypatch.setattr(serving, "open_store", remember)
     return opened
 
 

@@ -14,12 +14,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nearshore import app
+from nearshore import app, serving
 from nearshore.client import NO_RETRIES, Client, Document
 from nearshore.errors import NearshoreError, UnavailableError
 from nearshore.exit_codes import ExitCode
@@ -99,7 +100,7 @@ def test_a_full_disk_is_refused(tmp_path: Path, model_dir: Path, monkeypatch: py
 
     settings = make_settings(tmp_path / "data", model_dir)
     with monkeypatch.context() as patched:
-        patched.setattr(app, "open_store", full)
+        patched.setattr(serving, "open_store", full)
         with pytest.raises(NearshoreError) as refused:
             asyncio.run(app.Process(settings).serve())
     assert refused.value.reason == "STORAGE_FULL"
@@ -152,13 +153,15 @@ def test_the_first_signal_after_a_death_is_no_second_one(
     assert at_once == []
 
 
-@pytest.mark.parametrize("step", ["open_store", "ServedModels", "replica_options"])
+@pytest.mark.parametrize(
+    ("module", "step"), [(serving, "open_store"), (app, "ServedModels"), (serving, "replica_options")]
+)
 def test_a_signal_while_it_starts_is_obeyed_after_that_step(
-    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:
     """Opening a store may take a minute: what then would only be stopped again is not begun with."""
     served: list[str] = []
-    take = getattr(app, step)
+    take = getattr(module, step)
 
     async def live() -> ExitCode:
         loop = asyncio.get_running_loop()
@@ -170,7 +173,7 @@ def test_a_signal_while_it_starts_is_obeyed_after_that_step(
             finally:
                 loop.call_soon_threadsafe(process.end, "a signal")
 
-        monkeypatch.setattr(app, step, take_and_end)
+        monkeypatch.setattr(module, step, take_and_end)
         return await process.serve()
 
     assert asyncio.run(live()) is ExitCode.OK
@@ -237,6 +240,16 @@ def test_out_of_file_handles_it_goes_on(server_process: Start) -> None:
     assert not any("Traceback" in line for line in process.lines)
 
 
+def test_what_serves_is_imported_while_the_models_load() -> None:
+    """The entry point imports what loads models, and next to nothing that is used behind them or by no server."""
+    code = "import nearshore.app, sys; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    later = {"faiss", "lark", "nearshore.index", "nearshore.replica", "nearshore.search", "nearshore.service.servicers"}
+    others = {"google.protobuf.json_format", "kubernetes", "nearshore.client", "onnx", "psycopg", "pyarrow"}
+    assert "onnxruntime" in told
+    assert not (later | others) & set(told)
+
+
 @pytest.mark.parametrize("entry", ["nearshore.app", "nearshore.cli.main"])
 def test_native_threads_are_limited_before_their_libraries_load(entry: str) -> None:
     """NumPy, FAISS, ONNX Runtime and tokenizers read their variables once, when they are imported."""
@@ -248,7 +261,7 @@ class Watch:
             for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
                 assert os.environ.get(variable) == "1", (name, variable)
 sys.meta_path.insert(0, Watch())
-import {entry}, nearshore.app
+import {entry}, nearshore.app, nearshore.serving
 assert "numpy" in sys.modules
 """
     subprocess.run(

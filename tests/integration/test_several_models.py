@@ -14,7 +14,6 @@ import grpc
 import numpy as np
 import pytest
 
-from nearshore.assembly import BundleFolder
 from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.cli import main
 from nearshore.client import Client, Document
@@ -22,6 +21,7 @@ from nearshore.documents.engines import Engine
 from nearshore.documents.errors import FingerprintMismatchError, ModelNotServedError, ModelTooLargeError
 from nearshore.errors import DeadlineError, InvalidSettingsError, NearshoreError
 from nearshore.exit_codes import ExitCode
+from nearshore.served_models import BundleFolder
 from nearshore.v1.embedding_service_pb2 import ListModelsRequest
 from nearshore.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from tests.servers import InProcessServer, make_settings

@@ -33,7 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"errors", "records", "wire", "v1"},
     "v1": set(),
 }
-GRPC_USERS = {"service", "client", "app", "wire", "v1"}
+ABOVE = {"__init__", "__main__", "app", "assembly", "chores", "cli", "closing", "gauges", "opening", "resources"}
+ABOVE |= {"served_models", "serving"}
+GRPC_USERS = {"service", "client", "app", "serving", "wire", "v1"}
 
 
 def part_of(path: Path) -> str:
@@ -61,7 +63,7 @@ MODULES = sorted(path for path in (ROOT / "server" / "nearshore").rglob("*.py"))
 def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
     """Only app and cli stand above the layers; everything else imports downwards."""
     part = part_of(path)
-    if part in {"app", "assembly", "chores", "closing", "gauges", "opening", "cli", "__init__", "__main__"}:
+    if part in ABOVE:
         return
     allowed = MAY_IMPORT[part] | {part}
     for module in imported(path):
@@ -93,4 +95,4 @@ def test_only_the_postgresql_store_knows_psycopg() -> None:
 def test_only_app_and_cli_read_settings() -> None:
     """Other layers get plain values, so that a test can make them without a configuration."""
     readers = {part_of(path) for path in MODULES if "nearshore.settings" in set(imported(path))}
-    assert readers <= {"app", "assembly", "cli"}
+    assert readers <= {"app", "assembly", "resources", "served_models", "serving", "cli"}

@@ -11,7 +11,7 @@ import pytest
 from grpc import aio
 
 from nearshore.errors import AddressUnusableError, PortInUseError
-from nearshore.service.server import bind
+from nearshore.service.port import bind
 
 
 async def listen(host: str, port: int, then: str | None = None) -> int:

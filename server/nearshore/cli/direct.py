@@ -6,7 +6,7 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
-from nearshore.assembly import open_embedder, open_store
+from nearshore.assembly import open_store
 from nearshore.cli.engine import PartDiedError
 from nearshore.cli.indexing import NoModelInCollectionError
 from nearshore.documents.engines import Engines
@@ -14,6 +14,7 @@ from nearshore.documents.models import Models
 from nearshore.documents.names import check_collection_id
 from nearshore.errors import CollectionExistsError, CollectionNotFoundError
 from nearshore.records import Collection, CollectionSpec
+from nearshore.served_models import open_embedder
 from nearshore.settings import Settings
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from nearshore.assembly import allow_open_files, make_parts, open_embedder, open_store, replica_options
+from nearshore.assembly import make_parts, open_store, replica_options
 from nearshore.documents.engines import Engines
 from nearshore.documents.models import Models
 from nearshore.documents.store_threads import StoreThreads
@@ -16,6 +16,8 @@ from nearshore.documents.threads import Threads
 from nearshore.embedding import usable_cores
 from nearshore.errors import ServiceError
 from nearshore.replica import Replicas
+from nearshore.resources import allow_open_files
+from nearshore.served_models import open_embedder
 from nearshore.settings import Settings
 from nearshore.store.lock import FolderLock
 

@@ -1,4 +1,4 @@
-"""Settings. Only `app`, its `assembly` and `cli` read them; other layers get plain values.
+"""Settings. Only `app`, what makes its parts, and `cli` read them; other layers get plain values.
 
 Order of precedence: command-line flags, environment (NEARSHORE_SERVER__PORT=...), configuration file (TOML), defaults.
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nearshore import assembly
+from nearshore import served_models
 from nearshore.bundle import (
     Bundle,
     BundleExchangedError,
@@ -45,8 +45,8 @@ def test_a_model_is_loaded_from_one_bundle(tmp_path: Path, monkeypatch: pytest.M
     """One that is exchanged meanwhile is loaded again, so that no vector has the fingerprint of another's."""
     served = make_bundle(tmp_path / "models")
     other = make_bundle(tmp_path / "others", hidden=hidden, seed=1)
-    monkeypatch.setattr(assembly, "load_bundle", exchanged_after(1, served.path, other))
-    with assembly.open_embedder(make_settings(tmp_path, tmp_path / "models")) as embedder:
+    monkeypatch.setattr(served_models, "load_bundle", exchanged_after(1, served.path, other))
+    with served_models.open_embedder(make_settings(tmp_path, tmp_path / "models")) as embedder:
         assert embedder.fingerprint() == other.manifest.fingerprint != served.manifest.fingerprint
         np.testing.assert_allclose(embedder.embed(["cat"]).vectors, embed_golden(other, ["cat"]), atol=1e-5)
 
@@ -55,9 +55,9 @@ def test_a_bundle_that_never_stays_is_refused(tmp_path: Path, monkeypatch: pytes
     """A start that is repeated for ever would say nothing."""
     served = make_bundle(tmp_path / "models")
     others = [make_bundle(tmp_path / f"others-{seed}", seed=seed) for seed in (1, 2)]
-    monkeypatch.setattr(assembly, "load_bundle", exchanged_after(1_000, served.path, *others))
+    monkeypatch.setattr(served_models, "load_bundle", exchanged_after(1_000, served.path, *others))
     with pytest.raises(BundleExchangedError, match=r"nearshore model get"):
-        assembly.open_embedder(make_settings(tmp_path, tmp_path / "models"))
+        served_models.open_embedder(make_settings(tmp_path, tmp_path / "models"))
 
 
 def test_a_bundle_that_goes_while_it_is_loaded_was_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,11 +69,11 @@ def test_a_bundle_that_goes_while_it_is_loaded_was_exchanged(tmp_path: Path, mon
         shutil.rmtree(served.path)
         return loaded
 
-    monkeypatch.setattr(assembly, "load_bundle", load)
+    monkeypatch.setattr(served_models, "load_bundle", load)
     with pytest.raises(BundleExchangedError, match=r"nearshore model get"):
-        assembly.open_embedder(make_settings(tmp_path, tmp_path / "models"))
+        served_models.open_embedder(make_settings(tmp_path, tmp_path / "models"))
     with pytest.raises(ModelNotFoundError):
-        assembly.open_embedder(make_settings(tmp_path, tmp_path / "models"))
+        served_models.open_embedder(make_settings(tmp_path, tmp_path / "models"))
 
 
 def test_a_bundle_that_stays_is_refused_at_once(tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_a_bundle_that_stays_is_refused_at_once(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "models")
     bundle.model_path.write_bytes(b"")
     with pytest.raises(CorruptBundleError, match=r"model\.onnx has changed"):
-        assembly.open_embedder(make_settings(tmp_path, tmp_path / "models"))
+        served_models.open_embedder(make_settings(tmp_path, tmp_path / "models"))
