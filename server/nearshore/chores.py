@@ -13,6 +13,7 @@ import structlog
 from nearshore import __version__, threads
 from nearshore.embedding import usable_cores
 from nearshore.errors import NearshoreError
+from nearshore.index.filters import filter_parser
 from nearshore.replica import IndexLoadingError, Replicas
 from nearshore.served_models import ServedModels
 from nearshore.service.health import Health
@@ -67,6 +68,7 @@ async def become_ready(replicas: Replicas, health: Health, pool: Executor) -> No
         with contextlib.suppress(IndexLoadingError):  # another process has created it just now
             documents += replica.status().documents
     log.info("Ready", collections=len(collections), documents=documents)
+    await loop.run_in_executor(pool, filter_parser)  # made now, not for the first filter, nor before it is ready
 
 
 def _report_progress(replicas: Replicas) -> None:

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nearshore import app, serving
+from nearshore import app, chores, serving
 from nearshore.client import NO_RETRIES, Client, Document
 from nearshore.errors import NearshoreError, UnavailableError
 from nearshore.exit_codes import ExitCode
 from nearshore.replica import Replicas
 from nearshore.store.lock import FolderLock, read_holder
-from tests.servers import ROOT, ServerProcess, make_settings
+from tests.servers import ROOT, START_S, InProcessServer, ServerProcess, make_settings
 
 Start = Callable[..., ServerProcess]
 Tellers = list[Callable[[BaseException], None]]
@@ -238,6 +238,24 @@ def test_out_of_file_handles_it_goes_on(server_process: Start) -> None:
     process.process.send_signal(signal.SIGTERM)
     assert process.wait() == ExitCode.OK
     assert not any("Traceback" in line for line in process.lines)
+
+
+def test_the_parser_of_filters_is_made_once_it_is_ready(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the start waits for it, which imports what has it, nor the first search with a filter."""
+    code = (
+        "import nearshore.serving; from nearshore.index.filters import filter_parser as made; print(made.cache_info())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "currsize=0" in told
+    made = threading.Event()
+    monkeypatch.setattr(chores, "filter_parser", made.set)
+    server = InProcessServer(make_settings(tmp_path / "data", model_dir))
+    try:
+        assert made.wait(START_S)
+    finally:
+        server.stop()
 
 
 def test_what_serves_is_imported_while_the_models_load() -> None:

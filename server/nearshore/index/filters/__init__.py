@@ -1,6 +1,6 @@
 """Metadata filters: text (AIP-160) to a tree that documents and columns can be held against."""
 
-from nearshore.index.filters.grammar import quoted
+from nearshore.index.filters.grammar import filter_parser, quoted
 from nearshore.index.filters.parser import MAX_DEPTH, parse
 from nearshore.index.filters.tree import (
     And,
@@ -31,6 +31,7 @@ __all__ = [
     "Operator",
     "Or",
     "Present",
+    "filter_parser",
     "parse",
     "quoted",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from lark import Lark, Token
 
@@ -35,9 +36,14 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "*"
 _MEANINGFUL = re.compile(r'[\\"*\x00-\x1f\x7f-\x9f]')
 
 QUOTED_OR_PARENTHESIS = re.compile(f"{_STRING}|[()]")
-PARSER = Lark(
-    _GRAMMAR.replace("PART", f"{_STRING}|{_TEXT}"), start="expression", parser="lalr", maybe_placeholders=False
-)
+
+
+@cache
+def filter_parser() -> Lark:
+    """The parser of filters. It is made at the first call, for a twentieth of a second."""
+    return Lark(
+        _GRAMMAR.replace("PART", f"{_STRING}|{_TEXT}"), start="expression", parser="lalr", maybe_placeholders=False
+    )
 
 
 def quoted(text: str) -> str:

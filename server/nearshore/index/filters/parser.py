@@ -13,7 +13,14 @@ from functools import lru_cache
 from lark import Token, Tree, UnexpectedInput
 
 from nearshore.index.errors import InvalidFilterError
-from nearshore.index.filters.grammar import PARSER, QUOTED_OR_PARENTHESIS, column, has_wildcard, is_quoted, member_parts
+from nearshore.index.filters.grammar import (
+    QUOTED_OR_PARENTHESIS,
+    column,
+    filter_parser,
+    has_wildcard,
+    is_quoted,
+    member_parts,
+)
 from nearshore.index.filters.instant import parse_instant_us
 from nearshore.index.filters.tree import (
     And,
@@ -61,7 +68,7 @@ def _parse(text: str) -> Filter:
         raise InvalidFilterError("The filter is blank.", "Leave it out, or write a comparison.", column=1)
     _check_depth(text)
     try:
-        tree = PARSER.parse(text)
+        tree = filter_parser().parse(text)
     except UnexpectedInput as error:
         raise _syntax_error(text, error) from None
     return Filter(_condition(tree))
