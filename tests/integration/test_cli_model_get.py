@@ -324,6 +324,22 @@ def test_a_folder_that_is_no_bundle_is_not_deleted(
     assert main.run(command) == ExitCode.OK
 
 
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_a_file_in_a_bundles_place_is_left_there(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """Also where the place is a link to it: somebody's weights, perhaps, that a rename would hide."""
+    weights, place = tmp_path / "mine" / "weights.bin", tmp_path / "models" / "mine"
+    for folder in (weights.parent, place.parent):
+        folder.mkdir()
+    weights.write_bytes(b"weights")
+    place.symlink_to(weights)
+    command = ["--model-dir", str(place.parent), "model", "get", "mine", "--from", str(checkpoint), *options]
+    assert main.run(command) == ExitCode.FAILED
+    assert "move that out of the model folder" in " ".join(capsys.readouterr().err.split())
+    assert weights.read_bytes() == b"weights"
+
+
 def test_what_is_said_of_a_folder_that_is_no_bundle_can_be_done(
     get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

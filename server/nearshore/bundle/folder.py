@@ -190,6 +190,8 @@ def read_manifest(path: Path) -> Manifest:
         stated = content.pop("fingerprint")
         manifest = Manifest.model_validate(content)
     except FileNotFoundError as error:
+        if not path.is_dir():  # between the two renames of an exchange
+            raise ModelNotFoundError(path) from error
         remedy = (  # as an export does, forced or not: what lies there may be somebody's only weights
             "It is never replaced, for it may be somebody's: move it out of the model folder, then make the bundle "
             f"with nearshore model get {path.name} (and --from FOLDER if it is made of one)."

@@ -104,6 +104,8 @@ def check_place(destination: Path, checkpoint: Path | None = None) -> None:
     """
     if checkpoint is not None and checkpoint.resolve().is_relative_to(destination.resolve()):
         raise PlaceTakenError(destination, f"the checkpoint {checkpoint} is there")
+    if destination.exists() and not destination.is_dir():
+        raise PlaceTakenError(destination, "it is a file")
     found = sorted(destination.iterdir()) if destination.is_dir() else []
     if found and not (destination / MANIFEST_FILE).exists():
         raise PlaceTakenError(destination, f"it has no {MANIFEST_FILE}, so it is no bundle")
