@@ -42,6 +42,7 @@ class Folder:
     def __init__(self, embedders: Mapping[str, Embedder]) -> None:
         self._embedders = embedders
         self.loads: list[str] = []
+        self.refused: list[str] = []  # which got no room
         self.begun, self.go_on = threading.Event(), threading.Semaphore(0)
 
     def described(self, name: str) -> Bundle:
@@ -50,7 +51,11 @@ class Folder:
     def load(self, name: str, make_room: Callable[[int], None]) -> Embedder:
         self.begun.set()
         assert self.go_on.acquire(timeout=PATIENCE_S)
-        make_room(self._embedders[name].bundle.size_bytes)
+        try:
+            make_room(self._embedders[name].bundle.size_bytes)
+        except BaseException:
+            self.refused.append(name)
+            raise
         self.loads.append(name)
         return self._embedders[name]
 
@@ -227,6 +232,29 @@ def test_a_load_goes_on_without_its_callers(folder: Folder, embedders: Mapping[s
             await leaver
         folder.go_on.release(2)
         await use(engines, "a")
+        await use(engines, "b")
+        assert folder.loads == ["a", "b"]
+
+    with_room_for(2, folder, embedders, test)
+
+
+def test_nobody_makes_room_for_a_load_without_callers(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """A model in use goes on taking calls when who wanted its room has left before it was asked for."""
+
+    async def test(engines: Engines) -> None:
+        folder.go_on.release()
+        lease = await engines.lease("a", None)
+        assert lease is not None
+        with lease:
+            leaver = asyncio.create_task(use(engines, "b"))
+            await asyncio.sleep(0)
+            leaver.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaver
+            folder.go_on.release()
+            await asyncio.to_thread(eventually, lambda: folder.refused == ["b"])
+            await use(engines, "a")
+        folder.go_on.release()
         await use(engines, "b")
         assert folder.loads == ["a", "b"]
 

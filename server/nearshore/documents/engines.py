@@ -179,7 +179,8 @@ class Engines:
     async def lease(self, name: str, deadline: float | None) -> Lease | None:
         """The model of that name, loaded first if need be; None where it is not loaded and cannot be.
 
-        A load goes on though its callers leave, and one that failed is tried again by the next call. Raises
+        A load goes on though its callers leave, unless calls of other models would have to make room for it; one that
+        failed is tried again by the next call. Raises
         DeadlineError, OverloadedError, ModelTooLargeError and what ModelFolder raises.
         """
         place = self._places.pop(name, None)
@@ -238,6 +239,9 @@ class Engines:
     async def _forgotten(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
         """The last references to the models that make room for another, when the calls that use them are over."""
         chosen = self._chosen(name, size_bytes, max_bytes)
+        if not self._places[name].users and any(place.users for place in chosen.values()):
+            problem = f"No call waits for the model {name!r} any more, and what it needs the room of is in use."
+            raise OverloadedError(problem, "Retry with back-off.", model=name)
         for other in chosen:
             del self._places[other]
         engines = []
