@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from nearshore.cli import main
+from nearshore.client import Client
+from nearshore.errors import CollectionNotFoundError
 from nearshore.exit_codes import ExitCode
 from tests.servers import InProcessServer
 
@@ -29,8 +31,8 @@ def index(
     (tmp_path / "a.txt").write_text(TEXT)
     options = ["--json", *place, "--data-dir", str(tmp_path / "data"), "--model-dir", str(model_dir)]
 
-    def run(*sizes: str) -> tuple[int, str]:
-        code = main.run([*options, "index", str(tmp_path / "a.txt"), "-c", "passage-sizes", *sizes])
+    def run(*sizes: str, collection: str = "passage-sizes") -> tuple[int, str]:
+        code = main.run([*options, "index", str(tmp_path / "a.txt"), "-c", collection, *sizes])
         told = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
         errors = [each["error"]["message"] for each in told if isinstance(each.get("error"), dict)]
         return code, "".join(errors)
@@ -53,6 +55,13 @@ def test_what_cannot_be_is_refused(index: Index, sizes: Sequence[str], named: st
     assert code == ExitCode.USAGE
     assert named in message
     assert remedy in message
+
+
+def test_a_refused_run_makes_no_collection(server: InProcessServer, index: Index) -> None:
+    """What the model's maximum refuses is refused before anything is made."""
+    assert index("--passage-tokens", "63", collection="refused")[0] == ExitCode.USAGE
+    with Client(server.address) as client, pytest.raises(CollectionNotFoundError):
+        client.get_collection("refused")
 
 
 @pytest.mark.parametrize("sizes", ["", "--passage-tokens 20", "--passage-tokens 62 --overlap-tokens 31"])

@@ -18,6 +18,7 @@ from nearshore.cli.indexing import (
     count_through,
     counting_model,
     index_through_server,
+    model_to_be,
     prepare_collection,
 )
 from nearshore.cli.passage_sizes import PassageSizes
@@ -87,8 +88,9 @@ def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
     """Index through the server at that address, and wait until it finds everything."""
     output.note(f"Indexing through the server at {address}.")
     with Client(address) as client:
-        cut = counting_model(client, prepare_collection(client, job.collection))
+        cut = counting_model(client, model_to_be(client, job.collection))
         given = job.input(cut.max_document_tokens, partial(count_through, client, cut.model))
+        prepare_collection(client, job.collection)  # now that nothing of what was asked for is refused
         run = Run(given.reader, rejects)
         outcome = _telling(run, lambda: index_through_server(run, address, job.collection, given.passage_counts))
     _warn_ignored(given)

@@ -189,6 +189,14 @@ def prepare_collection(client: Client, name: str) -> str:
     return info.model
 
 
+def model_to_be(client: Client, name: str) -> str:
+    """The model of the collection, or the one that it will be created with; empty for one of vectors alone."""
+    try:
+        return client.get_collection(name).model
+    except CollectionNotFoundError:
+        return default_model(client)
+
+
 def counting_model(client: Client, model: str) -> Tokenized:
     """The model by which texts for a collection are cut, as it cuts an empty one.
 
