@@ -122,11 +122,11 @@ async def _applied_one(replica: Replica, token: WriteToken, future: Future[None]
 
 
 def _is_hopeless(replica: Replica, began: float) -> bool:
-    """Whether nobody but people ends what holds the replica up, as an attempt since `began` has shown again."""
+    """Whether nobody but people ends what holds the replica up, as an attempt that began after that has shown again."""
     held_up = replica.held_up
-    if held_up is None or held_up.passes:
+    if held_up is None or not held_up.needs_people:
         return False
-    return held_up.lasted_s > _HELD_UP_WAIT_S and held_up.since + held_up.lasted_s > began
+    return held_up.lasted_s > _HELD_UP_WAIT_S and held_up.tried > began
 
 
 def _tokens(read_after: Sequence[str], limits: Limits) -> list[WriteToken]:

@@ -226,15 +226,16 @@ class Replicas:
         polling = started >= self._next_poll or not woken <= self._registry.by_id().keys()  # a new collection
         if polling:
             trouble = attempt(self._poll)
-            self.held_up = held_up_by(trouble, self.held_up)
+            self.held_up = held_up_by(trouble, self.held_up, started)
             polled_s = time.monotonic() - started
         with self._lock:
             woken, self._woken = self._woken, set()
         followers = [follower for one, follower in self._registry.by_id().items() if one in woken]
         more: set[int] = set()
         for follower in followers:
-            replica, failure = follower.replica, attempt(partial(self._step, follower, more))
-            replica.held_up, trouble = held_up_by(failure, replica.held_up), failure or trouble
+            replica, tried = follower.replica, time.monotonic()
+            failure = attempt(partial(self._step, follower, more))
+            replica.held_up, trouble = held_up_by(failure, replica.held_up, tried), failure or trouble
             time.sleep(0)  # lets the event loop have the interpreter
         with self._lock:
             self._woken.update(more)
