@@ -173,6 +173,7 @@ def test_a_signal_while_it_starts_is_obeyed_after_that_step(
             finally:
                 loop.call_soon_threadsafe(process.end, "a signal")
 
+        monkeypatch.setattr(app, "STEP_S", 3_600.0)  # else a slow step would end this process
         monkeypatch.setattr(module, step, take_and_end)
         return await process.serve()
 

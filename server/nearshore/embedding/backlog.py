@@ -70,7 +70,7 @@ class Backlog:
         """workers: who take runs; max_run_tokens: size of a run; one text that is longer still makes a run."""
         self._max_run_tokens = max_run_tokens
         self._short_run_tokens = max(1, max_run_tokens // 2)
-        self._tokens_to_whole_runs = 0  # of bulk work
+        self._tokens_to_whole_runs = 0  # to be embedded until bulk work has whole runs again
         self._most_long_runs = max(1, workers - 1)  # while other texts wait
         self._now_tokens = 0.0  # virtual time
         self._numbers = count()
