@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,21 @@ def test_what_would_be_scored_wrongly_is_refused(
     with pytest.raises(UnusableCheckpointError, match=says):
         export(checkpoint, tmp_path / "judge")
     assert not (tmp_path / "judge").exists()
+
+
+def test_token_types_that_transformers_would_not_pass_on_are_refused(tmp_path: Path) -> None:
+    """A network that was given none scores otherwise with them; where tokenizer.json has none either, all is well."""
+    names = {"model_input_names": ["input_ids", "attention_mask"]}
+    for pair, refused in (("[CLS] $A [SEP] $B:1 [SEP]:1", True), ("[CLS] $A [SEP] $B [SEP]", False)):
+        checkpoint = make_checkpoint(tmp_path / f"checkpoint-{refused}", pair=pair)
+        settings = checkpoint / "tokenizer_config.json"
+        held = json.loads(settings.read_text()) if settings.exists() else {}
+        write_json(settings, held | names)
+        if refused:
+            with pytest.raises(UnusableCheckpointError, match="model_input_names without token_type_ids"):
+                export(checkpoint, tmp_path / "judge")
+        else:
+            export(checkpoint, tmp_path / "judge")
 
 
 def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:

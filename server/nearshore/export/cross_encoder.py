@@ -25,7 +25,8 @@ from nearshore.export.weights import COMPLETE
 from nearshore.records import F32
 
 _ACTIVATIONS: Mapping[str, ScoreActivation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
-_SENTENCES = "config_sentence_transformers.json"
+_SENTENCES, _TOKENIZER = "config_sentence_transformers.json", "tokenizer_config.json"
+_TYPES = "token_type_ids"  # as transformers calls them
 _KINDS = [None, 0, None, 1, None]  # of the tokens of a pair: special, the query's, special, the text's, special
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
@@ -92,10 +93,25 @@ def check_pairing(checkpoint: Checkpoint, tokenizer: str, inputs: tuple[str, ...
     if network.token_types > 1 and max(pair.type_ids) >= network.token_types:
         detail = f"the tokenizer gives pairs the token type {max(pair.type_ids)}, the network has {network.token_types}"
         raise UnusableCheckpointError(checkpoint.folder, detail)
+    if network.token_types > 1 and any(pair.type_ids):
+        _check_types_are_wanted(checkpoint.folder)
     least = 2 + pair.sequence_ids.count(None)
     if checkpoint.max_tokens < least:
         detail = f"it takes {checkpoint.max_tokens} tokens, and the shortest pair has {least}"
         raise UnusableCheckpointError(checkpoint.folder, detail)
+
+
+def _check_types_are_wanted(folder: Path) -> None:
+    """Raise UnusableCheckpointError where transformers would keep the tokenizer's token types from the network."""
+    wanted = read_json(folder, _TOKENIZER, optional=True).get("model_input_names")
+    if isinstance(wanted, list) and _TYPES not in wanted:
+        raise UnusableCheckpointError(
+            folder,
+            f"{_TOKENIZER} has model_input_names without {_TYPES}, but tokenizer.json gives the texts of a pair "
+            "different ones",
+            f"In a copy, add {_TYPES} to model_input_names if the network was trained with them, or else set each "
+            "type_id in the post_processor of tokenizer.json to 0.",
+        )
 
 
 def score_golden(checkpoint: Path, bundle: Bundle) -> F32:
