@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from nearshore.bundle import Bundle
 from nearshore.embedding import Embedder
@@ -233,6 +233,33 @@ def test_an_untied_decoder_is_used(tmp_path: Path) -> None:
     untied = run(export(folder, ExportOptions(mlm=True)), ids, mask, types)
     assert (tied["sequence_output"] == untied["sequence_output"]).all()
     assert np.abs(tied["mlm_logits"] - untied["mlm_logits"]).max() > 0.1
+
+
+DECODER_BIAS = {
+    "bert": ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+    "roberta": ("lm_head.bias", "lm_head.decoder.bias"),
+    "albert": ("predictions.bias", "predictions.decoder.bias"),
+    "mpnet": ("lm_head.bias", "lm_head.decoder.bias"),
+}
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("name", DECODER_BIAS)
+def test_the_bias_of_the_decoder_itself_is_added(tmp_path: Path, name: str, tie: bool) -> None:
+    """Where a checkpoint holds another bias beside it, or that of the decoder alone, the decoder's own counts."""
+    relative, head = RELATIVES[name], LANGUAGE[name]
+    shared, own = DECODER_BIAS[name]
+    folder = checkpoint(tmp_path, name, head.shapes | {own: (V,)}, tie_word_embeddings=tie)
+    held = load_file(folder / "model.safetensors")
+    words = next(value for key, value in held.items() if key.endswith("word_embeddings.weight"))
+    held[own.replace(".bias", ".weight")] = words
+    ids, mask, types = batch(relative.types)
+    expecting = Tensors({**held, shared: held[own]}, relative.epsilon)
+    expected = head.score(expecting, relative.forward(expecting, relative.config, ids, mask, types)[-1], mask)
+    for tensors in (held, {key: value for key, value in held.items() if key != shared}):
+        save_file(tensors, folder / "model.safetensors")
+        found = run(export(folder, ExportOptions(mlm=True)), ids, mask, types)
+        np.testing.assert_allclose(found["mlm_logits"][mask == 1], expected[mask == 1], atol=TOLERANCE, rtol=0)
 
 
 def test_the_contract_of_tf_hub(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,7 +36,7 @@ from nearshore.export.graph.builder import Integers
 from nearshore.export.graph.encoder import write_encoder
 from nearshore.export.graph.outputs import Outputs
 from nearshore.export.int8.conversion import convert
-from nearshore.export.options import ExportOptions, choose_outputs, refuse_more_outputs
+from nearshore.export.options import ExportOptions, choose_outputs, refuse_more_outputs, with_decoder_bias
 from nearshore.export.origin import read_source
 from nearshore.export.tokenizer import read_tokenizer
 from nearshore.export.weights import COMPLETE, Weights
@@ -184,7 +184,8 @@ def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> 
         return _Graph(adopted.inputs, adopted.outputs, adopted.labels, None)
     assert files.open_store is not None
     weights = Weights(folder, files.open_store(configuration.family))
-    outputs, size_bytes = choose_outputs(checkpoint, weights, options)
+    configuration = with_decoder_bias(configuration, weights)
+    outputs, size_bytes = choose_outputs(replace(checkpoint, configuration=configuration), weights, options)
     beside = size_bytes > options.most_graph_bytes
     write_encoder(path, configuration, weights.read, outputs, beside=beside)
     inputs, network = outputs.input_names(configuration.network), configuration.network

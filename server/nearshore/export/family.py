@@ -20,7 +20,7 @@ class LanguageHead:
     dense: str  # biased as the layers are
     norm: str
     decoder: str  # its weight may be absent: it is the table of words
-    bias: str | None = None  # name of the decoder's bias, whole
+    bias: str | None = None  # whole name of the bias that is added where the decoder has none of its own
     activation: Activation | None = None  # None: the network's
 
 

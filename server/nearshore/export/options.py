@@ -9,6 +9,7 @@ from typing import Literal
 
 from nearshore.bundle import Manifest, SpecialTokens
 from nearshore.export.checkpoint import Checkpoint
+from nearshore.export.config import Configuration
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.graph.outputs import MLM_LOGITS, NEARSHORE, POOLED_OUTPUT, TFHUB, Outputs
 from nearshore.export.layout import (
@@ -78,6 +79,18 @@ class ExportOptions:
             contract="tfhub" if hub else self.contract,
             int8=self.int8 or manifest.int8 is not None,
         )
+
+
+def with_decoder_bias(configuration: Configuration, weights: Weights) -> Configuration:
+    """The configuration, its language head adding the decoder's own bias where the weights hold one.
+
+    The authors' code adds that one; the head's other bias is the same only where the two are tied or saved once.
+    """
+    head = configuration.family.language_head
+    if head is None or f"{head.decoder}.bias" not in weights:
+        return configuration
+    head = replace(head, bias=f"{head.decoder}.bias")
+    return replace(configuration, family=replace(configuration.family, language_head=head))
 
 
 def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOptions) -> tuple[Outputs, int]:
