@@ -5,6 +5,7 @@ The same at every call, of the corpora where the environment names them, else ma
 
 import json
 import random
+from functools import cache
 
 from benchmarks import corpora
 
@@ -56,11 +57,13 @@ def _is_short(text: str) -> bool:
     return len(text.split()) <= _SHORT_WORDS and len(text) <= _SHORT_CHARACTERS
 
 
+@cache
 def _abstracts() -> list[str]:
     lines = (corpora.require_folder() / "cranfield" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     return _usable([json.loads(line)["text"] for line in lines])
 
 
+@cache
 def _passages() -> list[str]:
     return _usable([row["text"] for row in corpora.passages(step=20)])
 
