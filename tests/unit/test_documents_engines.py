@@ -82,11 +82,16 @@ def with_room_for(
     asyncio.run(run())
 
 
-async def use(engines: Engines, name: str) -> None:
-    """A call that is over at once."""
+async def held(engines: Engines, name: str) -> Lease:
+    """A call that goes on, for the length of a with block."""
     lease = await engines.lease(name, None)
     assert lease is not None
-    with lease:
+    return lease
+
+
+async def use(engines: Engines, name: str) -> None:
+    """A call that is over at once."""
+    with await held(engines, name) as lease:
         assert lease.name == name
 
 
@@ -100,9 +105,7 @@ def test_a_model_in_use_stays_until_its_calls_are_over(folder: Folder, embedders
 
     async def test(engines: Engines) -> None:
         folder.go_on.release(3)
-        lease = await engines.lease("a", None)
-        assert lease is not None
-        with lease:
+        with await held(engines, "a") as lease:
             with pytest.raises(DeadlineError, match="while the model was loaded"):
                 await engines.lease("b", time.monotonic() + 0.1)
             others = [asyncio.create_task(use(engines, name)) for name in ("b", "a")]
@@ -121,9 +124,7 @@ def test_a_model_that_nobody_uses_makes_room_first(folder: Folder, embedders: Ma
 
     async def test(engines: Engines) -> None:
         folder.go_on.release(3)
-        lease = await engines.lease("a", None)
-        assert lease is not None
-        with lease:
+        with await held(engines, "a"):
             await use(engines, "b")
             await use(engines, "c")
             assert names(engines) == ["a", "c", "default"]
@@ -136,10 +137,8 @@ def test_two_loads_at_once_do_not_pass_the_bound(folder: Folder, embedders: Mapp
 
     async def test(engines: Engines) -> None:
         folder.go_on.release(2)
-        first, second = asyncio.create_task(engines.lease("a", None)), asyncio.create_task(use(engines, "b"))
-        lease = await first
-        assert lease is not None
-        with lease:
+        first, second = asyncio.create_task(held(engines, "a")), asyncio.create_task(use(engines, "b"))
+        with await first:
             await asyncio.to_thread(eventually, lambda: names(engines) == ["default"])
             assert folder.loads == ["a"]
         await second
@@ -243,9 +242,7 @@ def test_nobody_makes_room_for_a_load_without_callers(folder: Folder, embedders:
 
     async def test(engines: Engines) -> None:
         folder.go_on.release()
-        lease = await engines.lease("a", None)
-        assert lease is not None
-        with lease:
+        with await held(engines, "a"):
             leaver = asyncio.create_task(use(engines, "b"))
             await asyncio.sleep(0)
             leaver.cancel()
@@ -294,9 +291,7 @@ def test_the_memory_of_a_model_is_given_back_before_the_next_is_loaded(
 
     async def test(engines: Engines) -> None:
         for name in ("a", "b", "a"):
-            lease = await engines.lease(name, None)
-            assert lease is not None
-            with lease:
+            with await held(engines, name) as lease:
                 await asyncio.wrap_future(lease.embedder.submit(["a cat"]))
             leases.append(lease)  # a call may go on, as an upsert does that waits for its store
 

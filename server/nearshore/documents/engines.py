@@ -180,8 +180,8 @@ class Engines:
         """The model of that name, loaded first if need be; None where it is not loaded and cannot be.
 
         A load goes on though its callers leave, unless calls of other models would have to make room for it; one that
-        failed is tried again by the next call. Raises
-        DeadlineError, OverloadedError, ModelTooLargeError and what ModelFolder raises.
+        failed is tried again by the next call. Raises DeadlineError, OverloadedError, ModelTooLargeError and what
+        ModelFolder raises.
         """
         place = self._places.pop(name, None)
         if place is None:
