@@ -109,6 +109,34 @@ def test_a_folder_that_is_not_what_the_bundle_was_made_of_is_refused(
     assert (same["exported"], told) == (False, "")
 
 
+def _pooled_otherwise(folder: Path) -> None:
+    modes = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+
+
+def _with_other_ids(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    words = content["model"]["vocab"]
+    words["red"], words["fish"] = words["fish"], words["red"]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("change", [_pooled_otherwise, _with_other_ids])
+def test_other_files_beside_the_same_weights_are_another_model(
+    get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Path], None]
+) -> None:
+    """A bundle is not called the one that was named when its tokens or its pooling are others, with its options too."""
+    made, _ = get("--pooled")
+    other = make_checkpoint(tmp_path / "other")
+    change(other)
+    command = ["--json", "--model-dir", str(tmp_path / "models"), "model", "get", "mine", "--from", str(other)]
+    assert main.run(command) == ExitCode.FAILED
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert told["reason"] == "OTHER_VECTORS"
+    forced, _ = get("--force", checkpoint=other)
+    assert all(each in told["message"] for each in (made["fingerprint"], forced["fingerprint"]))
+
+
 @pytest.fixture
 def with_vocabulary(tmp_path: Path) -> Path:
     """A checkpoint whose vocabulary has no capitals, which by itself makes letters small."""
@@ -125,6 +153,7 @@ def test_a_bundle_keeps_how_it_uses_a_vocabulary(get: Get, with_vocabulary: Path
         again, told = get(*options, checkpoint=with_vocabulary)
         assert (again["exported"], again["fingerprint"]) == (True, made["fingerprint"])
         assert "--cased" in told
+    assert get(checkpoint=with_vocabulary)[0]["exported"] is False
     shutil.rmtree(tmp_path / "models" / "mine")
     usual, _ = get(checkpoint=with_vocabulary)
     again, told = get("--force", checkpoint=with_vocabulary)

@@ -31,7 +31,7 @@ from nearshore.export.errors import (
     OtherVectorsError,
     UnusableCheckpointError,
 )
-from nearshore.export.exporter import check_place, replace_bundle
+from nearshore.export.exporter import check_place, meaning, replace_bundle
 from nearshore.export.obtain import Origin, obtain
 from nearshore.export.options import ExportOptions
 from nearshore.export.origin import read_source
@@ -61,19 +61,19 @@ def ensure(
 
     source: as for --from; force: export although it is there; a bundle that lacks what options ask for is exported
     again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not.
-    Without force OtherVectorsError is raised for one made of other weights than a folder's, and for an export whose
-    vectors would mean something else. Files that are no bundle are never replaced. Of several callers at once, in
-    whatever processes, one exports. Raises what obtain and replace_bundle do, CheckpointNotFoundError,
-    ModelFolderReadOnlyError and StorageFullError.
+    Without force OtherVectorsError is raised for one whose vectors mean something else than those that a folder's
+    export has. Files that are no bundle are never replaced. Of several callers at once, in whatever processes, one
+    exports. Raises what obtain and replace_bundle do, CheckpointNotFoundError, ModelFolderReadOnlyError and
+    StorageFullError.
     """
     folder, origin = session().settings.model_dir / name, _origin(source)
     if not force and (found := _fitting(folder, options)) is not None:
-        _check_source(found, origin)
+        _check_source(found, origin, options)
         return found, False
     waiting = f"Waiting for another process that makes {name} ..."
     with _in_writable(folder), exclusive(folder, on_wait=lambda: output.note(waiting)):
         if not force and (found := _fitting(folder, options)) is not None:
-            _check_source(found, origin)
+            _check_source(found, origin, options)
             return found, False
         check_place(folder, origin if isinstance(origin, Path) else None)
         before = _described(folder)
@@ -202,15 +202,22 @@ def _tell_change(before: Bundle, now: Bundle) -> None:
     )
 
 
-def _check_source(found: Bundle, origin: Origin) -> None:
-    """Raise OtherVectorsError where the bundle that is there was made of other weights than those of a folder."""
+def _check_source(found: Bundle, origin: Origin, options: ExportOptions) -> None:
+    """Raise OtherVectorsError where the bundle that is there gives other vectors than one of a folder would."""
     if not isinstance(origin, Path):
         return
-    source, named = found.manifest.source, read_source(origin, find_files(origin).weights)
+    before = found.manifest
+    source, named = before.source, read_source(origin, find_files(origin).weights)
     if named.sha256 != source.sha256:
         made = f"of {source.kind} {source.location} (SHA-256 {source.sha256})"
         detail = f"it was made of other weights than those in {origin} (SHA-256 {named.sha256}): {made}"
         raise OtherVectorsError(found.path, detail)
+    kept = options.with_those_of(before)
+    kept = replace(kept, lower_case=_kept_case(found.path, before, origin, kept))
+    if (made := meaning(origin, kept)) != before.fingerprint:
+        told = "other files beside the same weights: another tokenizer, pooling or prompts, or the like"
+        detail = f"an export of {origin} would give other vectors (fingerprint {made}) than it does"
+        raise OtherVectorsError(found.path, f"{detail} ({before.fingerprint}), for it was made of {told}")
 
 
 def _origin(source: str) -> Origin:

@@ -36,7 +36,13 @@ from nearshore.export.graph.builder import Integers
 from nearshore.export.graph.encoder import write_encoder
 from nearshore.export.graph.outputs import Outputs
 from nearshore.export.int8.conversion import convert
-from nearshore.export.options import ExportOptions, choose_outputs, refuse_more_outputs, with_decoder_bias
+from nearshore.export.options import (
+    ExportOptions,
+    choose_outputs,
+    count_classes,
+    refuse_more_outputs,
+    with_decoder_bias,
+)
 from nearshore.export.origin import read_source
 from nearshore.export.tokenizer import read_tokenizer
 from nearshore.export.weights import COMPLETE, Weights
@@ -83,7 +89,7 @@ def replace_bundle(
         (folder / TOKENIZER_FILE).write_text(tokenizer.text, encoding="utf-8")
         if source.modules.dense:
             write_dense(folder, source.modules.dense)
-        manifest = _describe(name, source, folder, graph, tokenizer.sha256, options.special_tokens)
+        manifest = _describe(name, source, _with_new({}, folder), graph, tokenizer.sha256, options.special_tokens)
         if manifest.is_cross_encoder:
             check_pairing(source, tokenizer.text, graph.inputs)
         _check_meanings(destination, Bundle(folder, manifest), meanings)
@@ -95,6 +101,17 @@ def replace_bundle(
         except CorruptBundleError as error:  # the folder that it names is gone when this is read
             raise CorruptBundleError(destination, error.detail) from error
     return Bundle(destination, written)
+
+
+def meaning(checkpoint: Path, options: ExportOptions) -> str:
+    """The fingerprint in float32 of what export_bundle would make of a checkpoint folder; nothing is written.
+
+    Raises UnusableCheckpointError.
+    """
+    source = read_checkpoint(checkpoint, for_tfhub=options.contract == "tfhub")
+    graph = _Graph((), (), _labels(source), None)
+    tokenizer = read_tokenizer(source, lower_case=options.lower_case)
+    return _describe("any", source, {}, graph, tokenizer.sha256, options.special_tokens).fingerprint
 
 
 def check_place(destination: Path, checkpoint: Path | None = None) -> None:
@@ -123,9 +140,14 @@ def _check_meanings(destination: Path, bundle: Bundle, known: Mapping[Precision,
 
 
 def _describe(
-    name: str, source: Checkpoint, folder: Path, graph: _Graph, tokenizer_sha256: str, special_tokens: SpecialTokens
+    name: str,
+    source: Checkpoint,
+    files: dict[str, str],
+    graph: _Graph,
+    tokenizer_sha256: str,
+    special_tokens: SpecialTokens,
 ) -> Manifest:
-    """The manifest of what is in the folder so far."""
+    """The manifest of a bundle of these files so far."""
     modules, prompts = source.modules, source.prompts
     classifier = read_classifier(source, graph.labels)
     scores = classifier is not None and classifier.activation is not None
@@ -150,7 +172,7 @@ def _describe(
         inputs=graph.inputs,
         outputs=graph.outputs,
         exporter=f"nearshore {__version__}",
-        files=_with_new({}, folder),
+        files=files,
         classifier=classifier,
     )
 
@@ -195,6 +217,15 @@ def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> 
         write_encoder(path, configuration, weights.read, unmasked, integers=integers, beside=beside)
 
     return _Graph(inputs, tuple(outputs.shapes(network)), outputs.classes, build)
+
+
+def _labels(checkpoint: Checkpoint) -> int:
+    """Of the logits that the graph of a checkpoint gives; 0: it gives none."""
+    folder, configuration, files = checkpoint.folder, checkpoint.configuration, checkpoint.files
+    if files.model is not None:
+        return AdoptedModel(folder, files.model, configuration).labels
+    assert files.open_store is not None
+    return count_classes(configuration, Weights(folder, files.open_store(configuration.family)))
 
 
 def _with_int8(

@@ -112,9 +112,14 @@ def choose_outputs(checkpoint: Checkpoint, weights: Weights, options: ExportOpti
         used |= classifier_shapes(family, network)
     weights.check(used)
     weights.refuse_others(used, owner=f"{family.architecture} network", heads=family.heads)
-    if configuration.classifies and family.classifier:
-        outputs = options.outputs(classes=weights.shape(f"{family.classifier.output}.weight")[0])
-    return outputs, size_bytes(used)
+    return options.outputs(classes=count_classes(configuration, weights)), size_bytes(used)
+
+
+def count_classes(configuration: Configuration, weights: Weights) -> int:
+    """Of the sequence classifier that a checkpoint is; 0: it is none. Raises UnusableCheckpointError."""
+    if not configuration.classifies or configuration.family.classifier is None:
+        return 0
+    return weights.shape(f"{configuration.family.classifier.output}.weight")[0]
 
 
 def _present(checkpoint: Checkpoint, shapes: Mapping[str, Shape], output: str) -> Mapping[str, Shape]:
