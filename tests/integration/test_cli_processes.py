@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,11 @@ def start(tmp_path: Path, model_dir: Path) -> Start:
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
 
-    def start_command(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    def start_command(
+        *arguments: str, python: Sequence[str] = (sys.executable,), **options: Any
+    ) -> "subprocess.Popen[str]":
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        command = [sys.executable, "-m", "nearshore", *arguments]
+        command = [*python, "-m", "nearshore", *arguments]
         return subprocess.Popen(command, env={**kept, **settings}, text=True, **{**pipes, **options})
 
     return start_command
@@ -106,6 +108,30 @@ def test_ctrl_c_keeps_what_is_written(start: Start) -> None:
         stream.close()
     code, out, err = finish(start("index", "-", "--json"), lines(2_000))
     assert (code, json.loads(out)["documents"]) == (ExitCode.OK, 2_000), err
+
+
+@pytest.fixture
+def start_as_first(start: Start) -> Start:
+    """Starts `nearshore ...` as process 1 of a namespace of its own, as the command of a container is."""
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("the system lets nobody make namespaces")
+    python = [*alone, sys.executable, "-v"]  # which tells each module on standard error, once it is imported
+    return lambda *arguments: start(*arguments, python=python)
+
+
+@pytest.mark.parametrize("imported", ["nearshore.cli.main", "nearshore.app"])
+def test_sigterm_ends_process_1_before_it_serves(start_as_first: Start, imported: str) -> None:
+    """The system keeps a signal without a handler from process 1: a container would go on until it is killed."""
+    outer = start_as_first("serve", "--port", "0")
+    assert outer.stderr is not None
+    for line in outer.stderr:
+        if line.startswith(f"import '{imported}'"):
+            break
+    (inner,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+    os.kill(int(inner), signal.SIGTERM)
+    finish(outer)
+    assert outer.returncode in {128 + signal.SIGTERM, ExitCode.OK}  # OK: the server had begun by then
 
 
 def test_a_closed_pipe_is_no_error(start: Start, server_process: Callable[..., ServerProcess]) -> None:

@@ -1,4 +1,7 @@
-"""What Ctrl-C does before anything is begun. It imports next to nothing: until it is there, a traceback is shown."""
+"""What Ctrl-C and SIGTERM do before anything is begun.
+
+It imports next to nothing: until it is there, Ctrl-C shows a traceback, and process 1 does not heed SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nearshore.exit_codes import ExitCode
+
+
+def heed_sigterm() -> None:
+    """Let SIGTERM end process 1, as it ends any other by itself.
+
+    The command of a container is process 1, and the system keeps from that one what it has no handler for: it would
+    go on until SIGKILL. Whoever has something to end in order takes the signal later. Others keep what the system
+    does, so that a parent sees which signal it was.
+    """
+    if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 @contextmanager
