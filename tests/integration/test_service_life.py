@@ -222,7 +222,8 @@ def test_out_of_file_handles_it_goes_on(server_process: Start) -> None:
     process = server_process(prefix=["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"])
     warning = process.wait_for("The system lets this process open few files for limits.max_collections")
     assert (warning["open_files"], warning["wanted"]) == (128, 4_256)
-    with Client(process.address(), retries=NO_RETRIES) as client:
+    address = process.address()
+    with Client(address, retries=NO_RETRIES) as client:
         client.wait_ready()
         for n in range(80):
             with contextlib.suppress(NearshoreError):
@@ -233,6 +234,7 @@ def test_out_of_file_handles_it_goes_on(server_process: Start) -> None:
                 with contextlib.suppress(UnavailableError):
                     client.delete_collection(each.name)
         process.wait_for("following goes on")
+    with Client(address) as client:  # which tries again while what was deleted is still being closed
         client.create_collection("after", dimensions=2)
         client.upsert("after", [Document("a", "cat")], vectors=np.ones((1, 2), np.float32))
         assert client.count("after") == 1
