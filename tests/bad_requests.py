@@ -323,6 +323,11 @@ TABLE = [
     Bad("page of models", embedding.ListModelsRequest(page_token="x"), "INVALID_PAGE_TOKEN", "start again without one"),
     Bad("negative page_size of models", embedding.ListModelsRequest(page_size=-1), "PAGE_SIZE_OUT_OF_RANGE",
         "leave it out"),
+    Bad("unload the default model", embedding.UnloadModelRequest(model="models/tiny"), "MODEL_STAYS_LOADED",
+        "Restart the server", StatusCode.FAILED_PRECONDITION),
+    Bad("unload no model", embedding.UnloadModelRequest(), "INVALID_NAME", 'Write "models/"'),
+    Bad("unload a model not served", embedding.UnloadModelRequest(model="models/other"), "MODEL_NOT_SERVED",
+        "models/tiny", MISSING),
     Bad("rerank by a model not served", rerank("a", model="models/other"), "MODEL_NOT_SERVED", "tiny", MISSING),
     Bad("unknown special tokens", embed("a", special_tokens=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
 ]  # fmt: skip

@@ -20,7 +20,8 @@ from nearshore.bundle import (
     load_bundle,
     read_manifest,
 )
-from nearshore.documents.engines import Demand, Engine, Engines
+from nearshore.documents.engines import Demand, Engines
+from nearshore.documents.leases import Engine
 from nearshore.documents.models import Models
 from nearshore.embedding import Embedder, Observer, Reranker, Reuse, Workplace
 from nearshore.errors import InvalidSettingsError, NearshoreError

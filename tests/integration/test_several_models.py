@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import threading
@@ -16,9 +17,14 @@ import pytest
 
 from nearshore.bundle import Bundle, CorruptBundleError
 from nearshore.cli import main
-from nearshore.client import Client, Document
-from nearshore.documents.engines import Engine
-from nearshore.documents.errors import FingerprintMismatchError, ModelNotServedError, ModelTooLargeError
+from nearshore.client import AsyncClient, Client, Document
+from nearshore.documents.errors import (
+    FingerprintMismatchError,
+    ModelNotServedError,
+    ModelStaysLoadedError,
+    ModelTooLargeError,
+)
+from nearshore.documents.leases import Engine
 from nearshore.errors import DeadlineError, InvalidSettingsError, NearshoreError
 from nearshore.exit_codes import ExitCode
 from nearshore.served_models import BundleFolder
@@ -322,6 +328,34 @@ def test_a_bundle_that_is_exchanged_while_it_is_not_loaded_is_another_model(
     shutil.copytree(bundles["small"].path, folder / "small-before")
     assert client.search("c", "a cat").hits[0].score == pytest.approx(1.0, abs=1e-6)
     assert client.embed(TEXTS, model="small-before").model == "small-before"
+
+
+def test_a_bundle_that_was_replaced_is_served_once_the_old_one_is_unloaded(
+    start: Servers, folder: Path, bundles: dict[str, Bundle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a restart, by either client and the command line; models that the settings name stay."""
+    client = start(on_demand=True, models="wide")
+    client.embed(TEXTS, model="small")
+    shutil.rmtree(folder / "small")
+    shutil.copytree(bundles["wide"].path, folder / "small")
+    assert client.embed(TEXTS, model="small").fingerprint == bundles["small"].manifest.fingerprint
+    assert start.running is not None
+    address = start.running.address
+    command = ["--json", "--server", address, "model", "unload", "small"]
+    assert main.run(command) is ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == {"name": "small", "unloaded": True}
+    assert client.embed(TEXTS, model="small").fingerprint == bundles["wide"].manifest.fingerprint
+
+    async def unload() -> bool:
+        async with AsyncClient(address) as other:
+            return await other.unload_model("small")
+
+    assert (asyncio.run(unload()), client.unload_model("small")) == (True, False)
+    for name in ("tiny", "wide"):
+        with pytest.raises(ModelStaysLoadedError, match="Restart"):
+            client.unload_model(name)
+    with pytest.raises(ModelNotServedError, match="nearshore model get none"):
+        client.unload_model("none")
 
 
 def test_a_bundle_that_is_exchanged_while_it_is_loaded_serves_no_collection_of_the_new_one(

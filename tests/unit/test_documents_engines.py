@@ -15,8 +15,9 @@ import pytest
 import structlog
 
 from nearshore.bundle import Bundle, CorruptBundleError
-from nearshore.documents.engines import MAX_LOADS, Demand, Engines, Lease
+from nearshore.documents.engines import MAX_LOADS, Demand, Engines
 from nearshore.documents.errors import ModelTooLargeError
+from nearshore.documents.leases import Lease
 from nearshore.embedding import Embedder, Workplace
 from nearshore.errors import DeadlineError, OverloadedError
 from tests.tiny_bert import make_bundle
@@ -258,6 +259,44 @@ def test_nobody_makes_room_for_a_load_without_callers(folder: Folder, embedders:
     with_room_for(2, folder, embedders, test)
 
 
+def test_a_model_is_unloaded_once_its_calls_are_over(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """It takes no more meanwhile: they wait for a load of their own. Who asks again waits for the same."""
+
+    async def test(engines: Engines) -> None:
+        folder.go_on.release(2)
+        with await held(engines, "a") as lease:
+            with pytest.raises(DeadlineError, match="while the model was unloaded"):
+                await engines.unload("a", time.monotonic() + 0.1)
+            later = asyncio.create_task(use(engines, "a"))
+            await asyncio.sleep(0)
+            assert lease.embedder is embedders["a"]
+            asking = asyncio.create_task(engines.unload("a", None))
+            await asyncio.sleep(0)
+            assert (folder.loads, later.done(), asking.done()) == (["a"], False, False)
+        assert await asking is True
+        await later
+        assert (folder.loads, names(engines)) == (["a", "a"], ["a", "default"])
+        assert await engines.unload("a", None) is True
+        assert (await engines.unload("a", None), names(engines)) == (False, ["default"])
+
+    with_room_for(2, folder, embedders, test)
+
+
+def test_what_waits_to_be_loaded_is_not_there_to_be_unloaded(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """Its load is not called off, for somebody waits for it."""
+
+    async def test(engines: Engines) -> None:
+        first, second = (asyncio.create_task(use(engines, name)) for name in ("a", "b"))
+        await asyncio.sleep(0)
+        asking = asyncio.create_task(engines.unload("b", None))
+        folder.go_on.release(2)
+        await asyncio.gather(first, second)
+        assert isinstance(await asking, bool)
+        assert folder.loads == ["a", "b"]
+
+    with_room_for(3, folder, embedders, test)
+
+
 def test_loads_that_wait_are_bounded(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
     """Names that nobody has cannot pile up; those that failed leave nothing behind."""
 
@@ -294,6 +333,9 @@ def test_the_memory_of_a_model_is_given_back_before_the_next_is_loaded(
             with await held(engines, name) as lease:
                 await asyncio.wrap_future(lease.embedder.submit(["a cat"]))
             leases.append(lease)  # a call may go on, as an upsert does that waits for its store
+        del lease
+        await engines.unload("a", None)
+        assert not any(each() for each in alive)
 
     with_room_for(2, Fresh(embedders), embedders, test)
     assert len(alive) == 3

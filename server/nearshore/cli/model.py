@@ -190,6 +190,22 @@ def list_() -> None:
     output.show(output.table(columns, rows, right=("dimensions", "tokens")))
 
 
+@app.command()
+def unload(name: Name) -> None:
+    """Have a server unload a model that it loaded on demand; the next request for it loads the bundle that is there.
+
+    So a bundle that was replaced is served without a restart. Of several replicas, each does so for itself.
+    """
+    from nearshore.cli.connection import connect  # noqa: PLC0415 -- no other of these commands needs gRPC
+
+    with connect() as client:
+        unloaded = client.unload_model(name)
+    if output.as_json():
+        output.emit({"name": name, "unloaded": unloaded})
+        return
+    output.note(f"{name}: {'unloaded' if unloaded else 'was not loaded'}.")
+
+
 def _checked(folder: Path) -> Bundle | dict[str, str]:
     try:
         return load_bundle(folder)

@@ -116,6 +116,10 @@ class AsyncClient:
         """All models that calls can name, by name; reads every page."""
         return await self._pages(codec.list_models)
 
+    async def unload_model(self, name: str) -> bool:
+        """Unload a model that was loaded on demand, once its calls are over; whether it was loaded. See the proto."""
+        return await self._run(codec.unload_model(name))
+
     async def _pages(self, page: Callable[[str], codec.Call[tuple[list[Listed], str]]]) -> list[Listed]:
         found, page_token = await self._run(page(""))
         while page_token:

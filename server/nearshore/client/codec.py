@@ -105,6 +105,12 @@ def list_models(page_token: str) -> Call[tuple[list[ModelInfo], str]]:
     return Call("EmbeddingService.ListModels", request, decode.models)
 
 
+def unload_model(name: str) -> Call[bool]:
+    """EmbeddingService.UnloadModel."""
+    request = message("", embedding_pb.UnloadModelRequest, model=model_name(name))
+    return Call("EmbeddingService.UnloadModel", request, lambda answer: bool(answer.unloaded))
+
+
 def delete_collection(name: str) -> Call[None]:
     """CollectionService.DeleteCollection."""
     request = message("", collections_pb.DeleteCollectionRequest, name=collection_name("name", name))

@@ -57,9 +57,8 @@ class Client:
         """Connect lazily to `target`; timeout_s is each call's deadline, retries included. Raises InvalidAddressError.
 
         Infinity (math.inf) is no deadline. Any other value that an option cannot have is a TypeError or ValueError.
-        target: "host:port" or "dns:///host:port", and calls go to all addresses of the host in turn; or a list of them
-        such as "ipv4:192.0.2.1:50051,192.0.2.2:50051".
-        With read_own_writes, each read waits until it reflects what this client wrote to that collection.
+        target: "host:port" or "dns:///host:port", and calls go to all addresses of the host in turn; or a list such as
+        "ipv4:192.0.2.1:50051,192.0.2.2:50051". read_own_writes: each read reflects all that this client wrote before.
         retries: when and for how long a failed call is made again; NO_RETRIES: never.
         """
         tokens = WriteTokens(enabled=instance("read_own_writes", read_own_writes, bool))
@@ -126,6 +125,10 @@ class Client:
     def list_models(self) -> list[ModelInfo]:
         """All models that calls can name, by name; reads every page."""
         return self._pages(codec.list_models)
+
+    def unload_model(self, name: str) -> bool:
+        """Unload a model that was loaded on demand, once its calls are over; whether it was loaded. See the proto."""
+        return self._run(codec.unload_model(name))
 
     def _pages(self, page: Callable[[str], codec.Call[tuple[list[Listed], str]]]) -> list[Listed]:
         found, page_token = self._run(page(""))
@@ -205,9 +208,8 @@ class Client:
     ) -> Embedded:
         """Turn texts into vectors.
 
-        prompt: name of one of the model's, "" for none, None for the model's default; dimensions: keep the first so
-        many components, 0 for all; normalize: to unit length or not, None for as the bundle says; token_vectors: get
-        those of all tokens too.
+        prompt: name of one of the model's, "" for none, None for the model's default; dimensions: keep so many of the
+        first components, 0: all; normalize: to unit length, None: as the bundle says; token_vectors: give those too.
         """
         call = codec.embed(
             texts,
@@ -236,9 +238,9 @@ class Client:
         """Embed batches of texts while they are read; each one's outcome is given as it is there, in any order.
 
         batches: lists of texts, read as far ahead as the server takes them; timeout_s: of the whole stream, None for
-        none; the rest is as for embed. A batch that fails does so alone, in its outcome. The stream is not made again:
-        when it ends early, what ended it is raised, and the batches without an outcome may be sent in another. So does
-        a batch that is no list of texts end it, with a TypeError that names it, after the outcomes of those before.
+        none; the rest is as for embed. A batch that fails does so alone, in its outcome; one that is no list of texts
+        ends the stream, after the outcomes of those before, with a TypeError that names it. A stream is not made again:
+        what ended it early is raised, and batches without an outcome may be sent in another.
         """
         streams.checked(batches, Iterable)
         call_of = partial(
@@ -283,8 +285,7 @@ class Client:
 
         model: a cross-encoder, "" where the server's default model is one; limit: the best so many, None for all.
         """
-        call = codec.rerank(query, texts, model=model, limit=limit, truncation=truncation)
-        return self._run(call)
+        return self._run(codec.rerank(query, texts, model=model, limit=limit, truncation=truncation))
 
     def tokenize(
         self,

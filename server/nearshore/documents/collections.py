@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from nearshore.documents.engines import Lease
 from nearshore.documents.errors import (
     DimensionsError,
     FingerprintMismatchError,
     TooManyCollectionsError,
 )
+from nearshore.documents.leases import Lease
 from nearshore.documents.limits import MAX_DIMENSIONS, Limits
 from nearshore.documents.models import Models
 from nearshore.documents.names import check_collection_id, collection_id, collection_name, model_name

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, TypeVar
 
 import structlog
 
 from nearshore.bundle import Bundle, BundleExchangedError, CorruptBundleError
-from nearshore.documents.errors import ModelTooLargeError
+from nearshore.documents.errors import ModelStaysLoadedError, ModelTooLargeError
+from nearshore.documents.leases import Engine, Lease, Place
 from nearshore.documents.waiting import late, result_of
-from nearshore.embedding import Embedder, Reranker
 from nearshore.embedding.errors import ModelMismatchError
 from nearshore.errors import OverloadedError
 
-Engine = Embedder | Reranker
-"""A model that is loaded."""
+T = TypeVar("T")
 
 MAX_LOADS = 16  # under way or waiting for their turn
 
@@ -62,79 +60,17 @@ class Demand:
     max_bytes: int  # of all that are loaded, by Bundle.size_bytes
 
 
-@dataclass(eq=False, slots=True)
-class _Place:
-    """A model that is loaded, or being loaded."""
-
-    engine: Engine | None = None
-    size_bytes: int = 0
-    pinned: bool = False  # loaded at the start, never unloaded
-    users: int = 0  # calls that use it or wait for it
-    loading: asyncio.Task[None] | None = None
-    left: asyncio.Event | None = None  # whoever waits for the last user to leave
-
-    def leave(self) -> None:
-        """A call is over."""
-        self.users -= 1
-        if self.left is not None and not self.users:
-            self.left.set()
-
-    async def unused(self) -> None:
-        """Wait for the last user to leave; there must come no more."""
-        if self.users:
-            self.left = asyncio.Event()
-            await self.left.wait()
-
-
-class Lease:
-    """A model that stays loaded while a call uses it: use it in a with block."""
-
-    def __init__(self, name: str, engine: Engine, place: _Place) -> None:
-        """place: counts this user already."""
-        self.name = name
-        self._engine: Engine | None = engine
-        self._place = place
-
-    @property
-    def engine(self) -> Engine:
-        """The model, until the lease is over."""
-        assert self._engine is not None
-        return self._engine
-
-    @property
-    def embedder(self) -> Embedder:
-        """The model, where whoever leased it has seen that it is one."""
-        assert isinstance(self.engine, Embedder)
-        return self.engine
-
-    @property
-    def reranker(self) -> Reranker:
-        """The same for a cross-encoder."""
-        assert isinstance(self.engine, Reranker)
-        return self.engine
-
-    def __enter__(self) -> Self:
-        """The model and its name."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let it be unloaded again, whoever still holds the lease."""
-        self._engine = None
-        self._place.leave()
-
-
 class Engines:
     """Finds and loads models by name. Its methods are called on one event loop, except where they say otherwise."""
 
     def __init__(self, pinned: Mapping[str, Engine], demand: Demand | None = None) -> None:
         """pinned: loaded for good, by name; demand: None where no other is ever loaded. Owns none of them."""
         self._places = {  # the one that was used last is last
-            name: _Place(engine, engine.bundle.size_bytes, pinned=True) for name, engine in pinned.items()
+            name: Place(engine, engine.bundle.size_bytes, pinned=True) for name, engine in pinned.items()
         }
         self._demand = demand
-        self._turn = asyncio.Lock()  # to load
+        self._turn = asyncio.Lock()  # to load or to unload
+        self._unloading: dict[str, asyncio.Task[bool]] = {}
         self.precisions: dict[str, str] = {}
         """In which precision vectors of a fingerprint are made, as far as models that were ever loaded tell."""
         for engine in pinned.values():
@@ -192,25 +128,52 @@ class Engines:
         place.users += 1
         try:
             if place.loading is not None:
-                await _end_of(place.loading, deadline)
+                await _end_of(place.loading, deadline, "loaded")
         except BaseException:
             place.leave()
             raise
         assert place.engine is not None
         return Lease(name, place.engine, place)
 
-    def _begun(self, name: str, demand: Demand) -> _Place:
+    async def unload(self, name: str, deadline: float | None) -> bool:
+        """Unload the model of that name once no call uses it, and say whether it was loaded.
+
+        It goes on though its callers leave. Raises ModelStaysLoadedError for one that was loaded at the start, and
+        DeadlineError.
+        """
+        place = self._places.get(name)
+        if place is not None and place.pinned:
+            raise ModelStaysLoadedError(name)
+        if place is None or self._demand is None:
+            return False
+        if name not in self._unloading:
+            self._unloading[name] = asyncio.create_task(self._unload(name, self._demand.loader))
+            self._unloading[name].add_done_callback(lambda _: self._unloading.pop(name))
+        return await _end_of(self._unloading[name], deadline, "unloaded")
+
+    async def _unload(self, name: str, loader: Executor) -> bool:
+        async with self._turn:
+            place = self._places.get(name)
+            if place is None or place.engine is None:  # what waits for its own load comes from the folder anyway
+                return False
+            del place
+            engines = await self._emptied([name])
+            await asyncio.get_running_loop().run_in_executor(loader, engines.clear)
+        log.info("Unloaded a model as it was asked to", model=name)
+        return True
+
+    def _begun(self, name: str, demand: Demand) -> Place:
         loads = sum(place.loading is not None for place in self._places.values())
         if loads >= MAX_LOADS:
             raise OverloadedError(
                 f"{loads} models are being loaded, as many as may be at once.", "Retry with back-off.", model=name
             )
-        place = _Place()
+        place = Place()
         place.loading = asyncio.create_task(self._load(name, place, demand))
         place.loading.add_done_callback(_look_at)
         return place
 
-    async def _load(self, name: str, place: _Place, demand: Demand) -> None:
+    async def _load(self, name: str, place: Place, demand: Demand) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with self._turn:
@@ -242,25 +205,29 @@ class Engines:
         if not self._places[name].users and any(place.users for place in chosen.values()):
             problem = f"No call waits for the model {name!r} any more, and what it needs the room of is in use."
             raise OverloadedError(problem, "Retry with back-off.", model=name)
+        engines = await self._emptied(chosen)
         for other in chosen:
-            del self._places[other]
+            log.info("Unloaded a model", model=other, in_favour_of=name)
+        return engines
+
+    async def _emptied(self, names: Iterable[str]) -> list[Engine]:
+        """The last references to these models, once their calls are over; they take no more."""
         engines = []
-        for other, place in chosen.items():
+        for place in [self._places.pop(name) for name in names]:
             await place.unused()
             if place.engine is not None:
                 engines.append(place.engine)
             place.engine = None  # a lease that is over may know the place still
-            log.info("Unloaded a model", model=other, in_favour_of=name)
         return engines
 
-    def _chosen(self, name: str, size_bytes: int, max_bytes: int) -> dict[str, _Place]:
+    def _chosen(self, name: str, size_bytes: int, max_bytes: int) -> dict[str, Place]:
         """The models that make room for so many bytes: as many as needed, those in use last, then as they were used.
 
         Raises ModelTooLargeError where all that may go would not suffice.
         """
         room_bytes = max_bytes - sum(place.size_bytes for place in self._places.values())
         others = [item for item in self._places.items() if item[1].engine is not None and not item[1].pinned]
-        chosen: dict[str, _Place] = {}
+        chosen: dict[str, Place] = {}
         for other, place in sorted(others, key=lambda item: item[1].users > 0):
             if room_bytes >= size_bytes:
                 break
@@ -280,15 +247,15 @@ def _size_bytes(folder: ModelFolder, name: str) -> int:
     return folder.described(name).size_bytes
 
 
-async def _end_of(loading: asyncio.Task[None], deadline: float | None) -> None:
-    """Wait for a load that goes on whether its callers stay or not. Raises DeadlineError, and what loading raised."""
+async def _end_of(changing: asyncio.Task[T], deadline: float | None, how: str) -> T:
+    """Wait for what goes on whether its callers stay or not. Raises DeadlineError, and what it raised."""
     try:
         async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-            await asyncio.shield(loading)
+            return await asyncio.shield(changing)
     except TimeoutError:
-        raise late("The deadline passed while the model was loaded.") from None
+        raise late(f"The deadline passed while the model was {how}.") from None
     finally:
-        del loading  # which keeps its error, which keeps this frame
+        del changing  # which keeps its error, which keeps this frame
 
 
 def _look_at(loading: asyncio.Task[None]) -> None:

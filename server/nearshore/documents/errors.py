@@ -217,6 +217,21 @@ class ModelTooLargeError(PreconditionError):
         )
 
 
+class ModelStaysLoadedError(PreconditionError):
+    """A model that the settings name is loaded as long as the server runs."""
+
+    reason = "MODEL_STAYS_LOADED"
+
+    def __init__(self, model: str) -> None:
+        """model: its name."""
+        super().__init__(
+            f"The model {model!r} is named in embedding.model or embedding.models, so it stays loaded.",
+            "Restart the server to have it serve a bundle that was replaced. A model that embedding.on_demand loads, "
+            "and neither setting names, can be unloaded.",
+            model=model,
+        )
+
+
 class TooManyCollectionsError(PreconditionError):
     """The store holds as many collections as the operator allows."""
 

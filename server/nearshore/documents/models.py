@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from nearshore.bundle import Bundle, Manifest, ModelNotFoundError
-from nearshore.documents.engines import Engines, Lease
+from nearshore.documents.engines import Engines
 from nearshore.documents.errors import EmptyTextError, FingerprintMismatchError, ModelNotServedError, NoModelError
+from nearshore.documents.leases import Lease
 from nearshore.documents.names import model_id, model_name
 from nearshore.documents.page_tokens import page_size, page_start, page_token
 from nearshore.embedding import Embedder
@@ -86,6 +87,20 @@ class Models:
             with lease:
                 pass
         raise self._mismatch(spec)
+
+    async def unload(self, name: str, deadline: float | None) -> bool:
+        """Unload the model "models/{model}" once no call uses it, and say whether it was loaded.
+
+        Raises InvalidNameError, ModelNotServedError, and what Engines.described and Engines.unload do.
+        """
+        bare = model_id(name, "model")
+        try:
+            described = await self._engines.described(bare, deadline)
+        except ModelNotFoundError:
+            described = None
+        if described is None:
+            raise self._not_served(bare)
+        return await self._engines.unload(bare, deadline)
 
     async def _lease_embedder(self, bare: str, deadline: float | None) -> Lease:
         async def check(bundle: Bundle) -> None:

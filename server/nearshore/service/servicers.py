@@ -140,6 +140,13 @@ class EmbeddingServicer(embedding_grpc.EmbeddingServiceServicer):
             answers.list_models_message, page, items=FINGERPRINT_ITEMS * len(page.models)
         )
 
+    async def UnloadModel(  # noqa: N802
+        self, request: embedding_pb.UnloadModelRequest, context: Context
+    ) -> embedding_pb.UnloadModelResponse:
+        """Unload a model that was loaded on demand."""
+        unloaded = await self._models.unload(request.model, deadline_of(context))
+        return embedding_pb.UnloadModelResponse(unloaded=unloaded)
+
 
 class CollectionServicer(collections_grpc.CollectionServiceServicer):
     """CollectionService."""

@@ -60,6 +60,11 @@ class EmbeddingServiceStub:
                 request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/nearshore.v1.EmbeddingService/UnloadModel',
+                request_serializer=nearshore_dot_v1_dot_embedding__service__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
 
 
 class EmbeddingServiceServicer:
@@ -112,6 +117,16 @@ class EmbeddingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UnloadModel(self, request, context):
+        """Unloads a model that was loaded on demand, once the calls that use it are over. The next request for it loads it
+        again, from the bundle that is in the model folder by then: so a bundle that was replaced is served without a
+        restart. Of the answering server alone: each replica loads for itself. After the caller's deadline it goes on.
+        Models that embedding.model and embedding.models name stay loaded: FAILED_PRECONDITION, MODEL_STAYS_LOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EmbeddingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +154,11 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.ListModelsRequest.FromString,
                     response_serializer=nearshore_dot_v1_dot_embedding__service__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=nearshore_dot_v1_dot_embedding__service__pb2.UnloadModelRequest.FromString,
+                    response_serializer=nearshore_dot_v1_dot_embedding__service__pb2.UnloadModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +297,33 @@ class EmbeddingService:
             '/nearshore.v1.EmbeddingService/ListModels',
             nearshore_dot_v1_dot_embedding__service__pb2.ListModelsRequest.SerializeToString,
             nearshore_dot_v1_dot_embedding__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nearshore.v1.EmbeddingService/UnloadModel',
+            nearshore_dot_v1_dot_embedding__service__pb2.UnloadModelRequest.SerializeToString,
+            nearshore_dot_v1_dot_embedding__service__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

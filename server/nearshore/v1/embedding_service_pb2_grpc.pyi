@@ -58,6 +58,12 @@ class EmbeddingServiceStub:
     """Lists the models that requests can name, in the order of their names: those that are loaded and, with
     embedding.on_demand, those that would be.
     """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.UnloadModelRequest, _embedding_service_pb2.UnloadModelResponse]
+    """Unloads a model that was loaded on demand, once the calls that use it are over. The next request for it loads it
+    again, from the bundle that is in the model folder by then: so a bundle that was replaced is served without a
+    restart. Of the answering server alone: each replica loads for itself. After the caller's deadline it goes on.
+    Models that embedding.model and embedding.models name stay loaded: FAILED_PRECONDITION, MODEL_STAYS_LOADED.
+    """
 
 @_typing.type_check_only
 class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
@@ -88,6 +94,12 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.ListModelsRequest, _embedding_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that requests can name, in the order of their names: those that are loaded and, with
     embedding.on_demand, those that would be.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.UnloadModelRequest, _embedding_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Unloads a model that was loaded on demand, once the calls that use it are over. The next request for it loads it
+    again, from the bundle that is in the model folder by then: so a bundle that was replaced is served without a
+    restart. Of the answering server alone: each replica loads for itself. After the caller's deadline it goes on.
+    Models that embedding.model and embedding.models name stay loaded: FAILED_PRECONDITION, MODEL_STAYS_LOADED.
     """
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -146,6 +158,18 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_embedding_service_pb2.ListModelsResponse, _abc.Awaitable[_embedding_service_pb2.ListModelsResponse]]:
         """Lists the models that requests can name, in the order of their names: those that are loaded and, with
         embedding.on_demand, those that would be.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _embedding_service_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedding_service_pb2.UnloadModelResponse, _abc.Awaitable[_embedding_service_pb2.UnloadModelResponse]]:
+        """Unloads a model that was loaded on demand, once the calls that use it are over. The next request for it loads it
+        again, from the bundle that is in the model folder by then: so a bundle that was replaced is served without a
+        restart. Of the answering server alone: each replica loads for itself. After the caller's deadline it goes on.
+        Models that embedding.model and embedding.models name stay loaded: FAILED_PRECONDITION, MODEL_STAYS_LOADED.
         """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,76 @@
+"""Who uses a model: it stays loaded while a call has a lease of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from nearshore.embedding import Embedder, Reranker
+
+Engine = Embedder | Reranker
+"""A model that is loaded."""
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A model that is loaded, or being loaded."""
+
+    engine: Engine | None = None
+    size_bytes: int = 0
+    pinned: bool = False  # loaded at the start, never unloaded
+    users: int = 0  # calls that use it or wait for it
+    loading: asyncio.Task[None] | None = None
+    left: asyncio.Event | None = None  # whoever waits for the last user to leave
+
+    def leave(self) -> None:
+        """A call is over."""
+        self.users -= 1
+        if self.left is not None and not self.users:
+            self.left.set()
+
+    async def unused(self) -> None:
+        """Wait for the last user to leave; there must come no more."""
+        if self.users:
+            self.left = asyncio.Event()
+            await self.left.wait()
+
+
+class Lease:
+    """A model that stays loaded while a call uses it: use it in a with block."""
+
+    def __init__(self, name: str, engine: Engine, place: Place) -> None:
+        """place: counts this user already."""
+        self.name = name
+        self._engine: Engine | None = engine
+        self._place = place
+
+    @property
+    def engine(self) -> Engine:
+        """The model, until the lease is over."""
+        assert self._engine is not None
+        return self._engine
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model, where whoever leased it has seen that it is one."""
+        assert isinstance(self.engine, Embedder)
+        return self.engine
+
+    @property
+    def reranker(self) -> Reranker:
+        """The same for a cross-encoder."""
+        assert isinstance(self.engine, Reranker)
+        return self.engine
+
+    def __enter__(self) -> Self:
+        """The model and its name."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let it be unloaded again, whoever still holds the lease."""
+        self._engine = None
+        self._place.leave()
