@@ -13,18 +13,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
 import structlog
 from grpc import aio
 
 from nearshore import __version__, logs
 from nearshore.closing import LIMIT_S, Closing
-from nearshore.errors import FULL_DISK, NearshoreError, StorageFullError
+from nearshore.errors import NearshoreError
 from nearshore.exit_codes import ExitCode, exit_code
 from nearshore.garbage import none_collected
 from nearshore.metrics import Endpoint, Metrics
-from nearshore.opening import happens, outlasts, reach_store
+from nearshore.opening import Steps, happens, reach_store
 from nearshore.resources import allow_open_files, open_threads
 from nearshore.served_models import ServedModels
 from nearshore.service.admission import Admission
@@ -33,14 +32,10 @@ from nearshore.service.health import Health
 from nearshore.service.port import bind, local_address
 from nearshore.settings import Settings
 from nearshore.store.base import Store
-from nearshore.store.errors import DataFolderReadOnlyError
 from nearshore.store.lock import FolderLock
-
-Result = TypeVar("Result")
 
 CHORE_THREADS = 4  # opening, pruning, waiting until everything is loaded
 SAME_REQUEST_S = 0.5  # coreutils' timeout signals its child, and then the group that the child is in
-STEP_S = 2.0  # that a step of the start gets once it is to stop: then it would end in order
 RESTART = "Restart it: what was acknowledged is safe. The lines before this one have the cause."
 HANGING = (
     "Nothing is lost: what was acknowledged is safe. See what they wait for: the disk of the data folder, or the "
@@ -114,8 +109,7 @@ class Process:
             finally:
                 await self._close()
         if self._death is not None:
-            log.error("A part of the server died and took it along", error=repr(self._death), remedy=RESTART)
-            return ExitCode.CRASHED
+            return self._tell_of_death()
         log.info("Stopped")
         return ExitCode.OK
 
@@ -138,7 +132,8 @@ class Process:
         """Open everything, first what another process may hold: the data folder, the port. False: asked to stop."""
         settings = self._settings
         self._chores = self._open_pool("chore", CHORE_THREADS)
-        lock = await self._open(lambda: FolderLock.acquire(settings.data_dir))
+        self._steps = steps = Steps(self._chores, settings.data_dir, self._ended, self._leave)
+        lock = await steps.take(lambda: FolderLock.acquire(settings.data_dir))
         self._opened.callback(lock.release)
         self._server, self._port = self._bind(settings.server.port)
         await self._serve_metrics()
@@ -146,20 +141,20 @@ class Process:
         threads = open_threads(settings, self._open_pool)
         # Before the store: nobody says that we live while the model loads, and a broken one is told at once.
         loader = self._open_pool("model", 1)
-        imported = asyncio.get_running_loop().run_in_executor(self._chores, _import_serving)
-        served = await self._open(lambda: ServedModels(settings, loader, threads.work, self._guards.metrics))
+        imported = steps.begin(_import_serving)
+        served = await steps.take(lambda: ServedModels(settings, loader, threads.work, self._guards.metrics))
         self._closing.add("embedder", served.close)
         self._guards.metrics.describe(__version__, served.default_name, served.default.fingerprint())
+        await steps.end(imported)
         if self._ended.is_set():
             return False
-        await imported
         from nearshore import serving  # noqa: PLC0415 -- see _import_serving
 
         store = await self._reach_store(on_death)
         if store is None or self._ended.is_set():
             return False
         options = serving.replica_options(settings)
-        replicas = await self._open(lambda: serving.Replicas.open(store, settings.data_dir, options, on_death))
+        replicas = await steps.open(lambda: serving.Replicas.open(store, settings.data_dir, options, on_death))
         self._closing.add("replicas", replicas.close)
         if self._ended.is_set():
             return False
@@ -196,7 +191,7 @@ class Process:
         from nearshore import serving  # noqa: PLC0415 -- see _import_serving
 
         async def open_once() -> Store:
-            return await self._open(lambda: serving.open_store(self._settings, on_death))
+            return await self._steps.open(lambda: serving.open_store(self._settings, on_death))
 
         async def serve(error: NearshoreError) -> None:
             self._waiting = self._server
@@ -228,7 +223,7 @@ class Process:
         port = self._settings.metrics.port
         if port:
             host = self._settings.metrics.host or self._settings.server.host
-            endpoint = await self._open(lambda: Endpoint.open(self._guards.metrics.registry, host, port))
+            endpoint = await self._steps.take(lambda: Endpoint.open(self._guards.metrics.registry, host, port))
             self._opened.callback(endpoint.close)
             log.info("Serving metrics", host=host, port=endpoint.port)
 
@@ -270,19 +265,18 @@ class Process:
                 log.warning("Ending though parts of the server hang", parts=self.hanging, remedy=HANGING)
                 self._opened.pop_all()  # they may still use the data folder: its lock ends with the process
 
-    async def _open(self, opening: Callable[[], Result]) -> Result:
-        """Open a part in a thread, so that a signal is seen meanwhile. Raises NearshoreError."""
-        step = asyncio.get_running_loop().run_in_executor(self._chores, opening)
-        if await outlasts(step, self._ended, STEP_S) and self._death is None:
-            log.info("Stopped in the middle of the start: there is nothing to finish")  # as if it had been killed
-            os._exit(ExitCode.OK)
-        try:
-            return await step
-        except OSError as error:
-            folder = str(self._settings.data_dir)
-            if error.errno in FULL_DISK:
-                raise StorageFullError(f"opening {folder}") from error
-            raise DataFolderReadOnlyError(folder, str(error)) from error
+    def _leave(self) -> None:
+        """End the process in the middle of the start, as if it had been killed: nothing was acknowledged yet."""
+        code = ExitCode.OK
+        if self._death is None:
+            log.info("Stopped in the middle of the start: there is nothing to finish")
+        else:
+            code = self._tell_of_death()
+        os._exit(code)
+
+    def _tell_of_death(self) -> ExitCode:
+        log.error("A part of the server died and took it along", error=repr(self._death), remedy=RESTART)
+        return ExitCode.CRASHED
 
     def _teller_of_death(self) -> Callable[[BaseException], None]:
         loop = asyncio.get_running_loop()

@@ -59,6 +59,7 @@ async def become_ready(replicas: Replicas, health: Health, pool: Executor) -> No
     loop = asyncio.get_running_loop()
     next_report = time.monotonic() + PROGRESS_INTERVAL_S
     while not await loop.run_in_executor(pool, replicas.ready.wait, READY_WAIT_S):
+        await loop.run_in_executor(pool, filter_parser)  # once; what is loaded already can be searched
         if time.monotonic() >= next_report:
             next_report += PROGRESS_INTERVAL_S
             _report_progress(replicas)
@@ -68,7 +69,7 @@ async def become_ready(replicas: Replicas, health: Health, pool: Executor) -> No
         with contextlib.suppress(IndexLoadingError):  # another process has created it just now
             documents += replica.status().documents
     log.info("Ready", collections=len(collections), documents=documents)
-    await loop.run_in_executor(pool, filter_parser)  # made now, not for the first filter, nor before it is ready
+    await loop.run_in_executor(pool, filter_parser)  # not for the first filter; no short start waits for it
 
 
 def _report_progress(replicas: Replicas) -> None:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def none_collected() -> Iterator[None]:
-    """Collect no garbage within the block, which imports, and have no later collection look at what it made.
+    """Collect no garbage within the block, which imports, and have no later collection look at what is there then.
 
     What modules consist of stays for as long as the process: the collector would walk it two hundred times during the
     imports, a tenth of their time, and for tens of milliseconds of a serving process whenever it looks at everything.
-    The little garbage that imports leave (some thousands of objects) is kept too.
+    The little garbage that there is by then (some thousands of objects) is kept too: use it as a process begins.
     """
     was_enabled = gc.isenabled()
     gc.disable()

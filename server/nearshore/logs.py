@@ -80,3 +80,4 @@ def configure(level: str, log_format: str, stream: TextIO | None = None) -> None
     )
     logging.raiseExceptions = False  # else a record that cannot be rendered is told of on standard error itself
     logging.basicConfig(level=number, handlers=[handler], force=True)
+    logging.getLogger("faiss").setLevel(max(number, logging.WARNING))  # it tells how it looks for its own library

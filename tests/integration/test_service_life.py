@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nearshore import app, chores, serving
+from nearshore import app, chores, opening, serving
 from nearshore.client import NO_RETRIES, Client, Document
 from nearshore.errors import NearshoreError, UnavailableError
 from nearshore.exit_codes import ExitCode
 from nearshore.replica import Replicas
+from nearshore.served_models import ServedModels
 from nearshore.store.lock import FolderLock, read_holder
 from tests.servers import ROOT, START_S, InProcessServer, ServerProcess, make_settings
 
@@ -42,6 +43,7 @@ def test_it_says_what_it_serves_and_ends_on_a_signal(server_process: Start, tmp_
     """The first line names version, folder, model, fingerprint and durability; SIGTERM ends it with 0."""
     process = server_process()
     entry = process.wait_for("Serving")
+    assert json.loads(process.lines[0]) == entry
     assert entry["data_dir"] == str(tmp_path / "data")
     assert (entry["model"], entry["host"], entry["workers"]) == ("tiny", "127.0.0.1", 2)
     assert entry["fingerprint"].startswith("nsf1-")
@@ -153,8 +155,34 @@ def test_the_first_signal_after_a_death_is_no_second_one(
     assert at_once == []
 
 
+def test_a_death_while_it_starts_does_not_wait_for_a_step_that_hangs(
+    tmp_path: Path, model_dir: Path, tellers: Tellers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code tells of it."""
+    codes: list[int] = []
+    go_on = threading.Event()
+    opened = Replicas.open
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        go_on.set()
+
+    def die_and_hang(*arguments: Any) -> Any:
+        replicas = opened(*arguments)
+        tellers[0](RuntimeError("the follower died"))
+        assert go_on.wait(START_S)
+        return replicas
+
+    monkeypatch.setattr(opening, "STEP_S", 0.0)
+    monkeypatch.setattr(Replicas, "open", die_and_hang)
+    monkeypatch.setattr("os._exit", leave)
+    assert asyncio.run(app.Process(make_settings(tmp_path / "data", model_dir)).serve()) is ExitCode.CRASHED
+    assert codes == [ExitCode.CRASHED]
+
+
 @pytest.mark.parametrize(
-    ("module", "step"), [(serving, "open_store"), (app, "ServedModels"), (serving, "replica_options")]
+    ("module", "step"),
+    [(serving, "open_store"), (app, "ServedModels"), (app, "_import_serving"), (serving, "replica_options")],
 )
 def test_a_signal_while_it_starts_is_obeyed_after_that_step(
     tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
@@ -173,7 +201,7 @@ def test_a_signal_while_it_starts_is_obeyed_after_that_step(
             finally:
                 loop.call_soon_threadsafe(process.end, "a signal")
 
-        monkeypatch.setattr(app, "STEP_S", 3_600.0)  # else a slow step would end this process
+        monkeypatch.setattr(opening, "STEP_S", 3_600.0)  # else a slow step would end this process
         monkeypatch.setattr(module, step, take_and_end)
         return await process.serve()
 
@@ -261,8 +289,27 @@ def test_the_parser_of_filters_is_made_once_it_is_ready(
         server.stop()
 
 
-def test_what_serves_is_imported_while_the_models_load() -> None:
-    """The entry point imports what loads models, and next to nothing that is used behind them or by no server."""
+def test_what_serves_is_imported_while_the_models_load(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither waits for the other."""
+    imports, begun = app._import_serving, threading.Barrier(2)
+
+    def import_beside() -> None:
+        begun.wait(START_S)
+        imports()
+
+    def load_beside(*arguments: Any) -> Any:
+        begun.wait(START_S)
+        return ServedModels(*arguments)
+
+    monkeypatch.setattr(app, "_import_serving", import_beside)
+    monkeypatch.setattr(app, "ServedModels", load_beside)
+    InProcessServer(make_settings(tmp_path / "data", model_dir)).stop()
+
+
+def test_the_entry_point_imports_little() -> None:
+    """What loads models, and next to nothing that is used behind them or by no server."""
     code = "import nearshore.app, sys; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     later = {"faiss", "lark", "nearshore.index", "nearshore.replica", "nearshore.search", "nearshore.service.servicers"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nearshore.errors import StorageFullError
-from nearshore.store.errors import DataFolderLockedError, DataFolderReadOnlyError
+from nearshore.store.errors import DataFolderLockedError, DataFolderReadOnlyError, StoreUnavailableError
 from nearshore.store.lock import FolderLock, Holder, read_holder
 
 HOLD = """
@@ -102,6 +102,20 @@ def test_a_disk_without_room_for_the_lock_is_called_full(tmp_path: Path, monkeyp
         with pytest.raises(StorageFullError, match="Free space"):
             FolderLock.acquire(tmp_path)
     FolderLock.acquire(tmp_path).release()
+
+
+def test_a_process_without_file_handles_does_not_blame_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make it writable would help nobody."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(StoreUnavailableError, match=r"too many open files.*ulimit -Hn"):
+            FolderLock.acquire(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_names_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -10,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError
-from nearshore.store.errors import DataFolderReadOnlyError, StoreCorruptError, StoreUnavailableError, closed
+from nearshore.store.errors import (
+    MORE_HANDLES,
+    OUT_OF_HANDLES,
+    DataFolderReadOnlyError,
+    StoreCorruptError,
+    StoreUnavailableError,
+    closed,
+)
 
 # Below this much free space an I/O error is taken for a full disk: SQLite reports a full disk as an I/O error
 # when it cannot grow its shared-memory file.
@@ -31,7 +37,7 @@ def translate(error: sqlite3.Error, file: Path, doing: str) -> NearshoreError:
     elif primary == sqlite3.SQLITE_CANTOPEN and _is_out_of_handles(file):
         translated = StoreUnavailableError(
             f"The store {file} cannot be opened while {doing}: this process or system has too many open files.",
-            "Retry; if it lasts, raise the limit of open files (ulimit -Hn, LimitNOFILE) or delete collections.",
+            f"Retry; if it lasts, {MORE_HANDLES}",
         )
     elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         translated = DataFolderReadOnlyError(str(file.parent), f"{error} while {doing}")
@@ -83,5 +89,5 @@ def _is_out_of_handles(file: Path) -> bool:
     try:
         os.close(os.open(file, os.O_RDONLY))
     except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
+        return error.errno in OUT_OF_HANDLES
     return False

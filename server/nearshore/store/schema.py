@@ -7,7 +7,13 @@ import sqlite3
 from pathlib import Path
 
 from nearshore.errors import FULL_DISK, NearshoreError, StorageFullError
-from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError
+from nearshore.store.errors import (
+    MORE_HANDLES,
+    OUT_OF_HANDLES,
+    DataFolderReadOnlyError,
+    StoreFormatError,
+    StoreUnavailableError,
+)
 from nearshore.store.failures import translated
 
 FILE_NAME = "store.sqlite"
@@ -83,6 +89,11 @@ def folder_error(folder: Path, error: OSError, doing: str) -> NearshoreError:
     """What keeps the data folder from being made or opened, as an error with the right remedy."""
     if error.errno in FULL_DISK:
         return StorageFullError(f"{doing} {folder}")
+    if error.errno in OUT_OF_HANDLES:
+        problem = (
+            f"{doing.capitalize()} the data folder {folder} failed: this process or system has too many open files."
+        )
+        return StoreUnavailableError(problem, f"Retry; if it lasts, {MORE_HANDLES}")
     detail = error.strerror or str(error)
     there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
     if os.path.lexists(there) and not there.is_dir():
