@@ -96,6 +96,11 @@ async def use(engines: Engines, name: str) -> None:
         assert lease.name == name
 
 
+async def over(engines: Engines, name: str) -> None:
+    """Wait until the load of this model, which fails, has ended: what unloads takes its turn behind it."""
+    assert not await engines.unload(name, time.monotonic() + PATIENCE_S)
+
+
 def names(engines: Engines) -> list[str]:
     """Those that are loaded."""
     return sorted(name for name, _ in engines.loaded())
@@ -107,10 +112,13 @@ def test_a_model_in_use_stays_until_its_calls_are_over(folder: Folder, embedders
     async def test(engines: Engines) -> None:
         folder.go_on.release(3)
         with await held(engines, "a") as lease:
-            with pytest.raises(DeadlineError, match="while the model was loaded"):
-                await engines.lease("b", time.monotonic() + 0.1)
-            others = [asyncio.create_task(use(engines, name)) for name in ("b", "a")]
+            others = [asyncio.create_task(use(engines, "b"))]
             await asyncio.to_thread(eventually, lambda: names(engines) == ["default"])
+            for name in ("b", "a"):
+                with pytest.raises(DeadlineError, match="while the model was loaded"):
+                    await engines.lease(name, time.monotonic() + 0.1)
+            others.append(asyncio.create_task(use(engines, "a")))
+            await asyncio.sleep(0)
             assert not any(each.done() for each in others)
             assert lease.embedder is embedders["a"]
             assert folder.loads == ["a"]
@@ -250,11 +258,34 @@ def test_nobody_makes_room_for_a_load_without_callers(folder: Folder, embedders:
             with pytest.raises(asyncio.CancelledError):
                 await leaver
             folder.go_on.release()
-            await asyncio.to_thread(eventually, lambda: folder.refused == ["b"])
+            await over(engines, "b")
+            assert folder.refused == ["b"]
             await use(engines, "a")
         folder.go_on.release()
         await use(engines, "b")
         assert folder.loads == ["a", "b"]
+
+    with_room_for(2, folder, embedders, test)
+
+
+def test_a_model_stays_when_who_waits_for_its_room_leaves(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
+    """It takes calls again, those first that came meanwhile, and the load is given up; the next call begins another."""
+
+    async def test(engines: Engines) -> None:
+        folder.go_on.release(3)
+        with await held(engines, "a"):
+            leaver = asyncio.create_task(use(engines, "b"))
+            await asyncio.to_thread(eventually, lambda: names(engines) == ["default"])
+            meanwhile = asyncio.create_task(use(engines, "a"))
+            await asyncio.sleep(0)
+            leaver.cancel()
+            await asyncio.wait_for(meanwhile, PATIENCE_S)
+            await over(engines, "b")
+            assert folder.refused == ["b"]
+            await use(engines, "a")
+            assert (folder.loads, names(engines)) == (["a"], ["a", "default"])
+        await use(engines, "b")
+        assert (folder.loads, names(engines)) == (["a", "b"], ["b", "default"])
 
     with_room_for(2, folder, embedders, test)
 

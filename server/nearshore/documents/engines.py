@@ -2,14 +2,15 @@
 
 All is decided on the event loop, so nothing here is locked. What blocks runs in one thread, a load at a time: two at
 once could pass the bound together. A model in use is never unloaded; one that a call waits for is in use. One that has
-to make room takes no more calls: who asks for it waits for a load of its own, behind the one that needs its room.
+to make room takes no more calls: who asks for it waits for a load of its own, behind the one that needs its room. It
+takes them again when that load is given up, for nobody waits for it any more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -84,12 +85,12 @@ class Engines:
     def loaded(self) -> Iterator[tuple[str, Engine]]:
         """Names and models, in any thread."""
         for name, place in list(self._places.items()):
-            if place.engine is not None:
-                yield name, place.engine
+            if (engine := place.serving) is not None:
+                yield name, engine
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the files of each model that is loaded, in any thread."""
-        return {name: place.size_bytes for name, place in list(self._places.items()) if place.engine is not None}
+        return {name: place.size_bytes for name, place in list(self._places.items()) if place.serving is not None}
 
     async def bundles(self, deadline: float | None) -> dict[str, Bundle]:
         """What could be leased, by name: as it is loaded, else as the folder has it. Raises DeadlineError."""
@@ -105,8 +106,8 @@ class Engines:
         Raises DeadlineError and what ModelFolder.described does.
         """
         place = self._places.get(name)
-        if place is not None and place.engine is not None:
-            return place.engine.bundle
+        if place is not None and (engine := place.serving) is not None:
+            return engine.bundle
         if self._demand is None:
             return None
         looking = self._demand.reader.submit(self._demand.folder.described, name)
@@ -115,10 +116,12 @@ class Engines:
     async def lease(self, name: str, deadline: float | None) -> Lease | None:
         """The model of that name, loaded first if need be; None where it is not loaded and cannot be.
 
-        A load goes on though its callers leave, unless calls of other models would have to make room for it; one that
+        A load goes on though its callers leave, unless it waits for calls of models that make room for it; one that
         failed is tried again by the next call. Raises DeadlineError, OverloadedError, ModelTooLargeError and what
         ModelFolder raises.
         """
+        while (place := self._places.get(name)) is not None and place.going is not None:
+            await _end_of(place.going, deadline, "loaded")
         place = self._places.pop(name, None)
         if place is None:
             if self._demand is None:
@@ -156,8 +159,7 @@ class Engines:
             place = self._places.get(name)
             if place is None or place.engine is None:  # what waits for its own load comes from the folder anyway
                 return False
-            del place
-            engines = await self._emptied([name])
+            engines = await self._emptied({name: place})
             await asyncio.get_running_loop().run_in_executor(loader, engines.clear)
         log.info("Unloaded a model as it was asked to", model=name)
         return True
@@ -202,23 +204,42 @@ class Engines:
     async def _forgotten(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
         """The last references to the models that make room for another, when the calls that use them are over."""
         chosen = self._chosen(name, size_bytes, max_bytes)
-        if not self._places[name].users and any(place.users for place in chosen.values()):
-            problem = f"No call waits for the model {name!r} any more, and what it needs the room of is in use."
-            raise OverloadedError(problem, "Retry with back-off.", model=name)
-        engines = await self._emptied(chosen)
+        engines = await self._emptied(chosen, in_favour_of=name)
         for other in chosen:
             log.info("Unloaded a model", model=other, in_favour_of=name)
         return engines
 
-    async def _emptied(self, names: Iterable[str]) -> list[Engine]:
-        """The last references to these models, once their calls are over; they take no more."""
-        engines = []
-        for place in [self._places.pop(name) for name in names]:
-            await place.unused()
-            if place.engine is not None:
-                engines.append(place.engine)
-            place.engine = None  # a lease that is over may know the place still
-        return engines
+    async def _emptied(self, chosen: Mapping[str, Place], in_favour_of: str | None = None) -> list[Engine]:
+        """The last references to these models, once their calls are over; they take no more meanwhile.
+
+        in_favour_of: being loaded. Raises OverloadedError, and they stay, if they are in use when no call waits for it.
+        """
+        left, settled = asyncio.Event(), asyncio.get_running_loop().create_future()
+        wanted = None if in_favour_of is None else self._places[in_favour_of]
+        for place in chosen.values():
+            place.going, place.left = settled, left
+        if wanted is not None:
+            wanted.left = left
+        try:
+            while any(place.users for place in chosen.values()):
+                if wanted is not None and not wanted.users:
+                    problem = (
+                        f"The load of the model {in_favour_of!r} was given up: what it needs the room of is in use."
+                    )
+                    raise OverloadedError(problem, "Retry with back-off.", model=in_favour_of)
+                left.clear()
+                await left.wait()
+            engines = []
+            for name, place in chosen.items():
+                if place.engine is not None:
+                    engines.append(place.engine)
+                place.engine = None  # a lease that is over may know the place still
+                del self._places[name]
+            return engines
+        finally:
+            for place in chosen.values():
+                place.going = None
+            settled.set_result(None)
 
     def _chosen(self, name: str, size_bytes: int, max_bytes: int) -> dict[str, Place]:
         """The models that make room for so many bytes: as many as needed, those in use last, then as they were used.
@@ -247,7 +268,7 @@ def _size_bytes(folder: ModelFolder, name: str) -> int:
     return folder.described(name).size_bytes
 
 
-async def _end_of(changing: asyncio.Task[T], deadline: float | None, how: str) -> T:
+async def _end_of(changing: asyncio.Future[T], deadline: float | None, how: str) -> T:
     """Wait for what goes on whether its callers stay or not. Raises DeadlineError, and what it raised."""
     try:
         async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):

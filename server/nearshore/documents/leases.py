@@ -22,19 +22,19 @@ class Place:
     pinned: bool = False  # loaded at the start, never unloaded
     users: int = 0  # calls that use it or wait for it
     loading: asyncio.Task[None] | None = None
-    left: asyncio.Event | None = None  # whoever waits for the last user to leave
+    going: asyncio.Future[None] | None = None  # until it is settled whether it is unloaded; it takes no calls meanwhile
+    left: asyncio.Event | None = None  # set when the last user leaves
+
+    @property
+    def serving(self) -> Engine | None:
+        """The model, where a call that comes now gets it without a wait."""
+        return self.engine if self.going is None else None
 
     def leave(self) -> None:
         """A call is over."""
         self.users -= 1
         if self.left is not None and not self.users:
             self.left.set()
-
-    async def unused(self) -> None:
-        """Wait for the last user to leave; there must come no more."""
-        if self.users:
-            self.left = asyncio.Event()
-            await self.left.wait()
 
 
 class Lease:
