@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from nearshore.cli import main
-from nearshore.client import Client
+from nearshore.client import Client, CollectionInfo
 from nearshore.errors import CollectionNotFoundError
 from nearshore.exit_codes import ExitCode
-from tests.servers import InProcessServer
+from tests.servers import InProcessServer, make_settings
+from tests.tiny_bert import make_bundle
 
 Index = Callable[..., tuple[int, str]]
 TEXT = "the cat sat on the red river. " * 40
@@ -62,6 +63,31 @@ def test_a_refused_run_makes_no_collection(server: InProcessServer, index: Index
     assert index("--passage-tokens", "63", collection="refused")[0] == ExitCode.USAGE
     with Client(server.address) as client, pytest.raises(CollectionNotFoundError):
         client.get_collection("refused")
+
+
+def test_passages_fit_the_model_of_who_made_the_collection_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are cut for the model that the collection has, not for the one that it was to be made with."""
+    make_bundle(tmp_path / "models", "short", max_tokens=16)
+    make_bundle(tmp_path / "models")
+    create = Client.create_collection
+
+    def beaten(client: Client, name: str, *, model: str) -> CollectionInfo:
+        create(client, name, model="short")
+        return create(client, name, model=model)
+
+    monkeypatch.setattr(Client, "create_collection", beaten)
+    (tmp_path / "a.txt").write_text(TEXT)
+    server = InProcessServer(make_settings(tmp_path / "data", tmp_path / "models", embedding__models="short"))
+    try:
+        command = ["--json", "--server", server.address, "index", str(tmp_path / "a.txt"), "-c", "notes"]
+        assert main.run(command) == ExitCode.OK
+    finally:
+        server.stop()
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["embedded"] > 1
+    assert outcome["truncated"] == 0
 
 
 @pytest.mark.parametrize("sizes", ["", "--passage-tokens 20", "--passage-tokens 62 --overlap-tokens 31"])

@@ -88,9 +88,11 @@ def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
     """Index through the server at that address, and wait until it finds everything."""
     output.note(f"Indexing through the server at {address}.")
     with Client(address) as client:
-        cut = counting_model(client, model_to_be(client, job.collection))
-        given = job.input(cut.max_document_tokens, partial(count_through, client, cut.model))
-        prepare_collection(client, job.collection)  # now that nothing of what was asked for is refused
+        model = model_to_be(client, job.collection)
+        given = _input_for(model, job, client)
+        made_with = prepare_collection(client, job.collection)  # now that nothing of what was asked for is refused
+        if made_with != model:  # by somebody else, who was quicker
+            given = _input_for(made_with, job, client)
         run = Run(given.reader, rejects)
         outcome = _telling(run, lambda: index_through_server(run, address, job.collection, given.passage_counts))
     _warn_ignored(given)
@@ -133,6 +135,12 @@ def into_folder(job: Job, rejects: Rejects) -> Outcome:
         if outcome.tally.written or outcome.tally.removed:
             output.note("Writing the snapshot that the next server starts from.")
     return outcome
+
+
+def _input_for(model: str, job: Job, client: Client) -> Input:
+    """What is read, for a collection of that model. Raises as Job.input."""
+    cut = counting_model(client, model)
+    return job.input(cut.max_document_tokens, partial(count_through, client, cut.model))
 
 
 def _telling(run: Run, go: Callable[[], Outcome]) -> Outcome:
