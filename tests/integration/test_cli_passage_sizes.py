@@ -65,6 +65,20 @@ def test_a_refused_run_makes_no_collection(server: InProcessServer, index: Index
         client.get_collection("refused")
 
 
+def test_a_collection_without_a_model_is_refused_before_sizes_are(
+    server: InProcessServer, start_server: Callable[..., InProcessServer], index: Index, collection_id: str
+) -> None:
+    """Who mended the sizes first would be told only then that it was in vain."""
+    before = start_server()
+    for each in (server, before):
+        with Client(each.address) as client:
+            client.create_collection(collection_id, dimensions=2)
+    before.stop()
+    code, message = index("--passage-tokens", "63", collection=collection_id)
+    assert code == ExitCode.FAILED
+    assert "has no model" in message
+
+
 def test_passages_fit_the_model_of_who_made_the_collection_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

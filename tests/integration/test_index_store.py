@@ -204,6 +204,7 @@ def test_a_collection_of_another_model_is_refused(start: Start, postgres_url: st
     store.create_collection(CollectionSpec("bare", 32))
     store.close()
     for collection, reason in (("notes", "FINGERPRINT_MISMATCH"), ("bare", "NO_MODEL")):
-        code, _, err = finish(start(postgres_url, "-", "-c", collection), '{"id": "1", "text": "red"}')
-        assert code == ExitCode.FAILED
-        assert reason in err
+        for sizes in ((), ("--passage-tokens", "63")):  # more than the model takes, which comes second
+            code, _, err = finish(start(postgres_url, "-", "-c", collection, *sizes), '{"id": "1", "text": "red"}')
+            assert code == ExitCode.FAILED
+            assert reason in err

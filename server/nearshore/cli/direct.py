@@ -38,11 +38,23 @@ class Direct:
 
         Raises InvalidNameError, NoModelInCollectionError, and FingerprintMismatchError for one of another model.
         """
-        found, made = self._found_or_made(name)
-        if not found.spec.model:
-            raise NoModelInCollectionError(name)
-        self.models.check_loaded(found.spec)
-        return found, made
+        found = self.found(name)
+        if found is not None:
+            return found, False
+        check_collection_id(name, "collection")
+        embedder = self.embedder
+        spec = CollectionSpec(name, embedder.dimensions, model=self.model, fingerprint=embedder.fingerprint())
+        try:
+            return self.store.create_collection(spec), True
+        except CollectionExistsError:  # another shard was quicker
+            return self._checked(self.store.get_collection(name)), False
+
+    def found(self, name: str) -> Collection | None:
+        """The collection of that bare name, if it is there. Raises as collection."""
+        try:
+            return self._checked(self.store.get_collection(name))
+        except CollectionNotFoundError:
+            return None
 
     def check(self) -> None:
         """Raise PartDiedError when a thread of the process has ended by a bug."""
@@ -59,16 +71,11 @@ class Direct:
         """Close."""
         self._opened.close()
 
-    def _found_or_made(self, name: str) -> tuple[Collection, bool]:
-        with contextlib.suppress(CollectionNotFoundError):
-            return self.store.get_collection(name), False
-        check_collection_id(name, "collection")
-        embedder = self.embedder
-        spec = CollectionSpec(name, embedder.dimensions, model=self.model, fingerprint=embedder.fingerprint())
-        try:
-            return self.store.create_collection(spec), True
-        except CollectionExistsError:  # another shard was quicker
-            return self.store.get_collection(name), False
+    def _checked(self, found: Collection) -> Collection:
+        if not found.spec.model:
+            raise NoModelInCollectionError(found.spec.name)
+        self.models.check_loaded(found.spec)
+        return found
 
     def _die(self, death: BaseException) -> None:
         self._death = self._death or death

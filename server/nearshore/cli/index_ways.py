@@ -102,6 +102,7 @@ def through_server(job: Job, rejects: Rejects, address: str) -> Outcome:
 def into_store(job: Job, rejects: Rejects) -> Outcome:
     """Write straight to the store that store.url names; the servers of the cluster follow it by themselves."""
     with Direct(session().settings) as direct:
+        direct.found(job.collection)  # is refused before the sizes are
         given = job.input(direct.embedder.max_document_tokens, partial(_count, direct.embedder))
         collection, made = direct.collection(job.collection)
         if made:
@@ -119,6 +120,7 @@ def into_folder(job: Job, rejects: Rejects) -> Outcome:
     output.note(f"No server has {settings.data_dir} open; indexing in this process.")
     with Engine(settings) as engine:
         _wait_loaded(engine)
+        _found(engine, job.collection)  # is refused before the sizes are
         given = job.input(engine.embedder.max_document_tokens, partial(_count, engine.embedder))
         run = Run(given.reader, rejects)
 
@@ -166,12 +168,20 @@ async def _collection(engine: Engine, name: str) -> Replica:
 
     Raises NoModelInCollectionError, FingerprintMismatchError.
     """
-    try:
-        replica = await asyncio.to_thread(engine.replicas.get, name)
-    except CollectionNotFoundError:
+    replica = await asyncio.to_thread(_found, engine, name)
+    if replica is None:
         await engine.parts.collections.create(CollectionInput(name, model=model_name(engine.model)))
         _note_made(name, engine.model)
         return engine.replicas.get(name)
+    return replica
+
+
+def _found(engine: Engine, name: str) -> Replica | None:
+    """The collection, if it is there. Raises as _collection."""
+    try:
+        replica = engine.replicas.get(name)
+    except CollectionNotFoundError:
+        return None
     if not replica.collection.spec.model:
         raise NoModelInCollectionError(name)
     engine.models.check_loaded(replica.collection.spec)

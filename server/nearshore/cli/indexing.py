@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self, TextIO
+from typing import NoReturn, Self, TextIO
 
 import typer
 
@@ -184,17 +184,19 @@ def prepare_collection(client: Client, name: str) -> str:
             info = client.get_collection(name)
         else:
             output.note(f"Created the collection {name} with the model {info.model}.")
-    if not info.model:
-        raise NoModelInCollectionError(name)
-    return info.model
+    return info.model or _no_model(name)
 
 
 def model_to_be(client: Client, name: str) -> str:
-    """The model of the collection, or the one that it will be created with; empty for one of vectors alone."""
+    """The model of the collection, or the one that it will be created with. Raises NoModelInCollectionError."""
     try:
-        return client.get_collection(name).model
+        return client.get_collection(name).model or _no_model(name)
     except CollectionNotFoundError:
         return default_model(client)
+
+
+def _no_model(collection: str) -> NoReturn:
+    raise NoModelInCollectionError(collection)
 
 
 def counting_model(client: Client, model: str) -> Tokenized:
