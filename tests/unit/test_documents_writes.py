@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nearshore.documents import reading
 from nearshore.documents.errors import WriteOutcomePendingError
 from nearshore.documents.limits import Limits
 from nearshore.documents.requests import (
@@ -47,7 +50,8 @@ from nearshore.errors import (
 )
 from nearshore.exit_codes import ExitCode, exit_code
 from nearshore.index.filters import parse
-from nearshore.records import Document, MetadataValue, Upsert, WriteToken
+from nearshore.records import Document, Item, MetadataValue, Upsert, WriteToken
+from nearshore.replica import Replica
 from nearshore.replica.mirror import Mirror
 from nearshore.store.errors import StoreOverloadedError
 from tests.engine import DIMENSIONS, Engine, packed, tiny_embedder, unpacked
@@ -398,6 +402,66 @@ def test_a_read_does_not_wait_for_room_on_a_disk(tmp_path: Path, monkeypatch: py
             with pytest.raises(DeadlineError, match=r"held up: .*disk.*appending rows"):
                 engine.run(soon(engine.documents.count(read)))
         assert engine.run(soon(engine.documents.count(read))).count == 1
+
+
+class Attempts:
+    """Attempts to apply a write, each of which waits for the test to say how it ends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._begun, self._ends = threading.Semaphore(0), SimpleQueue[Exception | None]()
+        really_apply = Mirror.apply
+
+        def apply(mirror: Mirror, items: Sequence[Item]) -> None:
+            self._begun.release()
+            error = self._ends.get(timeout=WAIT_S)
+            if error is not None:
+                raise error
+            really_apply(mirror, items)
+
+        monkeypatch.setattr(Mirror, "apply", apply)
+
+    def end(self, error: Exception | None = None) -> None:
+        self._ends.put(error)
+
+    async def begun(self) -> None:
+        """Wait for the next one."""
+        assert await asyncio.to_thread(self._begun.acquire, timeout=WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [
+        (StorageFullError("appending rows"), 1),  # of an attempt from before the read: the disk may have room by now
+        (OSError(errno.EMFILE, "Too many open files"), 3),  # handles come back by themselves
+    ],
+)
+def test_a_read_waits_for_what_may_end_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, failures: int
+) -> None:
+    """It is ended by what only people mend, and by nothing but an attempt that began after it."""
+    monkeypatch.setattr(reading, "_HELD_UP_WAIT_S", 0.0)
+    monkeypatch.setattr(reading, "_LOOK_S", 0.0)
+
+    async def read(replica: Replica, attempts: Attempts, count: Coroutine[None, None, CountAnswer]) -> CountAnswer:
+        await attempts.begun()
+        attempts.end(error)
+        await attempts.begun()  # the second: only from then on has the trouble lasted
+        answer = asyncio.create_task(count)
+        await asyncio.to_thread(eventually, lambda: replica.waiters)
+        for _ in range(failures):
+            attempts.end(error)
+            await attempts.begun()
+        for _ in range(100):  # many looks of the read at what holds it up
+            await asyncio.sleep(0)
+        assert not answer.done()
+        attempts.end()
+        return await answer
+
+    with Engine(tmp_path, limits=Limits(max_read_wait_s=3_600)) as engine:
+        collection, attempts = engine.create("c"), Attempts(monkeypatch)
+        token = engine.put(collection, ["a"], np.ones((1, DIMENSIONS), np.float32))
+        count = engine.documents.count(CountRequest(collection, read_after=[token]))
+        assert engine.run(read(engine.replicas.get("c"), attempts, count)).count == 1
 
 
 def test_a_read_that_cannot_see_its_write_in_time_says_how_far_it_got(tmp_path: Path) -> None:
