@@ -108,6 +108,19 @@ def test_absent_bundle_says_how_to_get_it(tmp_path: Path) -> None:
     assert "nearshore model get some-model" in caught.value.remedy
 
 
+def test_a_bundle_that_is_being_exchanged_is_not_there(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two renames there is no folder: nobody is told to move one out of the way."""
+    read = Path.read_text
+
+    def exchanged(path: Path, encoding: str) -> str:
+        copy.rename(copy.with_name("beside"))
+        return read(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", exchanged)
+    with pytest.raises(ModelNotFoundError):
+        load_bundle(copy)
+
+
 @settings(max_examples=40)
 @given(
     file=st.sampled_from(["model.onnx", "tokenizer.json", "golden.npz", "bundle.json"]),
