@@ -18,6 +18,7 @@ from nearshore.bundle import (
     Precision,
     bundle_names,
     load_bundle,
+    read_file,
     read_manifest,
 )
 from nearshore.documents.engines import Demand, Engines
@@ -168,6 +169,6 @@ def _loaded_from_one(folder: Path, load: Callable[[], Loaded]) -> Loaded:
 def _manifest_of(folder: Path) -> bytes:
     """bundle.json as it is; empty where it is not there."""
     try:
-        return (folder / MANIFEST_FILE).read_bytes()
+        return read_file(folder / MANIFEST_FILE)
     except OSError:
         return b""

@@ -412,6 +412,29 @@ def test_other_files_beside_a_bundle_are_not_deleted(
     assert contents(place) == before
 
 
+def test_a_pipe_in_a_bundle_is_refused_and_not_waited_for(
+    get: Get, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list says it of that bundle and shows the others; an export names it, and goes once it is gone."""
+    get()
+    folder, place = ["--json", "--model-dir", str(tmp_path / "models")], tmp_path / "models" / "mine"
+    shutil.copytree(place, place.with_name("piped"))
+    pipe = place.with_name("piped") / MODEL_FILE
+    pipe.unlink()
+    os.mkfifo(pipe)
+    assert main.run([*folder, "model", "list"]) == 0
+    whole, piped = json.loads(capsys.readouterr().out)
+    assert (whole["name"], piped["name"]) == ("mine", "piped")
+    assert "model.onnx is not a regular file" in piped["error"]
+    command = [*folder, "model", "get", "piped", "--from", str(checkpoint)]
+    assert main.run(command) == ExitCode.FAILED
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert told["reason"] == "BUNDLE_PLACE_TAKEN"
+    assert "model.onnx in it is not a regular file" in told["message"]
+    pipe.unlink()
+    assert main.run(command) == 0
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

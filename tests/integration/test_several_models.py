@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -299,6 +300,19 @@ def test_a_load_that_fails_is_tried_again(start: Servers, gate: Gate) -> None:
     gate.error = None
     gate.go_on.release()
     assert client.embed(TEXTS, model="small").model == "small"
+
+
+@pytest.mark.parametrize("file", ["bundle.json", "model.onnx"])
+def test_a_pipe_in_a_bundle_holds_up_no_load(start: Servers, folder: Path, file: str) -> None:
+    """Who asks for that model is told of it; models are listed, and others are loaded."""
+    client = start(on_demand=True)
+    (folder / "small" / file).unlink()
+    os.mkfifo(folder / "small" / file)
+    with pytest.raises(NearshoreError, match=f"{file} is not a regular file") as caught:
+        client.embed(TEXTS, model="small")
+    assert caught.value.reason == "BUNDLE_CORRUPT"
+    assert {"tiny", "wide"} <= {each.name for each in client.list_models()}
+    assert client.embed(TEXTS, model="wide").model == "wide"
 
 
 def test_a_bundle_that_is_corrupt_takes_no_room(start: Servers, folder: Path, bundles: dict[str, Bundle]) -> None:

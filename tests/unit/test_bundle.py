@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +154,16 @@ def test_a_missing_file_is_named(copy: Path, file: str) -> None:
         load_bundle(copy)
     assert caught.value.reason == "BUNDLE_CORRUPT"
     assert "nearshore model get tiny" in caught.value.remedy
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "golden.npz", "bundle.json"])
+def test_what_is_no_file_is_refused_and_not_waited_for(copy: Path, file: str, make: Callable[[Path], None]) -> None:
+    """A pipe in the place of a file, which nobody may ever write into, is named with a remedy."""
+    (copy / file).unlink()
+    make(copy / file)
+    with pytest.raises(CorruptBundleError, match=rf"{file} is not a regular file\. Put the file itself there"):
+        load_bundle(copy)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,16 @@ def write(file: str, content: object) -> Callable[[Path], None]:
 def remove(file: str) -> Callable[[Path], None]:
     """A file that is not there."""
     return lambda folder: (folder / file).unlink()
+
+
+def pipe(file: str) -> Callable[[Path], None]:
+    """A pipe in its place, which nobody writes into."""
+
+    def apply(folder: Path) -> None:
+        (folder / file).unlink(missing_ok=True)
+        os.mkfifo(folder / file)
+
+    return apply
 
 
 def truncate(file: str, share: float) -> Callable[[Path], None]:
@@ -90,12 +101,14 @@ REFUSED = {
     "heads of no width": (edit("config.json", num_attention_heads=0), "num_attention_heads: .* greater than or equal"),
     "heads that do not divide": (edit("config.json", num_attention_heads=5), "not a multiple of 5 heads"),
     "config missing": (remove("config.json"), "config.json is missing"),
+    "config is a pipe": (pipe("config.json"), r"config.json cannot be read \(it is not a regular file\)"),
     "config is no JSON": (truncate("config.json", 0.5), "config.json cannot be read"),
     "config without a bottom": (
         lambda folder: (folder / "config.json").write_text("[" * 99_999), "config.json cannot be read",
     ),
     "config is a list": (write("config.json", []), "config.json is not a JSON dict"),
     "weights missing": (remove("model.safetensors"), "model.safetensors is missing"),
+    "weights are a pipe": (pipe("model.safetensors"), "model.safetensors is not a regular file"),
     "weights cut off": (truncate("model.safetensors", 0.7), "model.safetensors cannot be read"),
     "weights empty": (truncate("model.safetensors", 0), "model.safetensors cannot be read"),
     "tensor missing": (retensor(lambda t: t.pop(QUERY)), f"lacks the tensor {QUERY}"),
@@ -113,6 +126,7 @@ REFUSED = {
     ),
     "more layers than tensors": (edit("config.json", num_hidden_layers=3), "lacks the tensor encoder.layer.2"),
     "tokenizer missing": (remove("tokenizer.json"), "tokenizer.json is missing"),
+    "tokenizer is a pipe": (pipe("tokenizer.json"), r"tokenizer.json cannot be read \(it is not a regular file\)"),
     "tokenizer cut off": (truncate("tokenizer.json", 0.9), "tokenizer.json cannot be read"),
     "tokenizer is no tokenizer": (write("tokenizer.json", {"model": 1}), "tokenizer.json is not a tokenizer"),
     "tokenizer without [CLS] and [SEP]": (edit("tokenizer.json", post_processor=None), r"as \[CLS\] and \[SEP\]"),
@@ -169,6 +183,7 @@ REFUSED = {
     "an unknown switch": (edit("1_Pooling/config.json", pooling_mode_median=True), "'pooling_mode_median'"),
     "pooling that is no name": (edit("1_Pooling/config.json", pooling_mode=7), "asks for 7"),
     "no pooling": (write("modules.json", [module("Transformer"), module("Normalize")]), "has Transformer, Normalize;"),
+    "pooling in a pipe": (pipe("1_Pooling/config.json"), r"1_Pooling/config.json cannot be read \(it is not a reg"),
     "no modules": (write("modules.json", []), "modules.json has nothing; supported is Transformer, Pooling"),
     "modules that are none": (write("modules.json", ["Pooling", 7]), "asks for Pooling"),
     "a dense layer after normalization": (
@@ -192,6 +207,14 @@ def test_refuses_what_it_cannot_export(checkpoint: Path, name: str) -> None:
         export(checkpoint)
     assert caught.value.reason == "CHECKPOINT_UNUSABLE"
     assert not (checkpoint.parent / "bundle").exists()
+
+
+@pytest.mark.parametrize("file", ["README.md", "nearshore-origin.json"])
+def test_waits_for_no_pipe_in_place_of_a_note(checkpoint: Path, file: str) -> None:
+    """What no vector depends on, and cannot be read, is taken for absent."""
+    pipe(file)(checkpoint)
+    manifest = export(checkpoint).manifest
+    assert (manifest.license == "unknown", manifest.source.kind) == (file == "README.md", "folder")
 
 
 def switches(*names: str) -> dict[str, object]:

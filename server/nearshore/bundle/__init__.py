@@ -16,6 +16,8 @@ from nearshore.bundle.errors import BundleExchangedError as BundleExchangedError
 from nearshore.bundle.errors import CorruptBundleError as CorruptBundleError
 from nearshore.bundle.errors import ModelNotFoundError as ModelNotFoundError
 from nearshore.bundle.errors import PrecisionMissingError as PrecisionMissingError
+from nearshore.bundle.files import file_digest as file_digest
+from nearshore.bundle.files import read_file as read_file
 from nearshore.bundle.folder import BUNDLE_FILES as BUNDLE_FILES
 from nearshore.bundle.folder import FORMAT_VERSION as FORMAT_VERSION
 from nearshore.bundle.folder import INT8_FILE as INT8_FILE
@@ -24,7 +26,6 @@ from nearshore.bundle.folder import MODEL_FILE as MODEL_FILE
 from nearshore.bundle.folder import TOKENIZER_FILE as TOKENIZER_FILE
 from nearshore.bundle.folder import Bundle as Bundle
 from nearshore.bundle.folder import bundle_names as bundle_names
-from nearshore.bundle.folder import file_digest as file_digest
 from nearshore.bundle.folder import list_bundles as list_bundles
 from nearshore.bundle.folder import load_bundle as load_bundle
 from nearshore.bundle.folder import read_manifest as read_manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from nearshore.bundle.dense import DENSE_FILE, DenseLayer, read_dense
 from nearshore.bundle.errors import CorruptBundleError, ModelNotFoundError, PrecisionMissingError
+from nearshore.bundle.files import NotRegularFileError, file_digest, read_file
 from nearshore.bundle.golden import GOLDEN_FILE, Golden, GoldenPairs, read_golden, read_golden_pairs
 from nearshore.bundle.manifest import Manifest, Precision, SpecialTokens, content_digest, fingerprint
 
@@ -22,8 +22,6 @@ TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "bundle.json"
 _BESIDE = ".data"  # behind the name of a graph: the file with its weights, where they do not fit into it
 _GRAPHS = (MODEL_FILE, INT8_FILE)
-# Of a file that is read at once: after each part a thread waits for the interpreter, 5 ms where another one imports.
-_PART_BYTES = 4 << 20
 BUNDLE_FILES: Final = frozenset(
     {*_GRAPHS, *(name + _BESIDE for name in _GRAPHS), TOKENIZER_FILE, GOLDEN_FILE, DENSE_FILE, MANIFEST_FILE}
 )
@@ -125,15 +123,6 @@ def _read_files(manifest: Manifest, graphs: list[str]) -> list[str]:
     return [*graphs, *beside, TOKENIZER_FILE, *([DENSE_FILE] if manifest.dense else [])]
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest, part = hashlib.sha256(), memoryview(bytearray(_PART_BYTES))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(part):
-            digest.update(part[:count])
-    return digest.hexdigest()
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write bundle.json, readable, with the fingerprint and a digest of all it says."""
     content = manifest.model_dump(mode="json")
@@ -166,7 +155,7 @@ def load_bundle(path: Path, precision: Precision | None = None) -> Bundle:
         try:
             found = file_digest(path / name)
         except OSError as error:
-            raise CorruptBundleError(path, f"{name} cannot be read ({error.strerror})") from error
+            raise _unreadable(path, name, error) from error
         if found != manifest.files[name]:
             raise CorruptBundleError(path, f"{name} has changed since the export (SHA-256 {found[:12]}...)")
     return bundle
@@ -180,7 +169,7 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_dir():
         raise ModelNotFoundError(path)
     try:
-        content = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        content = json.loads(read_file(path / MANIFEST_FILE).decode("utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             version = content["format_version"]
             raise CorruptBundleError(path, f"it has format {version!r}, this nearshore reads {FORMAT_VERSION}")
@@ -198,12 +187,22 @@ def read_manifest(path: Path) -> Manifest:
         )
         raise CorruptBundleError(path, f"it has no {MANIFEST_FILE}, so it is no bundle", remedy) from error
     except OSError as error:
-        raise CorruptBundleError(path, f"{MANIFEST_FILE} cannot be read ({error.strerror})") from error
+        raise _unreadable(path, MANIFEST_FILE, error) from error
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptBundleError(path, f"{MANIFEST_FILE} is not a bundle manifest ({_first_line(error)})") from error
     if stated != manifest.fingerprint:
         raise CorruptBundleError(path, f"its fingerprint {stated} is not that of its fields, {manifest.fingerprint}")
     return manifest
+
+
+def _unreadable(path: Path, name: str, error: OSError) -> CorruptBundleError:
+    if isinstance(error, NotRegularFileError):
+        remedy = (  # an export would not delete what it did not write
+            f"Put the file itself there, or a link to it; or move the folder {path.name} out of the model folder and "
+            f"make the bundle with nearshore model get {path.name} (and --from FOLDER if it was made of one)."
+        )
+        return CorruptBundleError(path, f"{name} is not a regular file", remedy)
+    return CorruptBundleError(path, f"{name} cannot be read ({error.strerror})")
 
 
 def _first_line(error: Exception) -> str:

@@ -81,6 +81,6 @@ def _read_sentence_settings(folder: Path) -> tuple[str, dict[str, Any]]:
 def _read_license(folder: Path) -> str:
     """The `license:` of the model card's front matter."""
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     found = re.match(r"---\n(?:.*\n)*?license:[ \t]*(\S+)", text)
     return found.group(1).strip("'\"") if found else "unknown"

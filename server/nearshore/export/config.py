@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from nearshore.bundle import read_file
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.families import FAMILIES, MODERNBERT, NOMIC_BERT
 from nearshore.export.family import Family
@@ -189,11 +190,12 @@ def read_json(folder: Path, file: str, *, optional: bool = False, kind: type = d
     if optional and not path.exists():
         return kind()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise UnusableCheckpointError(folder, f"{file} is missing") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UnusableCheckpointError(folder, f"{file} cannot be read ({error})") from error
+        detail = getattr(error, "strerror", None) or error
+        raise UnusableCheckpointError(folder, f"{file} cannot be read ({detail})") from error
     if not isinstance(content, kind):
         raise UnusableCheckpointError(folder, f"{file} is not a JSON {kind.__name__}")
     return content

@@ -36,6 +36,11 @@ class UnusableCheckpointError(PreconditionError):
         )
 
 
+def absent(folder: Path, file: str) -> str:
+    """What UnusableCheckpointError says of a file that is_file() does not know."""
+    return f"{file} is not a regular file" if (folder / file).exists() else f"{file} is missing"
+
+
 class CheckpointNotFoundError(NotFoundError):
     """The folder that a checkpoint is to be taken from does not exist."""
 

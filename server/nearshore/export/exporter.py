@@ -128,7 +128,8 @@ def check_place(destination: Path, checkpoint: Path | None = None) -> None:
         raise PlaceTakenError(destination, f"it has no {MANIFEST_FILE}, so it is no bundle")
     others = [path.name for path in found if path.name not in BUNDLE_FILES or not path.is_file()]
     if others:
-        raise PlaceTakenError(destination, f"{others[0]} in it is no file of a bundle")
+        what = "not a regular file" if others[0] in BUNDLE_FILES else "no file of a bundle"
+        raise PlaceTakenError(destination, f"{others[0]} in it is {what}")
 
 
 def _check_meanings(destination: Path, bundle: Bundle, known: Mapping[Precision, str]) -> None:

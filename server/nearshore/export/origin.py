@@ -22,7 +22,7 @@ def read_source(folder: Path, weights: Sequence[Path]) -> Source:
     """Where this checkpoint came from, by its note or else as a local folder, with the digest of its weights."""
     noted = folder / _FILE
     digest = _digest(weights)
-    if noted.exists():
+    if noted.is_file():
         return Source(**json.loads(noted.read_text(encoding="utf-8")), sha256=digest)
     return Source(kind="folder", location=folder.resolve().name, revision="", sha256=digest)
 

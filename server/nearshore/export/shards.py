@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nearshore.export.config import read_json
-from nearshore.export.errors import UnusableCheckpointError, WeightsFileError
+from nearshore.export.errors import UnusableCheckpointError, WeightsFileError, absent
 from nearshore.export.pytorch.file import PyTorchFile
 from nearshore.export.safetensors import SafetensorsFile
 from nearshore.export.weights import COMPLETE
@@ -73,7 +73,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """The files that hold the tensors, sorted. Raises UnusableCheckpointError when one is missing."""
     found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise UnusableCheckpointError(folder, f"{WEIGHTS_FILE} is missing", COMPLETE)
+        raise UnusableCheckpointError(folder, absent(folder, WEIGHTS_FILE), COMPLETE)
     if not found.endswith(_INDEX):
         return (folder / found,)
     shards = read_json(folder, found).get("weight_map")
@@ -81,7 +81,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         raise UnusableCheckpointError(folder, f"{found} has no weight_map of files", COMPLETE)
     for name in set(shards.values()):
         if not (folder / name).is_file():
-            raise UnusableCheckpointError(folder, f"{name} is missing", COMPLETE)
+            raise UnusableCheckpointError(folder, absent(folder, name), COMPLETE)
     return tuple(folder / name for name in sorted(set(shards.values())))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nearshore.export.config import ConfigFile, read_json
-from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.errors import UnusableCheckpointError, absent
 from nearshore.export.family import Family
 from nearshore.export.shards import WEIGHT_FILES, ShardStore, weight_files
 from nearshore.export.tensorflow.saved_model import MODEL_FILE, VARIABLES, read_saved_model
@@ -108,7 +108,7 @@ def _newest(folder: Path, indexes: list[Path]) -> str:
 
 def _require_vocabulary(folder: Path, name: str) -> Path:
     if not (folder / name).is_file():
-        raise UnusableCheckpointError(folder, f"{name} is missing", "Put the vocabulary beside the checkpoint.")
+        raise UnusableCheckpointError(folder, absent(folder, name), "Put the vocabulary beside the checkpoint.")
     return folder / name
 
 

@@ -87,7 +87,7 @@ def _keras_notes(folder: Path) -> Iterator[Any]:
     """Every object's note, in the newer and in the older place (fields of saved_metadata.proto, saved_model.proto)."""
     newer = folder / _METADATA_FILE
     texts: list[bytes] = []
-    if newer.exists():
+    if newer.is_file():
         for node in parts(read_message(newer.read_bytes()), 1):
             texts += parts(read_message(node), 5)
     else:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nearshore.export.errors import UnusableCheckpointError
+from nearshore.bundle import read_file
+from nearshore.export.errors import UnusableCheckpointError, absent
 from nearshore.export.tensorflow.checksum import masked_crc32c
 from nearshore.export.tensorflow.table import read_table
 from nearshore.export.tensorflow.wire import (
@@ -59,7 +60,7 @@ class TensorBundle:
         self._folder = folder
         self._index = f"{prefix}.index"
         try:
-            table = dict(read_table((folder / self._index).read_bytes()))
+            table = dict(read_table(read_file(folder / self._index)))
             header = read_message(table.pop(b""))
             shards = first_number(header, 1)
             if not 0 < shards <= _MOST_FILES or first_number(header, 2):
@@ -115,7 +116,7 @@ class TensorBundle:
         for file in self._files:
             path = self._folder / file
             if not path.is_file():
-                raise UnusableCheckpointError(self._folder, f"{file} is missing", _COMPLETE)
+                raise UnusableCheckpointError(self._folder, absent(self._folder, file), _COMPLETE)
             ends = {entry.offset + entry.size: name for name, entry in self._entries.items() if entry.file == file}
             if path.stat().st_size < max(ends, default=0):
                 name = ends[max(ends)]
