@@ -212,7 +212,7 @@ TABLE = [
     Bad("unknown metric", create("new", metric=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
     Bad("unknown index kind", create("new", index=collections.IndexConfig(kind=99)),  # type: ignore[arg-type]
         "UNKNOWN_ENUM_VALUE", "leave the field out"),
-    Bad("unknown model", create("new", model="models/other"), "MODEL_NOT_SERVED", "models/tiny", MISSING),
+    Bad("unknown model", create("new", model="models/other"), "MODEL_NOT_SERVED", "serves tiny. Leave", MISSING),
     Bad("bad model name", create("new", model="tiny"), "INVALID_NAME", 'Write "models/"'),
     Bad("another width than the model's", of_model(dimensions=3), "DIMENSIONS_OUT_OF_RANGE", "Leave"),
     Bad("another fingerprint than the model's", of_model(fingerprint="nsf1-other"),
@@ -307,7 +307,7 @@ TABLE = [
     ),
     Bad("text to embed too long", embed("a", LONG, truncation=TRUNCATION_REFUSE), "TEXT_TOO_LONG", "Text 1"),
     Bad("text to embed of 9 kB", embed("x" * 9_000), "TEXT_TOO_LARGE", "split it"),
-    Bad("model not served", embed("a", model="models/other"), "MODEL_NOT_SERVED", "models/tiny", MISSING),
+    Bad("model not served", embed("a", model="models/other"), "MODEL_NOT_SERVED", "serves tiny. Leave", MISSING),
     Bad("model without models/", embed("a", model="tiny"), "INVALID_NAME", 'Write "models/"'),
     Bad("more dimensions than there are", embed("a", dimensions=33), "DIMENSIONS_OUT_OF_RANGE", "Ask for 1 to 32"),
     Bad("negative dimensions", embed("a", dimensions=-1), "DIMENSIONS_OUT_OF_RANGE", "dimensions is -1"),

@@ -98,7 +98,7 @@ def test_a_model_is_asked_only_for_what_it_can_do(start_server: Start) -> None:
         ):
             with pytest.raises(CrossEncoderError, match=r"'judge' is a cross-encoder.*Name an embedding model"):
                 refused()
-        with pytest.raises(NotCrossEncoderError, match=r"'tiny' .*an embedding model.*Name one.*: models/judge\."):
+        with pytest.raises(NotCrossEncoderError, match=r"'tiny' .*an embedding model.* that is one: judge\."):
             client.rerank(QUERY, PASSAGES)
         with pytest.raises(NotCrossEncoderError, match="it is a classifier of 3 labels"):
             client.rerank(QUERY, PASSAGES, model="sorter")
@@ -112,8 +112,10 @@ def test_a_model_is_asked_only_for_what_it_can_do(start_server: Start) -> None:
 def test_a_cross_encoder_is_loaded_when_it_is_asked_for(start_server: Start) -> None:
     """Those in the model folder are named, too, where they can be loaded; a model without activation gives logits."""
     with start_server(embedding__on_demand=True).client() as client:
-        with pytest.raises(NotCrossEncoderError, match=r"models/judge, models/plain, models/sure\."):
+        with pytest.raises(NotCrossEncoderError, match=r"that is one: judge, plain, sure\.") as caught:
             client.rerank(QUERY, PASSAGES)
+        for named in caught.value.metadata["known"].split(","):
+            assert client.rerank(QUERY, PASSAGES, model=named).model == named  # as the advice has it
         results = client.rerank(QUERY, PASSAGES, model="plain").results
         expected = reference_logits(PAIRS, "roberta")
         np.testing.assert_allclose(

@@ -182,7 +182,7 @@ def test_another_model_is_refused_unless_it_is_to_be_loaded(start: Servers) -> N
     client = start(models="small")
     client.create_collection("c", model="small")
     client = start()
-    with pytest.raises(ModelNotServedError, match=r"serves models/tiny.*embedding\.models.*embedding\.on_demand"):
+    with pytest.raises(ModelNotServedError, match=r"serves tiny.*embedding\.models.*embedding\.on_demand"):
         client.embed(TEXTS, model="wide")
     with pytest.raises(FingerprintMismatchError, match=r"embedding\.models or embedding\.on_demand"):
         client.search("c", "a cat")

@@ -64,7 +64,7 @@ class Models:
         async def check(bundle: Bundle) -> None:
             if not bundle.manifest.is_cross_encoder:
                 bundles = await self._engines.bundles(deadline)
-                known = [model_name(each) for each in sorted(bundles) if bundles[each].manifest.is_cross_encoder]
+                known = [each for each in sorted(bundles) if bundles[each].manifest.is_cross_encoder]
                 raise NotCrossEncoderError(bare, _why_no_cross_encoder(bare, bundle.manifest), known)
 
         return await self._lease(bare, check, deadline)
@@ -169,14 +169,14 @@ class Models:
         return [(name, engine) for name, engine in self._engines.loaded() if isinstance(engine, Embedder)]
 
     def _not_served(self, bare: str) -> ModelNotServedError:
-        loaded = ", ".join(model_name(each) for each, _ in self._engines.loaded())
+        loaded = ", ".join(each for each, _ in self._engines.loaded())
         if self._engines.loads_others:
             message = f"There is no bundle {bare!r} in the model folder of this server."
             remedy = f"Get it there (nearshore model get {bare}); it has loaded {loaded}."
         else:
             message = f"This server does not serve the model {bare!r}."
             remedy = (
-                f"It serves {loaded}. Leave the model out to use {model_name(self._default)}; or have it serve more of "
+                f"It serves {loaded}. Leave the model out to use {self._default}; or have it serve more of "
                 "its model folder: those that embedding.models names or, with embedding.on_demand, all."
             )
         return ModelNotServedError(message, remedy, model=bare)

@@ -66,12 +66,12 @@ class NotCrossEncoderError(InvalidArgumentError):
     reason = "NOT_A_CROSS_ENCODER"
 
     def __init__(self, model: str, why: str, known: Sequence[str]) -> None:
-        """why: a clause; known: the cross-encoders that could be asked instead."""
+        """why: a clause; known: names of the cross-encoders that could be asked instead, as model has its name."""
         remedy = "This server has none: get one into its model folder (nearshore model get NAME --from FOLDER, which "
         remedy += "holds a sequence classifier of one label) and name it in embedding.models."
         super().__init__(
             f"The model {model!r} is no cross-encoder: {why}.",
-            f"Name one in `model`: {', '.join(known)}." if known else remedy,
+            f"Name a model that is one: {', '.join(known)}." if known else remedy,
             field="model",
             model=model,
             known=",".join(known),
