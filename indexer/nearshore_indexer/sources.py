@@ -195,7 +195,7 @@ class Reader:
 def _check(file: str, file_format: Format) -> Source:
     if file == STDIN:
         if file_format is Format.PARQUET:
-            raise SourceError("Parquet cannot be read from standard input.", "Name a file: its end is read first.")
+            raise _parquet_from("standard input")
         return Source(file, file_format, None)
     path = Path(file)
     try:
@@ -207,7 +207,17 @@ def _check(file: str, file_format: Format) -> Source:
     found = _format(path) if file_format is Format.AUTO else file_format
     if found is Format.PARQUET and path.suffix == ".gz":
         raise SourceError(f"{file} is Parquet inside gzip.", "Unpack it: Parquet is compressed in itself.")
-    return Source(file, found, status.st_size if stat.S_ISREG(status.st_mode) else None)
+    regular = stat.S_ISREG(status.st_mode)
+    if found is Format.PARQUET and not regular:
+        raise _parquet_from(file)
+    return Source(file, found, status.st_size if regular else None)
+
+
+def _parquet_from(origin: str) -> SourceError:
+    return SourceError(
+        f"Parquet cannot be read from {origin}: it takes a regular file, whose end is read first.",
+        "Write it to a file and name that; or send JSONL, which is read as it comes.",
+    )
 
 
 def _whereabouts(file: str) -> str:

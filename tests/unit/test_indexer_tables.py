@@ -2,6 +2,7 @@
 
 import datetime as dt
 import gzip
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,13 @@ def test_damaged_parquet_is_rejected(tmp_path: Path) -> None:
 def test_parquet_is_neither_zipped_nor_piped(tmp_path: Path) -> None:
     """Its end is read first; it is refused before anything is read."""
     path = csv(tmp_path / "a.parquet.gz", b"")
-    for file in (str(path), "-"):
-        with pytest.raises(SourceError, match="Parquet"):
-            check_sources([file], Format.PARQUET)
+    with pytest.raises(SourceError, match="Parquet inside gzip"):
+        check_sources([str(path)], Format.PARQUET)
+    pipe = tmp_path / "pipe.parquet"
+    os.mkfifo(pipe)
+    reading, writing = os.pipe()
+    for file, file_format in ((str(pipe), Format.AUTO), (f"/dev/fd/{reading}", Format.PARQUET), ("-", Format.PARQUET)):
+        with pytest.raises(SourceError, match=r"takes a regular file.*Write it to a file and name that; or send JSONL"):
+            check_sources([file], file_format)
+    os.close(reading)
+    os.close(writing)
