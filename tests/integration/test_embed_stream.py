@@ -458,9 +458,10 @@ def test_what_the_batches_raise_reaches_the_caller(client: Client, server: InPro
         assert next(stream).number == 0
         with pytest.raises(kind):
             next(stream)
-    for wrong in ("cat", b"cat", 5):
+    no_batches: list[Any] = ["cat", b"cat", 5, {("cat",)}, frozenset({("cat",)}), {0: ["cat"]}]
+    for wrong in no_batches:
         with pytest.raises(TypeError, match="batches is"):
-            client.embed_stream(wrong)  # type: ignore[arg-type]
+            client.embed_stream(wrong)
     for number in (0, -1, float("nan"), True):
         with pytest.raises((TypeError, ValueError), match="timeout_s is"):
             client.embed_stream([["cat"]], timeout_s=number)
@@ -470,6 +471,9 @@ def test_what_the_batches_raise_reaches_the_caller(client: Client, server: InPro
         async with AsyncClient(server.address) as asking:
             with pytest.raises(KeyError):
                 assert [each.number async for each in asking.embed_stream(broken())] == [0]
+            for wrong in no_batches:
+                with pytest.raises(TypeError, match="batches is"):
+                    asking.embed_stream(wrong)
             with pytest.raises(ValueError, match="timeout_s is"):
                 asking.embed_stream([["cat"]], timeout_s=0)
             endless = asking.embed_stream([["cat"]], timeout_s=float("inf"))
@@ -482,6 +486,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     ("dog", TypeError, r"batches\[2\]\.texts is one str"),
     (["dog", 5], TypeError, r"batches\[2\]\.texts\[1\] is 5; it takes str"),
     (None, TypeError, r"batches\[2\]\.texts is None"),
+    ({"dog"}, TypeError, r"batches\[2\]\.texts is {'dog'}; it takes a list of str: the answer goes by their order"),
     (["\ud800"], ValueError, r"batches\[2\]\.texts takes text that UTF-8 can hold"),
 ]
 

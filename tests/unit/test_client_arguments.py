@@ -90,6 +90,20 @@ def test_one_text_is_not_a_list_of_its_letters(
     assert told == f"{parameter} is one {type(one).__name__}; it takes a list: {parameter}=[{one!r}]."
 
 
+@pytest.mark.parametrize("given", [{"a"}, frozenset({"a"}), {"a": "b"}], ids=repr)
+@pytest.mark.parametrize(
+    ("method", "parameter", "item", "others"),
+    [each for each in LISTS if each[1] != "ids"],
+    ids=lambda value: str(value)[:12],
+)
+def test_what_has_no_order_is_no_list(
+    refused: Refused, method: str, parameter: str, item: str, others: dict[str, Any], given: object
+) -> None:
+    """A set or dict where the answer goes by the order of the items is refused, with what it takes."""
+    told = refused(lambda client: getattr(client, method)(**others, **{parameter: given}), TypeError)
+    assert told.startswith(f"{parameter} is {given!r}; it takes a list of {item}")
+
+
 @pytest.mark.parametrize(("method", "parameter", "item", "others"), LISTS, ids=lambda value: str(value)[:12])
 def test_each_item_of_a_list_has_its_type(
     refused: Refused, method: str, parameter: str, item: str, others: dict[str, Any]
@@ -103,13 +117,14 @@ def test_each_item_of_a_list_has_its_type(
 
 
 def test_any_iterable_of_ids_is_a_list(server: ScriptedServer) -> None:
-    """What gives its items one by one is read once, and all of them are sent."""
+    """What gives its items one by one is read once, and all of them are sent; ids may have no order."""
     with Client(server.target) as client:
         client.delete("docs", ids=(each for each in ("1", "2")))  # type: ignore[arg-type]
         client.delete("docs", ids=np.array(["1", "2"]))  # type: ignore[arg-type]
+        client.delete("docs", ids={"1", "2"})  # type: ignore[arg-type]
     sent = [documents_pb.DeleteDocumentsRequest.FromString(each.request) for each in server.received]
     server.received.clear()
-    assert [list(each.ids) for each in sent] == [["1", "2"]] * 2
+    assert [sorted(each.ids) for each in sent] == [["1", "2"]] * 3
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,14 @@ def size_bytes(name: str, value: int) -> int:
     return value
 
 
-def listed(name: str, values: Iterable[Item], *kinds: type) -> list[Item]:
-    """The items of an argument that takes several.
+def check_ordered(name: str, values: object, items: str) -> None:
+    """Raise TypeError for what has no order by which the answer could go; items: what a list of them is wanted."""
+    if isinstance(values, set | frozenset | Mapping):
+        raise TypeError(f"{name} is {values!r:.80}; it takes a list of {items}: the answer goes by their order.")
+
+
+def listed(name: str, values: Iterable[Item], *kinds: type, ordered: bool = True) -> list[Item]:
+    """The items of an argument that takes several; ordered: what is answered goes by their order.
 
     Raises TypeError for anything else, above all for one text, of which each letter would be taken for an item.
     """
@@ -101,6 +107,8 @@ def listed(name: str, values: Iterable[Item], *kinds: type) -> list[Item]:
         raise TypeError(f"{name} is one {type(values).__name__}; it takes a list: {name}=[{values!r:.80}].")
     if not isinstance(values, Iterable):
         raise TypeError(f"{name} is {values!r:.80}; it takes a list of {_names(kinds)}.")
+    if ordered:
+        check_ordered(name, values, _names(kinds))
     return [instance(f"{name}[{index}]", each, *kinds) for index, each in enumerate(values)]
 
 

@@ -153,7 +153,7 @@ def get_documents(collection: str, ids: Sequence[str], parts: Parts) -> Call[Fet
         "",
         documents_pb.GetDocumentsRequest,
         collection=collection_name("collection", collection),
-        ids=listed("ids", ids, str),
+        ids=listed("ids", ids, str, ordered=False),
         parts=arguments.parts("parts", parts),
     )
     return Call("DocumentService.GetDocuments", request, read, collection, reads=True)
@@ -165,7 +165,7 @@ def delete(collection: str, ids: Sequence[str], filter_: str, request_id: str) -
     def read(answer: documents_pb.DeleteDocumentsResponse) -> Deleted:
         return Deleted(answer.write_token, answer.deleted_count)
 
-    ids = listed("ids", ids, str)
+    ids = listed("ids", ids, str, ordered=False)
     request_id = request_id or (_new_request_id() if ids else "")
     request = message(
         "",

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from nearshore.client import decode
-from nearshore.client.arguments import instance, timeout
+from nearshore.client.arguments import check_ordered, instance, timeout
 from nearshore.client.codec import Call
 from nearshore.client.failures import failure_of
 from nearshore.client.messages import Embedded, EmbeddedBatch
@@ -92,6 +92,7 @@ def checked(batches: object, *kinds: type) -> None:
         raise TypeError(
             f"batches is one {type(batches).__name__}; it takes lists of texts: batches=[[{batches!r:.80}]]."
         )
+    check_ordered("batches", batches, "lists of texts")
     instance("batches", batches, *kinds)
 
 
