@@ -123,7 +123,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
     options = ExportOptions(most_graph_bytes=1_000)
     with pytest.raises(RuntimeError):
         export_bundle(checkpoint, tmp_path / "bundle", name="tiny", embed_golden=fail, options=options)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", ".bundle.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint"}
 
 
 def test_a_bundle_holds_its_files_and_no_others(pair: tuple[Bundle, Bundle]) -> None:

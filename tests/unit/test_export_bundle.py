@@ -16,11 +16,13 @@ import tokenizers
 
 import nearshore
 from nearshore.bundle import Bundle, Pooling, SpecialTokens, load_bundle
-from nearshore.export.aside import written_aside
+from nearshore.export.aside import exclusive, written_aside
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.records import F32
 from tests.tiny_bert import embed_golden, make_bundle
+
+PATIENCE_S = 20
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -103,7 +105,7 @@ def test_a_failed_export_changes_nothing(pristine_checkpoint: Path, tmp_path: Pa
     with pytest.raises(OSError, match="No space"):
         export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed)
     assert contents(tmp_path / "tiny") == before
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["tiny"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 @pytest.mark.parametrize("broken", [np.zeros((12, 31)), np.zeros((11, 32)), np.full((12, 32), np.nan)])
@@ -134,7 +136,7 @@ def test_a_killed_export_leaves_no_half_bundle(pristine_checkpoint: Path, tmp_pa
     assert visible(tmp_path) == []
     assert any(path.is_dir() for path in tmp_path.iterdir())
     export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["tiny"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     load_bundle(tmp_path / "tiny")
 
 
@@ -160,6 +162,33 @@ def test_exports_to_one_place_take_turns(pristine_checkpoint: Path, tmp_path: Pa
     assert [load_bundle(tmp_path / "tiny")] * 4 == bundles
 
 
+def test_a_lock_that_is_deleted_lets_in_one_at_a_time(tmp_path: Path) -> None:
+    """Who waited for it locks the one that is there by then, for which those who come later wait; none is left."""
+    waits, inside, leave, later_waits = (threading.Event() for _ in range(4))
+
+    def waiting() -> None:
+        with exclusive(tmp_path / "tiny", on_wait=waits.set):
+            inside.set()
+            assert leave.wait(PATIENCE_S)
+
+    def later() -> None:
+        with exclusive(tmp_path / "tiny", on_wait=later_waits.set):
+            assert leave.is_set()
+
+    with ThreadPoolExecutor(2) as pool:
+        with exclusive(tmp_path / "tiny"):
+            second = pool.submit(waiting)
+            assert waits.wait(PATIENCE_S)
+        assert inside.wait(PATIENCE_S)
+        third = pool.submit(later)
+        waited = later_waits.wait(PATIENCE_S)
+        leave.set()
+        for each in (second, third):
+            each.result()
+    assert waited
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_replaces_a_damaged_bundle(pristine_checkpoint: Path, tmp_path: Path) -> None:
     """The remedy for a corrupt bundle, exporting it again, works without deleting anything first."""
     bundle = export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
@@ -177,7 +206,7 @@ def test_a_link_to_a_bundle_stays_one(pristine_checkpoint: Path, tmp_path: Path)
     assert (models / "tiny").readlink() == target
     load_bundle(target)
     assert [path.name for path in models.iterdir()] == ["tiny"]
-    assert [path.name for path in target.parent.iterdir() if path.name != ".shared.lock"] == ["shared"]
+    assert [path.name for path in target.parent.iterdir()] == ["shared"]
 
 
 def test_a_link_that_an_export_left_hidden_is_cleared_away(pristine_checkpoint: Path, tmp_path: Path) -> None:
@@ -186,4 +215,4 @@ def test_a_link_that_an_export_left_hidden_is_cleared_away(pristine_checkpoint: 
     (tmp_path / "linked").mkdir()
     (tmp_path / ".tiny.old").symlink_to(tmp_path / "linked")
     export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.lock", "linked", "tiny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["linked", "tiny"]

@@ -9,7 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -28,12 +28,7 @@ def exclusive(final: Path, on_wait: Callable[[], None] = lambda: None) -> Iterat
     """
     final = _followed(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with (final.parent / f".{final.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(final.parent / f".{final.name}.lock", on_wait):
         staging, old = _beside(final)
         if old.exists() and not final.exists():
             old.rename(final)
@@ -63,6 +58,35 @@ def replaced(final: Path) -> Iterator[Path]:
     staging.rename(final)
     _flush_one(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of that name. The file goes with the block; what a killed process left of it means nothing."""
+    while True:
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_at(path, lock.fileno()):
+                continue  # who held it has deleted it since it was opened here, and others may lock another by now
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    path.unlink()  # while it is held: nobody else deletes it, nor takes it for the lock afterwards
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one of that name."""
+    opened = os.fstat(descriptor)
+    try:
+        return opened.st_nlink > 0 and os.path.samestat(opened, path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _followed(final: Path) -> Path:
