@@ -369,6 +369,32 @@ def test_a_file_in_a_bundles_place_is_left_there(
     assert weights.read_bytes() == b"weights"
 
 
+@pytest.mark.parametrize("options", [(), ("--force",)])
+@pytest.mark.parametrize("target", ["gone", "disk/models/mine"])
+def test_nothing_is_made_where_a_link_leads_to_nothing(
+    get: Get,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    target: str,
+    checkpoint: Path,
+) -> None:
+    """It may lead to a disk that is not mounted; once there is a folder, the bundle is made in its place."""
+    place = tmp_path / "models" / "mine"
+    place.parent.mkdir()
+    place.symlink_to(tmp_path / target)
+    command = ["--json", "--model-dir", str(place.parent), "model", "get", "mine", "--from", str(checkpoint)]
+    assert main.run([*command, *options]) == ExitCode.FAILED
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert told["reason"] == "BUNDLE_LINK_LOST"
+    assert f"{tmp_path / target}, which is not there" in told["message"]
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+    assert list(place.parent.iterdir()) == [place]
+    (tmp_path / target).mkdir(parents=True)
+    assert get()[0]["exported"] is True
+    assert (tmp_path / target / MANIFEST_FILE).exists()
+
+
 def test_what_is_said_of_a_folder_that_is_no_bundle_can_be_done(
     get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

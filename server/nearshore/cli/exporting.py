@@ -63,8 +63,8 @@ def ensure(
     again, and so is any where options say how its vocabulary is used. What a bundle gave stays, asked for or not.
     Without force OtherVectorsError is raised for one whose vectors mean something else than those that a folder's
     export has. Files that are no bundle are never replaced. Of several callers at once, in whatever processes, one
-    exports. Raises what obtain and replace_bundle do, CheckpointNotFoundError, ModelFolderReadOnlyError and
-    StorageFullError.
+    exports. Raises what obtain, exclusive and replace_bundle do, CheckpointNotFoundError,
+    ModelFolderReadOnlyError and StorageFullError.
     """
     folder, origin = session().settings.model_dir / name, _origin(source)
     if not force and (found := _fitting(folder, options)) is not None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nearshore.export.errors import LostLinkError
+
 
 @contextmanager
 def written_aside(final: Path) -> Iterator[Path]:
@@ -24,9 +26,12 @@ def written_aside(final: Path) -> Iterator[Path]:
 def exclusive(final: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Let one writer of `final` at a time into the block, in whatever process; on_wait: called if it has to wait.
 
-    What a killed writer left is mended first: the old folder is put back, what was written aside is removed.
+    What a killed writer left is mended first: the old folder is put back, what was written aside is removed. Raises
+    LostLinkError for a link to what is not there.
     """
-    final = _followed(final)
+    link, final = final, _followed(final)
+    if link.is_symlink() and not final.parent.exists():
+        raise LostLinkError(link)
     final.parent.mkdir(parents=True, exist_ok=True)
     with _locked(final.parent / f".{final.name}.lock", on_wait):
         staging, old = _beside(final)
@@ -34,6 +39,8 @@ def exclusive(final: Path, on_wait: Callable[[], None] = lambda: None) -> Iterat
             old.rename(final)
         old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)  # releases before left links
         shutil.rmtree(staging, ignore_errors=True)
+        if link.is_symlink() and not final.exists():  # looked at under the lock: an exchange has such a moment
+            raise LostLinkError(link)
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from nearshore.bundle import Precision
@@ -62,6 +63,21 @@ class PlaceTakenError(PreconditionError):
             f"A bundle cannot take the place of {folder}, which would be deleted: {detail}.",
             "Nothing was changed. Give the bundle another name, or move that out of the model folder first.",
             folder=folder,
+        )
+
+
+class LostLinkError(PreconditionError):
+    """A bundle is to go where a link lies that leads to nothing."""
+
+    reason = "BUNDLE_LINK_LOST"
+
+    def __init__(self, link: Path) -> None:
+        """link: where the bundle is to go."""
+        super().__init__(
+            f"{link} is a link to {os.path.realpath(link)}, which is not there.",
+            "Nothing was changed. Bring back what it leads to, such as a disk that is not mounted; or make a folder "
+            "there for the bundle; or delete the link.",
+            folder=link,
         )
 
 
