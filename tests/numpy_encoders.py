@@ -221,6 +221,7 @@ def nomic_bert(tensors: Tensors, config: Config, ids: I64, mask: I64, types: I64
     hidden = tensors["embeddings.word_embeddings.weight"][ids]
     hidden = tensors.norm("emb_ln", hidden + tensors["embeddings.token_type_embeddings.weight"][types])
     base, heads = config["rotary_emb_base"], config["n_head"]
+    gate = {"swiglu": silu, "geglu": gelu, "reglu": relu}[config["activation_function"]]
     states = [hidden]
     for layer in range(config["n_layer"]):
         name = f"encoder.layers.{layer}"
@@ -229,7 +230,7 @@ def nomic_bert(tensors: Tensors, config: Config, ids: I64, mask: I64, types: I64
         )
         context = merge_heads(attention(rotate(query, base), rotate(key, base), value, mask))
         hidden = tensors.norm(f"{name}.norm1", hidden + tensors.dense(f"{name}.attn.out_proj", context))
-        wide = tensors.dense(f"{name}.mlp.fc11", hidden) * silu(tensors.dense(f"{name}.mlp.fc12", hidden))
+        wide = tensors.dense(f"{name}.mlp.fc11", hidden) * gate(tensors.dense(f"{name}.mlp.fc12", hidden))
         hidden = tensors.norm(f"{name}.norm2", hidden + tensors.dense(f"{name}.mlp.fc2", wide))
         states.append(hidden)
     return states

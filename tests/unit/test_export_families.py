@@ -216,7 +216,6 @@ REFUSED = {
     "nomic with experts": ("nomic_bert", config(moe_every_n_layers=2), "moe_every_n_layers 2"),
     "nomic with part of heads rotated": ("nomic_bert", config(rotary_emb_fraction=0.5), "rotary_emb_fraction 0.5"),
     "nomic without gates": ("nomic_bert", config(activation_function="gelu"), "supported are swiglu, geglu"),
-    "nomic as transformers writes it": ("nomic_bert", config(n_layer=None), "config.json lacks n_layer"),
     "code of its own": ("roberta", config(auto_map={"AutoModel": "code.Model"}), "code of its own"),
     "quantized": ("roberta", config(quantization_config={"bits": 4}), "quantization_config"),
     "unknown activation": ("roberta", config(hidden_act="mish"), "hidden_act 'mish', supported are gelu"),

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from nearshore.bundle import read_file
 from nearshore.export.errors import UnusableCheckpointError
-from nearshore.export.families import FAMILIES, MODERNBERT, NOMIC_BERT
+from nearshore.export.families import FAMILIES, MODERNBERT, NOMIC_BERT, NOMIC_CODE
 from nearshore.export.family import Family
 from nearshore.network import Activation, Network
 
@@ -38,8 +38,10 @@ _REQUIRED: Mapping[str, tuple[object, ...]] = {
     "add_cross_attention": (False,),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
+    "per_layer_config": (None, {}),
 }
 _WHOLE = "Export the checkpoint as its authors published it, with every file of it."
+_PLAIN_ROTARY = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1.0}
 _NOMIC_WIDTH_MULTIPLE = 256  # to which the code of NomicBERT rounds the width of gated layers up
 
 
@@ -98,7 +100,8 @@ def read_configuration(config: ConfigFile) -> Configuration:
 def _find_family(config: ConfigFile) -> Family:
     for family in FAMILIES:
         if config.get("model_type") in family.model_types:
-            return family
+            of_code = family is NOMIC_BERT and "n_layer" in config.values and "num_hidden_layers" not in config.values
+            return NOMIC_CODE if of_code else family
     known = ", ".join(name for family in FAMILIES for name in family.model_types)
     found = config.get("model_type")
     raise config.refusal(f"has model_type {found!r}, which is not supported", f"Use a checkpoint of one of: {known}.")
@@ -109,7 +112,7 @@ def _check(config: ConfigFile, family: Family) -> None:
         if key in config.values and config.values[key] not in supported:
             only = " or ".join(repr(value) for value in supported)
             raise config.refusal(f"has {key} {config.values[key]!r}, only {only} is supported")
-    if config.get("auto_map") and family is not NOMIC_BERT:
+    if config.get("auto_map") and family.architecture != "nomic_bert":
         raise config.refusal("asks for code of its own (auto_map), which is not run")
 
 
@@ -120,7 +123,7 @@ def _hyperparameters(config: ConfigFile, family: Family) -> dict[str, object]:
             values[name] = config.values[key]
         elif name not in values:
             raise config.refusal(f"lacks {key}")
-    known = _GATED_ACTIVATIONS if family is NOMIC_BERT else _ACTIVATIONS
+    known = _GATED_ACTIVATIONS if family is NOMIC_CODE else _ACTIVATIONS
     if values["activation"] not in known:
         found, key = values["activation"], family.keys["activation"]
         raise config.refusal(f"has {key} {found!r}, supported are {', '.join(known)}")
@@ -136,7 +139,7 @@ def _extras(config: ConfigFile, family: Family) -> dict[str, object]:
         case "modernbert":
             return _modernbert(config)
         case "nomic_bert":
-            return _nomic(config)
+            return _nomic_code(config) if family is NOMIC_CODE else _nomic(config)
         case "electra" if config.get("summary_type", "first") != "first":
             raise config.refusal(f"has summary_type {config.get('summary_type')!r}, only 'first' is supported")
         case _:
@@ -171,7 +174,41 @@ def _modernbert(config: ConfigFile) -> dict[str, object]:
     }
 
 
-def _nomic(config: ConfigFile) -> dict[str, object]:
+def _nomic(config: ConfigFile) -> dict[str, Any]:
+    """Rotary positions as transformers 5 has them."""
+    heads, size = config.values["num_attention_heads"], config.get("head_dim")
+    if size is not None and size * heads != config.values["hidden_size"]:
+        raise config.refusal(f"has head_dim {size!r}, only hidden_size divided by num_attention_heads is supported")
+    rotary = config.get("rope_parameters") or {}
+    if not isinstance(rotary, dict):
+        raise config.refusal(f"has rope_parameters {rotary!r}, not a dictionary")
+    base = rotary.get("rope_theta", config.get("rope_theta", 1000.0))
+    others = {key: value for key, value in rotary.items() if key != "rope_theta"}
+    if base is None or not others.items() <= _PLAIN_ROTARY.items():
+        raise config.refusal(f"has rope_parameters {rotary!r}, only rope_theta with rope_type 'default' is supported")
+    own = {"rotary_base": base, "positions": config.values["max_position_embeddings"]}
+    return own if config.get("n_layer") is None else _in_both_spellings(config, own)
+
+
+def _in_both_spellings(config: ConfigFile, own: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 5 writes of a checkpoint of Nomic's code: its own values, and what it did not heed.
+
+    Where the two differ, each library takes the weights for another network. Only texts may be longer in one.
+    """
+    ours = _hyperparameters(config, NOMIC_BERT) | own
+    theirs = _hyperparameters(config, NOMIC_CODE) | _nomic_code(config)
+    keys = {**NOMIC_BERT.keys, "rotary_base": "rope_theta"}
+    for name, key in keys.items():
+        other = NOMIC_CODE.keys[name]
+        if name != "positions" and key != other and ours[name] != theirs[name]:
+            raise config.refusal(
+                f"has {key} {ours[name]!r} and {other} {theirs[name]!r}, which contradict each other",
+                f"Set {key} and {other} to what the model was trained with.",
+            )
+    return {**own, "positions": max(own["positions"], theirs["positions"])}
+
+
+def _nomic_code(config: ConfigFile) -> dict[str, Any]:
     """Sizes as Nomic's code rounds them; with scaled rotary positions only as far as they are not scaled."""
     multiple = config.get("pad_vocab_size_multiple") or 1
     positions = config.values["n_positions"]

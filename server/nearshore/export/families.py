@@ -1,7 +1,8 @@
 """The architectures that can be exported, one description each.
 
 Every one of them is BERT (Devlin et al., 2019) with switches, so all but BERT say only how they differ from another.
-Names and defaults are those of the `transformers` library, for NomicBERT those of Nomic's own code.
+Names and defaults are those of the `transformers` library; NomicBERT's configuration has those of Nomic's own code as
+well.
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ MODERNBERT = Family(
     heads=("head.", "decoder.", "classifier."),
 )
 
-NOMIC_BERT = replace(
+NOMIC_CODE = replace(
     BERT,
     architecture="nomic_bert",
     model_types=("nomic_bert",),
@@ -255,6 +256,21 @@ NOMIC_BERT = replace(
         dense="cls.predictions.transform.dense",
         norm="cls.predictions.transform.layer_norm",
         decoder="cls.predictions.decoder",
+    ),
+)
+
+NOMIC_BERT = replace(
+    NOMIC_CODE,
+    prefix="nomic_bert.",
+    keys=_KEYS | _TYPES,
+    defaults={**_EPSILON, "token_types": 2, "activation": "silu"},
+    requires={**NOMIC_CODE.requires, "rope_scaling": (None,), "partial_rotary_factor": (1.0, None)},
+    language_head=LanguageHead(
+        dense="cls.predictions.transform.dense",
+        biased=True,
+        norm="cls.predictions.transform.layer_norm",
+        decoder="cls.predictions.decoder",
+        bias="cls.predictions.bias",
     ),
 )
 

@@ -17,7 +17,8 @@ from nearshore.network import Activation, Architecture
 class LanguageHead:
     """Scores of the whole vocabulary for each token (masked language modelling)."""
 
-    dense: str  # biased as the layers are
+    dense: str
+    biased: bool | None = None  # that dense layer; None: as the layers are
     norm: str
     decoder: str  # its weight may be absent: it is the table of words
     bias: str | None = None  # whole name of the bias that is added where the decoder has none of its own

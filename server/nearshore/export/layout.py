@@ -52,7 +52,8 @@ def language_shapes(family: Family, network: Network, *, tied: bool) -> Mapping[
     head, table = family.language_head, network.embedding_size or network.hidden_size
     if head is None:
         return {}
-    shapes: dict[str, Shape] = {**linear(head.dense, table, network.hidden_size, biased=family.biased)}
+    biased = family.biased if head.biased is None else head.biased
+    shapes: dict[str, Shape] = {**linear(head.dense, table, network.hidden_size, biased=biased)}
     shapes |= norm(family, head.norm, table)
     if not tied:
         shapes[f"{head.decoder}.weight"] = (network.vocabulary_size, table)

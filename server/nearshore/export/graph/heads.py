@@ -19,7 +19,8 @@ def score_vocabulary(graph: GraphBuilder, head: LanguageHead, hidden: str, *, ti
 
     tied: the decoder is the table of words.
     """
-    dense = graph.dense(head.dense, hidden, "mlm.dense", biased=graph.family.biased)
+    biased = graph.family.biased if head.biased is None else head.biased
+    dense = graph.dense(head.dense, hidden, "mlm.dense", biased=biased)
     active = graph.activate(head.activation or graph.network.activation, dense, "mlm.active")
     normal = graph.layer_norm(head.norm, active, "mlm.norm")
     words = graph.tensor(f"{graph.family.words if tied else head.decoder}.weight")
