@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nearshore.bundle import Bundle
 from nearshore.export.errors import UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.export.options import ExportOptions
+from nearshore.records import F32
 from tests.numpy_bert import F64
 from tests.numpy_encoders import Tensors, nomic_bert, silu
 from tests.tiny_bert import embed_golden
@@ -124,6 +126,35 @@ def test_a_checkpoint_that_the_library_loaded_and_saved(tmp_path: Path) -> None:
     bundle = export(folder)
     assert bundle.manifest.max_tokens == POSITIONS
     np.testing.assert_allclose(run(bundle), hidden(folder), atol=TOLERANCE, rtol=0)
+
+
+RENAMED = {
+    "emb_ln": "embeddings.LayerNorm",
+    "encoder.layers": "layers",
+    "attn.out_proj": "self_attn.o_proj",
+    "norm1": "post_attention_layernorm",
+    "norm2": "post_mlp_layernorm",
+    "mlp.fc11": "mlp.up_proj",
+    "mlp.fc12": "mlp.gate_proj",
+    "mlp.fc2": "mlp.down_proj",
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "nomic_bert."])
+def test_names_of_the_library_in_the_weights(tmp_path: Path, prefix: str) -> None:
+    """As transformers 5 names tensors in memory, and saves them where it is told to, they give the same vectors."""
+    expected = run(export(checkpoint(tmp_path / "library", LIBRARY)))
+    tensors: dict[str, F32] = {}
+    for code, value in load_file(tmp_path / "library" / "model.safetensors").items():
+        name = prefix + reduce(lambda name, names: name.replace(*names), RENAMED.items(), code)
+        if "Wqkv" in name:
+            for part, third in zip("qkv", np.split(value, 3), strict=True):
+                tensors[name.replace("attn.Wqkv", f"self_attn.{part}_proj")] = third
+        else:
+            tensors[name] = value
+    assert f"{prefix}layers.0.self_attn.q_proj.weight" in tensors
+    found = run(export(write_checkpoint(tmp_path / "renamed", LIBRARY, tensors)))
+    assert (found == expected).all()
 
 
 REFUSED: dict[str, tuple[dict[str, object], str]] = {

@@ -38,6 +38,7 @@ from nearshore.export.graph.outputs import Outputs
 from nearshore.export.int8.conversion import convert
 from nearshore.export.options import (
     ExportOptions,
+    as_named,
     choose_outputs,
     count_classes,
     refuse_more_outputs,
@@ -207,7 +208,7 @@ def _write_model(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> 
         return _Graph(adopted.inputs, adopted.outputs, adopted.labels, None)
     assert files.open_store is not None
     weights = Weights(folder, files.open_store(configuration.family))
-    configuration = with_decoder_bias(configuration, weights)
+    configuration = with_decoder_bias(as_named(configuration, weights), weights)
     outputs, size_bytes = choose_outputs(replace(checkpoint, configuration=configuration), weights, options)
     beside = size_bytes > options.most_graph_bytes
     write_encoder(path, configuration, weights.read, outputs, beside=beside)

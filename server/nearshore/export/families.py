@@ -259,7 +259,7 @@ NOMIC_CODE = replace(
     ),
 )
 
-NOMIC_BERT = replace(
+_NOMIC_BERT = replace(
     NOMIC_CODE,
     prefix="nomic_bert.",
     keys=_KEYS | _TYPES,
@@ -271,6 +271,19 @@ NOMIC_BERT = replace(
         norm="cls.predictions.transform.layer_norm",
         decoder="cls.predictions.decoder",
         bias="cls.predictions.bias",
+    ),
+)
+NOMIC_BERT = replace(
+    _NOMIC_BERT,
+    renamed=replace(  # as it is saved with save_original_format=False
+        _NOMIC_BERT,
+        embeddings_norm="embeddings.LayerNorm",
+        qkv=tuple(f"layers.{{}}.self_attn.{part}_proj" for part in "qkv"),
+        context="layers.{}.self_attn.o_proj",
+        attention_norm="layers.{}.post_attention_layernorm",
+        wide=("layers.{}.mlp.gate_proj", "layers.{}.mlp.up_proj"),
+        narrow="layers.{}.mlp.down_proj",
+        output_norm="layers.{}.post_mlp_layernorm",
     ),
 )
 

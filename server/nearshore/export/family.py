@@ -73,3 +73,4 @@ class Family:
     language_head: LanguageHead | None = None
     classifier: Classifier | None = None
     heads: tuple[str, ...] = ()  # how the names of heads begin, which may be there and not be exported
+    renamed: Family | None = None  # the same with other names of parts, told by that of embeddings_norm

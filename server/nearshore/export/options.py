@@ -81,6 +81,14 @@ class ExportOptions:
         )
 
 
+def as_named(configuration: Configuration, weights: Weights) -> Configuration:
+    """The configuration, its family naming parts as the weights do."""
+    other = configuration.family.renamed
+    if other is None or f"{other.embeddings_norm}.weight" not in weights:
+        return configuration
+    return replace(configuration, family=other)
+
+
 def with_decoder_bias(configuration: Configuration, weights: Weights) -> Configuration:
     """The configuration, its language head adding the decoder's own bias where the weights hold one.
 
