@@ -26,6 +26,7 @@ from tests.tiny_bert import write_json
 from tests.tiny_cross_encoder import KINDS, export, make_bundle, make_checkpoint, reference_logits
 
 SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
+ALONE = [{"path": "", "type": "sentence_transformers.base.modules.Transformer"}]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,6 +58,7 @@ def test_the_activation_is_that_of_sentence_transformers(
 ) -> None:
     """From the newest place that states it, and a sigmoid where none does; it is part of what a score means."""
     checkpoint = make_checkpoint(tmp_path / "checkpoint", **config)
+    write_json(checkpoint / "modules.json", ALONE)
     write_json(checkpoint / "config_sentence_transformers.json", sentences)
     bundle = export(checkpoint, tmp_path / "judge")
     manifest = load_bundle(bundle.path).manifest
@@ -87,8 +89,19 @@ def test_more_labels_or_a_pooling_make_no_cross_encoder(tmp_path: Path) -> None:
 def test_a_transformer_alone_in_modules_is_a_cross_encoder(tmp_path: Path) -> None:
     """As newer releases of sentence-transformers write cross-encoders."""
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
-    write_json(checkpoint / "modules.json", [{"path": "", "type": "sentence_transformers.base.modules.Transformer"}])
+    write_json(checkpoint / "modules.json", ALONE)
     assert export(checkpoint, tmp_path / "judge").manifest.is_cross_encoder
+
+
+def test_files_of_sentence_transformers_count_only_with_modules(tmp_path: Path) -> None:
+    """Where modules.json is missing, its CrossEncoder reads no other file of its own, so none changes a score."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    plain = export(checkpoint, tmp_path / "plain").manifest
+    sentences = {"activation_fn": IDENTITY, "prompts": {"query": "ask: "}, "default_prompt_name": "query"}
+    write_json(checkpoint / "config_sentence_transformers.json", sentences)
+    write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": 10, "do_lower_case": True})
+    bare = export(checkpoint, tmp_path / "bare").manifest
+    assert (bare.fingerprint, bare.max_tokens) == (plain.fingerprint, plain.max_tokens)
 
 
 def test_another_graph_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -137,6 +150,7 @@ def test_what_would_be_scored_wrongly_is_refused(
 ) -> None:
     """By name, and nothing is left behind."""
     checkpoint = make_checkpoint(tmp_path / "checkpoint", **options)
+    write_json(checkpoint / "modules.json", ALONE)
     write_json(checkpoint / "config_sentence_transformers.json", files)
     with pytest.raises(UnusableCheckpointError, match=says):
         export(checkpoint, tmp_path / "judge")

@@ -9,6 +9,7 @@ modules.json (see `modules`), sentence_bert_config.json (or an older name) and c
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from nearshore.export.catalogue import SENTENCE_FILES
 from nearshore.export.config import Configuration, read_configuration, read_json
 from nearshore.export.errors import UnusableCheckpointError
-from nearshore.export.modules import Modules, read_modules
+from nearshore.export.modules import MODULES_FILE, Modules, read_modules
 from nearshore.export.prompts import CheckpointPrompts, read_prompts
 from nearshore.export.sources import CheckpointFiles, find_files
 from nearshore.network import Network
@@ -32,6 +33,7 @@ class Checkpoint:
     max_tokens: int
     modules: Modules
     prompts: CheckpointPrompts
+    bare: bool  # a classifier without modules.json, of which sentence-transformers heeds no file of its own
     license: str
 
 
@@ -42,27 +44,20 @@ def read_checkpoint(folder: Path, *, for_tfhub: bool = False) -> Checkpoint:
     """
     files = find_files(folder, for_tfhub=for_tfhub)
     configuration = read_configuration(files.config)
-    prompts = read_prompts(folder)
     width, classifies = configuration.network.hidden_size, configuration.classifies
+    bare = classifies and not (folder / MODULES_FILE).exists()
+    prompts = CheckpointPrompts() if bare else read_prompts(folder)
     modules = read_modules(folder, width, prompted=bool(prompts.texts), classifies=classifies)
-    _refuse_text_changes(folder)
-    max_tokens = _read_max_tokens(folder, configuration.network)
-    return Checkpoint(folder, files, configuration, max_tokens, modules, prompts, _read_license(folder))
+    settings = {} if bare else _read_sentence_settings(folder)
+    max_tokens = _read_max_tokens(folder, settings, configuration.network)
+    return Checkpoint(folder, files, configuration, max_tokens, modules, prompts, bare, _read_license(folder))
 
 
-def _refuse_text_changes(folder: Path) -> None:
-    """Refuse what would change a text in another way than prompts before the tokenizer sees it."""
-    file, settings = _read_sentence_settings(folder)
-    if settings.get("do_lower_case"):
-        raise UnusableCheckpointError(folder, f"{file} asks for do_lower_case, not supported")
-
-
-def _read_max_tokens(folder: Path, network: Network) -> int:
+def _read_max_tokens(folder: Path, settings: Mapping[str, Any], network: Network) -> int:
     longest = network.longest_text
     tokenizer = read_json(folder, "tokenizer_config.json", optional=True)
     if tokenizer.get("truncation_side", "right") != "right":
         raise UnusableCheckpointError(folder, "tokenizer_config.json truncates on the left, which is not supported")
-    _, settings = _read_sentence_settings(folder)
     limit = settings.get("max_seq_length")
     if limit is None:
         stated = tokenizer.get("model_max_length") or longest
@@ -72,10 +67,16 @@ def _read_max_tokens(folder: Path, network: Network) -> int:
     return limit
 
 
-def _read_sentence_settings(folder: Path) -> tuple[str, dict[str, Any]]:
-    """What sentence-transformers says about its transformer, and in which file; empty where it says nothing."""
+def _read_sentence_settings(folder: Path) -> dict[str, Any]:
+    """What sentence-transformers says about its transformer; empty where it says nothing.
+
+    Refuses what would change a text in another way than prompts before the tokenizer sees it.
+    """
     file = next((name for name in SENTENCE_FILES if (folder / name).exists()), SENTENCE_FILES[0])
-    return file, read_json(folder, file, optional=True)
+    settings: dict[str, Any] = read_json(folder, file, optional=True)
+    if settings.get("do_lower_case"):
+        raise UnusableCheckpointError(folder, f"{file} asks for do_lower_case, not supported")
+    return settings
 
 
 def _read_license(folder: Path) -> str:

@@ -52,7 +52,8 @@ def read_classifier(checkpoint: Checkpoint, labels: int) -> Classifier | None:
 
 def _read_activation(checkpoint: Checkpoint) -> ScoreActivation:
     """That of sentence-transformers' CrossEncoder: where nothing is stated, one label has a sigmoid."""
-    config, sentences = checkpoint.files.config, read_json(checkpoint.folder, _SENTENCES, optional=True)
+    config = checkpoint.files.config
+    sentences = {} if checkpoint.bare else read_json(checkpoint.folder, _SENTENCES, optional=True)
     inner = config.get("sentence_transformers")
     stated = [
         (_SENTENCES, "activation_fn", sentences.get("activation_fn")),

@@ -16,7 +16,7 @@ from nearshore.export.config import read_json
 from nearshore.export.dense import read_dense
 from nearshore.export.errors import UnusableCheckpointError
 
-_FILE = "modules.json"
+MODULES_FILE = "modules.json"
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 _ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)?")
 _NAMES = {
@@ -58,9 +58,9 @@ def read_modules(folder: Path, width: int, *, prompted: bool, classifies: bool =
     UnusableCheckpointError for what is not supported.
     """
     default = Modules((Pooling.MEAN,), (), normalize=False, dimensions=width, stated=False)
-    if not (folder / _FILE).exists():
+    if not (folder / MODULES_FILE).exists():
         return default
-    modules = read_json(folder, _FILE, kind=list)
+    modules = read_json(folder, MODULES_FILE, kind=list)
     kinds = [_kind(folder, module) for module in modules]
     if classifies and kinds == ["Transformer"] and not modules[0].get("path"):
         return default
@@ -69,8 +69,8 @@ def read_modules(folder: Path, width: int, *, prompted: bool, classifies: bool =
     if not _ORDER.fullmatch(" ".join(kinds)):
         raise UnusableCheckpointError(
             folder,
-            f"{_FILE} has {', '.join(kinds) or 'nothing'}; supported is Transformer, Pooling, any number of Dense, and "
-            "Normalize or none, in this order",
+            f"{MODULES_FILE} has {', '.join(kinds) or 'nothing'}; supported is Transformer, Pooling, any number of "
+            "Dense, and Normalize or none, in this order",
         )
     pooling = _read_pooling(folder, f"{_path(folder, modules[1])}/config.json", prompted=prompted)
     dense: list[DenseLayer] = []
@@ -86,7 +86,7 @@ def _kind(folder: Path, module: Any) -> str:
     stated = module.get("type") if isinstance(module, dict) else module
     kind = str(stated).rpartition(".")[2]
     if kind not in _KINDS or not isinstance(module, dict) or not str(stated).startswith(_LIBRARY):
-        raise UnusableCheckpointError(folder, f"{_FILE} asks for {stated}, which is not supported")
+        raise UnusableCheckpointError(folder, f"{MODULES_FILE} asks for {stated}, which is not supported")
     return kind
 
 
@@ -94,7 +94,7 @@ def _path(folder: Path, module: dict[str, Any]) -> str:
     """The folder of a module, inside the checkpoint's."""
     path = module.get("path")
     if not isinstance(path, str) or not path or Path(path).is_absolute() or {"..", "."} & set(path.split("/")):
-        raise UnusableCheckpointError(folder, f"{_FILE} has a module at {path!r}, which is no folder inside it")
+        raise UnusableCheckpointError(folder, f"{MODULES_FILE} has a module at {path!r}, which is no folder inside it")
     return path
 
 
