@@ -160,6 +160,7 @@ def test_names_of_the_library_in_the_weights(tmp_path: Path, prefix: str) -> Non
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "neither spelling": ({"num_hidden_layers": None}, "lacks num_hidden_layers"),
     "heads of another size": ({"head_dim": 16}, "head_dim 16, only hidden_size divided"),
+    "heads of an odd width": ({"num_attention_heads": H, "head_dim": 1}, "has 32 heads of an odd width"),
     "scaled positions": ({"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 2.0}}, "'yarn'.*'default'"),
     "scaled positions of before": ({"rope_parameters": {"type": "linear", "factor": 2.0}}, "'linear'.*'default'"),
     "scaling under its old name": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling .*'dynamic'"),

@@ -86,6 +86,8 @@ def read_configuration(config: ConfigFile) -> Configuration:
         raise config.refusal(f"has a value of a wrong type ({error})") from error
     if network.hidden_size % network.heads:
         raise config.refusal(f"has a width of {network.hidden_size}, not a multiple of {network.heads} heads")
+    if network.rotary_base and network.hidden_size // network.heads % 2:
+        raise config.refusal(f"has {network.heads} heads of an odd width, which rotary positions do not have")
     if network.longest_text < 2:
         raise config.refusal(f"has {network.positions} positions, too few for any text")
     architectures = config.get("architectures") or []
