@@ -112,13 +112,15 @@ def test_absent_bundle_says_how_to_get_it(tmp_path: Path) -> None:
 
 def test_a_bundle_that_is_being_exchanged_is_not_there(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the two renames there is no folder: nobody is told to move one out of the way."""
-    read = Path.read_text
+    look = Path.is_dir
 
-    def exchanged(path: Path, encoding: str) -> str:
-        copy.rename(copy.with_name("beside"))
-        return read(path, encoding)
+    def exchanged(path: Path) -> bool:
+        found = look(path)
+        if found and path == copy:
+            copy.rename(copy.with_name("beside"))
+        return found
 
-    monkeypatch.setattr(Path, "read_text", exchanged)
+    monkeypatch.setattr(Path, "is_dir", exchanged)
     with pytest.raises(ModelNotFoundError):
         load_bundle(copy)
 
