@@ -327,7 +327,7 @@ TABLE = [
         "Restart the server", StatusCode.FAILED_PRECONDITION),
     Bad("unload no model", embedding.UnloadModelRequest(), "INVALID_NAME", 'Write "models/"'),
     Bad("unload a model not served", embedding.UnloadModelRequest(model="models/other"), "MODEL_NOT_SERVED",
-        "models/tiny", MISSING),
+        "serves tiny", MISSING),
     Bad("rerank by a model not served", rerank("a", model="models/other"), "MODEL_NOT_SERVED", "tiny", MISSING),
     Bad("unknown special tokens", embed("a", special_tokens=99), "UNKNOWN_ENUM_VALUE", "leave the field out"),
 ]  # fmt: skip
