@@ -296,15 +296,14 @@ def test_a_model_is_unloaded_once_its_calls_are_over(folder: Folder, embedders: 
     async def test(engines: Engines) -> None:
         folder.go_on.release(2)
         with await held(engines, "a") as lease:
+            asking = [asyncio.create_task(engines.unload("a", None)) for _ in range(2)]
+            await asyncio.sleep(0.01)
+            later = asyncio.create_task(use(engines, "a"))
             with pytest.raises(DeadlineError, match="while the model was unloaded"):
                 await engines.unload("a", time.monotonic() + 0.1)
-            later = asyncio.create_task(use(engines, "a"))
-            await asyncio.sleep(0)
             assert lease.embedder is embedders["a"]
-            asking = asyncio.create_task(engines.unload("a", None))
-            await asyncio.sleep(0)
-            assert (folder.loads, later.done(), asking.done()) == (["a"], False, False)
-        assert await asking is True
+            assert (folder.loads, later.done(), any(each.done() for each in asking)) == (["a"], False, False)
+        assert await asyncio.gather(*asking) == [True, True]
         await later
         assert (folder.loads, names(engines)) == (["a", "a"], ["a", "default"])
         assert await engines.unload("a", None) is True
@@ -313,19 +312,52 @@ def test_a_model_is_unloaded_once_its_calls_are_over(folder: Folder, embedders: 
     with_room_for(2, folder, embedders, test)
 
 
-def test_what_waits_to_be_loaded_is_not_there_to_be_unloaded(folder: Folder, embedders: Mapping[str, Embedder]) -> None:
-    """Its load is not called off, for somebody waits for it."""
+def test_a_model_in_use_stays_when_those_who_want_it_unloaded_leave(
+    folder: Folder, embedders: Mapping[str, Embedder]
+) -> None:
+    """Else a call that hangs would hold up all calls that come for the model, and all loads, for nobody."""
 
     async def test(engines: Engines) -> None:
-        first, second = (asyncio.create_task(use(engines, name)) for name in ("a", "b"))
-        await asyncio.sleep(0)
-        asking = asyncio.create_task(engines.unload("b", None))
         folder.go_on.release(2)
-        await asyncio.gather(first, second)
-        assert isinstance(await asking, bool)
-        assert folder.loads == ["a", "b"]
+        with await held(engines, "a"):
+            with pytest.raises(DeadlineError, match="while the model was unloaded"):
+                await engines.unload("a", time.monotonic() + 0.1)
+            await use(engines, "a")
+            await use(engines, "b")
+            assert (folder.loads, names(engines)) == (["a", "b"], ["a", "b", "default"])
 
     with_room_for(3, folder, embedders, test)
+
+
+def test_what_waits_to_be_loaded_is_not_there_to_be_unloaded(embedders: Mapping[str, Embedder]) -> None:
+    """Its load is not waited for, for that waits for this one; what made room meanwhile is unloaded all the same."""
+    made_room, go_on = threading.Event(), threading.Event()
+
+    class Slow(Folder):
+        def load(self, name: str, make_room: Callable[[int], None]) -> Embedder:
+            embedder = super().load(name, make_room)
+            if name == "c":
+                made_room.set()
+                assert go_on.wait(PATIENCE_S)
+            return embedder
+
+    folder = Slow(embedders)
+
+    async def test(engines: Engines) -> None:
+        folder.go_on.release(3)
+        await use(engines, "b")
+        first = asyncio.create_task(use(engines, "c"))
+        await asyncio.sleep(0)
+        asking = asyncio.create_task(engines.unload("b", None))
+        assert await asyncio.to_thread(made_room.wait, PATIENCE_S)
+        second = asyncio.create_task(use(engines, "b"))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await asking is True
+        await asyncio.gather(first, second)
+        assert folder.loads == ["b", "c", "b"]
+
+    with_room_for(2, folder, embedders, test)
 
 
 def test_loads_that_wait_are_bounded(folder: Folder, embedders: Mapping[str, Embedder]) -> None:

@@ -20,7 +20,7 @@ import structlog
 
 from nearshore.bundle import Bundle, BundleExchangedError, CorruptBundleError
 from nearshore.documents.errors import ModelStaysLoadedError, ModelTooLargeError
-from nearshore.documents.leases import Engine, Lease, Place
+from nearshore.documents.leases import Engine, Lease, Place, Users
 from nearshore.documents.waiting import late, result_of
 from nearshore.embedding.errors import ModelMismatchError
 from nearshore.errors import OverloadedError
@@ -67,11 +67,12 @@ class Engines:
     def __init__(self, pinned: Mapping[str, Engine], demand: Demand | None = None) -> None:
         """pinned: loaded for good, by name; demand: None where no other is ever loaded. Owns none of them."""
         self._places = {  # the one that was used last is last
-            name: Place(engine, engine.bundle.size_bytes, pinned=True) for name, engine in pinned.items()
+            name: Place(engine=engine, size_bytes=engine.bundle.size_bytes, pinned=True)
+            for name, engine in pinned.items()
         }
         self._demand = demand
         self._turn = asyncio.Lock()  # to load or to unload
-        self._unloading: dict[str, asyncio.Task[bool]] = {}
+        self._unloading: dict[str, tuple[Users, asyncio.Task[bool]]] = {}
         self.precisions: dict[str, str] = {}
         """In which precision vectors of a fingerprint are made, as far as models that were ever loaded tell."""
         for engine in pinned.values():
@@ -106,8 +107,8 @@ class Engines:
         Raises DeadlineError and what ModelFolder.described does.
         """
         place = self._places.get(name)
-        if place is not None and (engine := place.serving) is not None:
-            return engine.bundle
+        if place is not None and place.engine is not None:
+            return place.engine.bundle
         if self._demand is None:
             return None
         looking = self._demand.reader.submit(self._demand.folder.described, name)
@@ -141,8 +142,9 @@ class Engines:
     async def unload(self, name: str, deadline: float | None) -> bool:
         """Unload the model of that name once no call uses it, and say whether it was loaded.
 
-        It goes on though its callers leave. Raises ModelStaysLoadedError for one that was loaded at the start, and
-        DeadlineError.
+        Calls that come for it meanwhile wait, and so do loads of other models; it stays when those who asked leave
+        before the calls that use it. Raises ModelStaysLoadedError for one that was loaded at the start, DeadlineError
+        and OverloadedError.
         """
         place = self._places.get(name)
         if place is not None and place.pinned:
@@ -150,16 +152,25 @@ class Engines:
         if place is None or self._demand is None:
             return False
         if name not in self._unloading:
-            self._unloading[name] = asyncio.create_task(self._unload(name, self._demand.loader))
-            self._unloading[name].add_done_callback(lambda _: self._unloading.pop(name))
-        return await _end_of(self._unloading[name], deadline, "unloaded")
+            asking = Users()
+            unloading = asyncio.create_task(self._unload(name, asking, self._demand.loader))
+            unloading.add_done_callback(lambda _: self._unloading.pop(name))
+            unloading.add_done_callback(_look_at)
+            self._unloading[name] = asking, unloading
+        asking, unloading = self._unloading[name]
+        was_loaded = place.engine is not None  # another may need its room before
+        asking.users += 1
+        try:
+            return await _end_of(unloading, deadline, "unloaded") or was_loaded
+        finally:
+            asking.leave()
 
-    async def _unload(self, name: str, loader: Executor) -> bool:
+    async def _unload(self, name: str, asking: Users, loader: Executor) -> bool:
         async with self._turn:
             place = self._places.get(name)
             if place is None or place.engine is None:  # what waits for its own load comes from the folder anyway
                 return False
-            engines = await self._emptied({name: place})
+            engines = await self._emptied({name: place}, asking, f"The model {name!r} stays loaded: it is in use.")
             await asyncio.get_running_loop().run_in_executor(loader, engines.clear)
         log.info("Unloaded a model as it was asked to", model=name)
         return True
@@ -204,29 +215,26 @@ class Engines:
     async def _forgotten(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
         """The last references to the models that make room for another, when the calls that use them are over."""
         chosen = self._chosen(name, size_bytes, max_bytes)
-        engines = await self._emptied(chosen, in_favour_of=name)
+        problem = f"The load of the model {name!r} was given up: what it needs the room of is in use."
+        engines = await self._emptied(chosen, self._places[name], problem)
         for other in chosen:
             log.info("Unloaded a model", model=other, in_favour_of=name)
         return engines
 
-    async def _emptied(self, chosen: Mapping[str, Place], in_favour_of: str | None = None) -> list[Engine]:
+    async def _emptied(self, chosen: Mapping[str, Place], waiting: Users, problem: str) -> list[Engine]:
         """The last references to these models, once their calls are over; they take no more meanwhile.
 
-        in_favour_of: being loaded. Raises OverloadedError, and they stay, if they are in use when no call waits for it.
+        waiting: for this. Raises OverloadedError with that problem, and they stay, if nobody waits any more while they
+        are in use.
         """
         left, settled = asyncio.Event(), asyncio.get_running_loop().create_future()
-        wanted = None if in_favour_of is None else self._places[in_favour_of]
         for place in chosen.values():
             place.going, place.left = settled, left
-        if wanted is not None:
-            wanted.left = left
+        waiting.left = left
         try:
             while any(place.users for place in chosen.values()):
-                if wanted is not None and not wanted.users:
-                    problem = (
-                        f"The load of the model {in_favour_of!r} was given up: what it needs the room of is in use."
-                    )
-                    raise OverloadedError(problem, "Retry with back-off.", model=in_favour_of)
+                if not waiting.users:
+                    raise OverloadedError(problem, "Retry with back-off.")
                 left.clear()
                 await left.wait()
             engines = []
@@ -279,7 +287,7 @@ async def _end_of(changing: asyncio.Future[T], deadline: float | None, how: str)
         del changing  # which keeps its error, which keeps this frame
 
 
-def _look_at(loading: asyncio.Task[None]) -> None:
+def _look_at(loading: asyncio.Task[T]) -> None:
     """Take note of an error that no caller stayed to hear, so that asyncio does not call it lost."""
     if not loading.cancelled():
         loading.exception()

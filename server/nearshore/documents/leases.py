@@ -14,27 +14,33 @@ Engine = Embedder | Reranker
 
 
 @dataclass(eq=False, slots=True)
-class Place:
-    """A model that is loaded, or being loaded."""
+class Users:
+    """Calls that use something or wait for it."""
 
-    engine: Engine | None = None
-    size_bytes: int = 0
-    pinned: bool = False  # loaded at the start, never unloaded
-    users: int = 0  # calls that use it or wait for it
-    loading: asyncio.Task[None] | None = None
-    going: asyncio.Future[None] | None = None  # until it is settled whether it is unloaded; it takes no calls meanwhile
-    left: asyncio.Event | None = None  # set when the last user leaves
-
-    @property
-    def serving(self) -> Engine | None:
-        """The model, where a call that comes now gets it without a wait."""
-        return self.engine if self.going is None else None
+    users: int = 0
+    left: asyncio.Event | None = None  # set when the last one leaves
 
     def leave(self) -> None:
         """A call is over."""
         self.users -= 1
         if self.left is not None and not self.users:
             self.left.set()
+
+
+@dataclass(eq=False, slots=True)
+class Place(Users):
+    """A model that is loaded, or being loaded."""
+
+    engine: Engine | None = None
+    size_bytes: int = 0
+    pinned: bool = False  # loaded at the start, never unloaded
+    loading: asyncio.Task[None] | None = None
+    going: asyncio.Future[None] | None = None  # until it is settled whether it is unloaded; it takes no calls meanwhile
+
+    @property
+    def serving(self) -> Engine | None:
+        """The model, where a call that comes now gets it without a wait."""
+        return self.engine if self.going is None else None
 
 
 class Lease:

@@ -120,7 +120,8 @@ class EmbeddingServiceServicer:
     def UnloadModel(self, request, context):
         """Unloads a model that was loaded on demand, once the calls that use it are over. The next request for it loads it
         again, from the bundle that is in the model folder by then: so a bundle that was replaced is served without a
-        restart. Of the answering server alone: each replica loads for itself. After the caller's deadline it goes on.
+        restart. Meanwhile requests for it wait, and loads of other models; it stays if the callers that asked for this leave
+        before those calls are over. Of the answering server alone: each replica loads for itself.
         Models that embedding.model and embedding.models name stay loaded: FAILED_PRECONDITION, MODEL_STAYS_LOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

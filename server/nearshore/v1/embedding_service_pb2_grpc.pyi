@@ -61,7 +61,8 @@ class EmbeddingServiceStub:
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.UnloadModelRequest, _embedding_service_pb2.UnloadModelResponse]
     """Unloads a model that was loaded on demand, once the calls that use it are over. The next request for it loads it
     again, from the bundle that is in the model folder by then: so a bundle that was replaced is served without a
-    restart. Of the answering server alone: each replica loads for itself. After the caller's deadline it goes on.
+    restart. Meanwhile requests for it wait, and loads of other models; it stays if the callers that asked for this leave
+    before those calls are over. Of the answering server alone: each replica loads for itself.
     Models that embedding.model and embedding.models name stay loaded: FAILED_PRECONDITION, MODEL_STAYS_LOADED.
     """
 
@@ -98,7 +99,8 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     UnloadModel: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.UnloadModelRequest, _embedding_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Unloads a model that was loaded on demand, once the calls that use it are over. The next request for it loads it
     again, from the bundle that is in the model folder by then: so a bundle that was replaced is served without a
-    restart. Of the answering server alone: each replica loads for itself. After the caller's deadline it goes on.
+    restart. Meanwhile requests for it wait, and loads of other models; it stays if the callers that asked for this leave
+    before those calls are over. Of the answering server alone: each replica loads for itself.
     Models that embedding.model and embedding.models name stay loaded: FAILED_PRECONDITION, MODEL_STAYS_LOADED.
     """
 
@@ -168,7 +170,8 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_embedding_service_pb2.UnloadModelResponse, _abc.Awaitable[_embedding_service_pb2.UnloadModelResponse]]:
         """Unloads a model that was loaded on demand, once the calls that use it are over. The next request for it loads it
         again, from the bundle that is in the model folder by then: so a bundle that was replaced is served without a
-        restart. Of the answering server alone: each replica loads for itself. After the caller's deadline it goes on.
+        restart. Meanwhile requests for it wait, and loads of other models; it stays if the callers that asked for this leave
+        before those calls are over. Of the answering server alone: each replica loads for itself.
         Models that embedding.model and embedding.models name stay loaded: FAILED_PRECONDITION, MODEL_STAYS_LOADED.
         """
 
