@@ -59,7 +59,6 @@ def test_a_reason_names_its_class(code: StatusCode, reason: str, kind: type[erro
         (StatusCode.RESOURCE_EXHAUSTED, errors.OverloadedError),
         (StatusCode.DATA_LOSS, errors.CorruptionError),
         (StatusCode.CANCELLED, errors.NearshoreError),
-        (StatusCode.UNIMPLEMENTED, errors.NearshoreError),
     ],
 )
 def test_a_bare_code_becomes_its_branch(code: StatusCode, branch: type[errors.NearshoreError]) -> None:
@@ -70,6 +69,15 @@ def test_a_bare_code_becomes_its_branch(code: StatusCode, branch: type[errors.Ne
     assert isinstance(error, branch)
     assert error.reason == f"GRPC_{code.name}"
     assert (error.message, error.metadata) == ("too large", {})
+
+
+def test_a_server_that_does_not_know_a_call_is_older() -> None:
+    """What gRPC says of it names neither the server nor what to do."""
+    failure = failure_of(StatusCode.UNIMPLEMENTED, "Method not found!", [], "host:1")
+    assert failure.reached
+    assert failure.error.reason == "SERVER_OLDER"
+    assert "host:1" in failure.error.message
+    assert "Upgrade it" in failure.error.remedy
 
 
 def test_no_server_is_told_by_its_address() -> None:

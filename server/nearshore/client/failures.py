@@ -67,6 +67,20 @@ class ServerNotReadyError(errors.UnavailableError):
         )
 
 
+class OlderServerError(errors.ServiceError):
+    """The server does not know the call."""
+
+    reason = "SERVER_OLDER"
+
+    def __init__(self, target: str) -> None:
+        """target: as it was given."""
+        super().__init__(
+            f"The server at {target} does not know this call.",
+            "Upgrade it: it is older than this client, where it is a nearshore server at all.",
+            target=target,
+        )
+
+
 class NoAnswerError(errors.DeadlineError):
     """The call's deadline passed before a server answered anything."""
 
@@ -149,6 +163,8 @@ def failure_of(code: StatusCode, details: str | None, trailing: Iterable[Any] | 
         return Failure(ServerUnreachableError(target, details or "no details"), reached=reached, lost=True)
     if info is None and code is StatusCode.DEADLINE_EXCEEDED:
         return Failure(NoAnswerError(target, details or "no details"))
+    if info is None and code is StatusCode.UNIMPLEMENTED:
+        return Failure(OlderServerError(target), reached=True)
     too_large = _TOO_LARGE.search(details or "") if info is None and code is StatusCode.RESOURCE_EXHAUSTED else None
     if too_large is not None:
         return Failure(_too_large(*too_large.groups()), reached=True)
