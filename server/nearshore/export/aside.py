@@ -9,7 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from nearshore.export.errors import LostLinkError
@@ -33,7 +33,13 @@ def exclusive(final: Path, on_wait: Callable[[], None] = lambda: None) -> Iterat
     if link.is_symlink() and not final.parent.exists():
         raise LostLinkError(link)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(final.parent / f".{final.name}.lock", on_wait):
+    with ExitStack() as held:
+        try:
+            held.enter_context(_locked(final.parent / f".{final.name}.lock", on_wait))
+        except PermissionError as error:
+            if link.is_symlink() and not final.exists():
+                raise LostLinkError(link) from error
+            raise
         staging, old = _beside(final)
         if old.exists() and not final.exists():
             old.rename(final)
@@ -70,12 +76,15 @@ def replaced(final: Path) -> Iterator[Path]:
 @contextmanager
 def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of that name. The file goes with the block; what a killed process left of it means nothing."""
+    waited = False
     while True:
         with path.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                on_wait()
+                if not waited:
+                    on_wait()
+                waited = True
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_at(path, lock.fileno()):
                 continue  # who held it has deleted it since it was opened here, and others may lock another by now
