@@ -13,9 +13,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from nearshore.errors import NearshoreError, UnavailableError
 from nearshore.exit_codes import ExitCode
 from nearshore.replica import Replicas
 from nearshore.served_models import ServedModels
+from nearshore.service.health import Health
 from nearshore.store.lock import FolderLock, read_holder
 from tests.servers import ROOT, START_S, InProcessServer, ServerProcess, make_settings
 
@@ -153,6 +155,34 @@ def test_the_first_signal_after_a_death_is_no_second_one(
     process = app.Process(make_settings(tmp_path / "data", model_dir), on_serving=die_and_be_signalled)
     assert asyncio.run(process.serve()) is ExitCode.CRASHED
     assert at_once == []
+
+
+def test_a_signal_while_it_starts_does_not_wait_for_an_import_that_hangs(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a step like others, though it goes on beside another."""
+    codes: list[int] = []
+    go_on = threading.Event()
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        go_on.set()
+
+    async def live() -> ExitCode:
+        loop = asyncio.get_running_loop()
+        process = app.Process(make_settings(tmp_path / "data", model_dir))
+
+        def end_and_hang() -> None:
+            loop.call_soon_threadsafe(process.end, "a signal")
+            assert go_on.wait(START_S)
+
+        monkeypatch.setattr(app, "_import_serving", end_and_hang)
+        return await process.serve()
+
+    monkeypatch.setattr(opening, "STEP_S", 0.0)
+    monkeypatch.setattr("os._exit", leave)
+    assert asyncio.run(live()) is ExitCode.OK
+    assert codes == [ExitCode.OK]
 
 
 def test_a_death_while_it_starts_does_not_wait_for_a_step_that_hangs(
@@ -287,6 +317,28 @@ def test_the_parser_of_filters_is_made_once_it_is_ready(
         assert made.wait(START_S)
     finally:
         server.stop()
+
+
+def test_the_parser_of_filters_is_made_while_collections_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are loaded can be searched already."""
+    made = threading.Event()
+
+    class Loading:
+        """Replicas that are never ready."""
+
+        ready = threading.Event()
+
+    async def load() -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            chore = asyncio.create_task(chores.become_ready(cast(Replicas, Loading()), Health(), pool))
+            try:
+                return await asyncio.to_thread(made.wait, START_S)
+            finally:
+                chore.cancel()
+
+    monkeypatch.setattr(chores, "filter_parser", made.set)
+    monkeypatch.setattr(chores, "PROGRESS_INTERVAL_S", 3_600.0)
+    assert asyncio.run(load())
 
 
 def test_what_serves_is_imported_while_the_models_load(
