@@ -116,6 +116,21 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
 MAKE_ROOM = "Free space or grow the volume, then retry"
 
 
+OUT_OF_HANDLES = (errno.EMFILE, errno.ENFILE)
+MORE_HANDLES = "raise the limit of open files (ulimit -Hn, LimitNOFILE) or delete collections."
+
+
+class OutOfHandlesError(UnavailableError):
+    """The process, or the system, can open no more files."""
+
+    reason = "TOO_MANY_OPEN_FILES"
+
+    def __init__(self, doing: str) -> None:
+        """doing: what failed, such as "reading FILE"."""
+        problem = f"{doing[0].upper()}{doing[1:]} failed: this process or system has too many open files."
+        super().__init__(problem, f"Retry; if it lasts, {MORE_HANDLES}")
+
+
 class StorageFullError(ServiceError):
     """The disk is full."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -25,11 +26,12 @@ from nearshore.documents.engines import Demand, Engines
 from nearshore.documents.leases import Engine
 from nearshore.documents.models import Models
 from nearshore.embedding import Embedder, Observer, Reranker, Reuse, Workplace
-from nearshore.errors import InvalidSettingsError, NearshoreError
+from nearshore.errors import OUT_OF_HANDLES, InvalidSettingsError, NearshoreError, OutOfHandlesError
 from nearshore.model_names import is_model_name
 from nearshore.settings import Settings
 
 LOADS = 3  # of a bundle that is exchanged for another meanwhile
+RENAMES_S = 0.2  # much longer than an exchange has no folder
 
 Loaded = TypeVar("Loaded", bound=Engine)
 
@@ -155,20 +157,23 @@ def _loaded_from_one(folder: Path, load: Callable[[], Loaded]) -> Loaded:
             engine = load()
         except NearshoreError as error:
             if _manifest_of(folder) == before:
-                if attempt and isinstance(error, ModelNotFoundError):  # between the two renames of an exchange
-                    raise BundleExchangedError(folder) from error
-                raise
+                if not attempt or attempt == LOADS - 1 or not isinstance(error, ModelNotFoundError):
+                    raise
+                time.sleep(RENAMES_S)  # it was there a moment ago: deleted, or between the two renames of an exchange
         else:
             if _manifest_of(folder) == before:
                 return engine
             engine.close()
-        log.info("The bundle was exchanged for another while it was loaded", folder=str(folder))
+        log.info("The bundle was exchanged for another, or deleted, while it was loaded", folder=str(folder))
     raise BundleExchangedError(folder)
 
 
 def _manifest_of(folder: Path) -> bytes:
-    """bundle.json as it is; empty where it is not there."""
+    """bundle.json as it is; empty where it is not there, or cannot be read. Raises OutOfHandlesError."""
+    file = folder / MANIFEST_FILE
     try:
-        return read_file(folder / MANIFEST_FILE)
-    except OSError:
+        return read_file(file)
+    except OSError as error:
+        if error.errno in OUT_OF_HANDLES:
+            raise OutOfHandlesError(f"reading {file}") from error
         return b""

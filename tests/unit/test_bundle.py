@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from nearshore.bundle import (
     list_bundles,
     load_bundle,
 )
+from nearshore.errors import NearshoreError
 from nearshore.network import Network
 from tests.tiny_bert import embed_golden, make_bundle
 
@@ -108,6 +110,30 @@ def test_absent_bundle_says_how_to_get_it(tmp_path: Path) -> None:
         load_bundle(tmp_path / "some-model")
     assert caught.value.reason == "MODEL_NOT_FOUND"
     assert "nearshore model get some-model" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "remedy"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "BUNDLE_CORRUPT", "Let the user that runs nearshore read"),
+        (OSError(errno.EMFILE, "Too many open files"), "TOO_MANY_OPEN_FILES", "ulimit -Hn"),
+    ],
+)
+@pytest.mark.parametrize("call", ["is_dir", "open"])
+def test_a_bundle_that_may_not_be_read_is_not_called_damaged(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: OSError, reason: str, remedy: str
+) -> None:
+    """To make it again would help nobody."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path if call == "is_dir" else os, call, refuse)
+        with pytest.raises(NearshoreError) as refused:
+            load_bundle(copy)
+    assert refused.value.reason == reason
+    assert remedy in refused.value.remedy
 
 
 def test_a_bundle_that_is_being_exchanged_is_not_there(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,8 @@ def test_a_bundle_that_never_stays_is_refused(tmp_path: Path, monkeypatch: pytes
         served_models.open_embedder(make_settings(tmp_path, tmp_path / "models"))
 
 
-def test_a_bundle_that_goes_while_it_is_loaded_was_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that was there a moment ago is not unknown; one that never was is."""
+def test_a_bundle_that_goes_while_it_is_loaded_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not called exchanged for ever: who deleted it knows, and whoever does not learns how to get it."""
     served = make_bundle(tmp_path / "models")
 
     def load(path: Path, precision: Precision | None = None) -> Bundle:
@@ -70,7 +70,7 @@ def test_a_bundle_that_goes_while_it_is_loaded_was_exchanged(tmp_path: Path, mon
         return loaded
 
     monkeypatch.setattr(served_models, "load_bundle", load)
-    with pytest.raises(BundleExchangedError, match=r"nearshore model get"):
+    with pytest.raises(ModelNotFoundError, match=r"nearshore model get"):
         served_models.open_embedder(make_settings(tmp_path, tmp_path / "models"))
     with pytest.raises(ModelNotFoundError):
         served_models.open_embedder(make_settings(tmp_path, tmp_path / "models"))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nearshore.errors import StorageFullError
-from nearshore.store.errors import DataFolderLockedError, DataFolderReadOnlyError, StoreUnavailableError
+from nearshore.errors import OutOfHandlesError, StorageFullError
+from nearshore.store.errors import DataFolderLockedError, DataFolderReadOnlyError
 from nearshore.store.lock import FolderLock, Holder, read_holder
 
 HOLD = """
@@ -114,7 +114,7 @@ def test_a_process_without_file_handles_does_not_blame_the_folder(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", refuse)
-        with pytest.raises(StoreUnavailableError, match=r"too many open files.*ulimit -Hn"):
+        with pytest.raises(OutOfHandlesError, match=r"too many open files.*ulimit -Hn"):
             FolderLock.acquire(tmp_path)
 
 

@@ -14,6 +14,7 @@ from nearshore.bundle.errors import CorruptBundleError, ModelNotFoundError, Prec
 from nearshore.bundle.files import NotRegularFileError, file_digest, read_file
 from nearshore.bundle.golden import GOLDEN_FILE, Golden, GoldenPairs, read_golden, read_golden_pairs
 from nearshore.bundle.manifest import Manifest, Precision, SpecialTokens, content_digest, fingerprint
+from nearshore.errors import OUT_OF_HANDLES, NearshoreError, OutOfHandlesError
 
 FORMAT_VERSION: Final = 1
 MODEL_FILE = "model.onnx"
@@ -164,11 +165,12 @@ def load_bundle(path: Path, precision: Precision | None = None) -> Bundle:
 def read_manifest(path: Path) -> Manifest:
     """What a bundle says it is, whatever has become of its other files.
 
-    Raises ModelNotFoundError when there is no such folder, CorruptBundleError when bundle.json cannot be used.
+    Raises ModelNotFoundError when there is no such folder, CorruptBundleError when bundle.json cannot be used, and
+    OutOfHandlesError.
     """
-    if not path.is_dir():
-        raise ModelNotFoundError(path)
     try:
+        if not path.is_dir():
+            raise ModelNotFoundError(path)
         content = json.loads(read_file(path / MANIFEST_FILE).decode("utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             version = content["format_version"]
@@ -195,7 +197,12 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _unreadable(path: Path, name: str, error: OSError) -> CorruptBundleError:
+def _unreadable(path: Path, name: str, error: OSError) -> NearshoreError:
+    if error.errno in OUT_OF_HANDLES:
+        return OutOfHandlesError(f"reading {name} of the model bundle {path}")
+    if isinstance(error, PermissionError):
+        remedy = "Let the user that runs nearshore read the model folder, what is in it and what it is in."
+        return CorruptBundleError(path, f"{name} cannot be read ({error.strerror})", remedy)
     if isinstance(error, NotRegularFileError):
         remedy = (  # an export would not delete what it did not write
             f"Put the file itself there, or a link to it; or move the folder {path.name} out of the model folder and "

@@ -215,9 +215,9 @@ def _check_source(found: Bundle, origin: Origin, options: ExportOptions) -> None
     kept = options.with_those_of(before)
     kept = replace(kept, lower_case=_kept_case(found.path, before, origin, kept))
     if (made := meaning(origin, kept)) != before.fingerprint:
-        told = "other files beside the same weights: another tokenizer, pooling or prompts, or the like"
+        made_of = "other files beside the same weights (tokenizer, pooling, prompts), or by a release that read them "
         detail = f"an export of {origin} would give other vectors (fingerprint {made}) than it does"
-        raise OtherVectorsError(found.path, f"{detail} ({before.fingerprint}), for it was made of {told}")
+        raise OtherVectorsError(found.path, f"{detail} ({before.fingerprint}): it was made of {made_of}otherwise")
 
 
 def _origin(source: str) -> Origin:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 from nearshore.errors import CorruptionError, InvalidSettingsError, NearshoreError, OverloadedError, UnavailableError
 
 
@@ -22,10 +20,6 @@ class DataFolderLockedError(UnavailableError):
             pid=pid,
             address=address,
         )
-
-
-OUT_OF_HANDLES = frozenset({errno.EMFILE, errno.ENFILE})
-MORE_HANDLES = "raise the limit of open files (ulimit -Hn, LimitNOFILE) or delete collections."
 
 
 class DataFolderReadOnlyError(UnavailableError):

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nearshore.errors import CommitUnknownError, NearshoreError, StorageFullError
+from nearshore.errors import MORE_HANDLES, OUT_OF_HANDLES, CommitUnknownError, NearshoreError, StorageFullError
 from nearshore.store.errors import (
-    MORE_HANDLES,
-    OUT_OF_HANDLES,
     DataFolderReadOnlyError,
     StoreCorruptError,
     StoreUnavailableError,
@@ -22,6 +20,7 @@ from nearshore.store.errors import (
 # when it cannot grow its shared-memory file.
 FULL_BELOW_BYTES = 1 << 20
 
+_HANDLES = 4
 _PASSING = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_PROTOCOL)
 _RESTORE = "Stop the server and restore the data folder from a backup; without one, move it away and index again."
 
@@ -86,8 +85,14 @@ def _is_full(folder: Path) -> bool:
 
 
 def _is_out_of_handles(file: Path) -> bool:
+    """Whether there are fewer than SQLite takes: for its file, log, shared memory and folder."""
+    opened: list[int] = []
     try:
-        os.close(os.open(file, os.O_RDONLY))
+        while len(opened) < _HANDLES:
+            opened.append(os.open(file, os.O_RDONLY))
     except OSError as error:
         return error.errno in OUT_OF_HANDLES
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
     return False

@@ -41,7 +41,7 @@ class FolderLock:
     def acquire(cls, folder: Path) -> FolderLock:
         """Lock folder, creating it (mode 0700) as needed.
 
-        Raises DataFolderLockedError naming the process that holds it, DataFolderReadOnlyError, StorageFullError.
+        Raises DataFolderLockedError naming the process that holds it, and what folder_error gives.
         """
         make_folder(folder)
         try:

@@ -6,14 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from nearshore.errors import FULL_DISK, NearshoreError, StorageFullError
-from nearshore.store.errors import (
-    MORE_HANDLES,
-    OUT_OF_HANDLES,
-    DataFolderReadOnlyError,
-    StoreFormatError,
-    StoreUnavailableError,
-)
+from nearshore.errors import FULL_DISK, OUT_OF_HANDLES, NearshoreError, OutOfHandlesError, StorageFullError
+from nearshore.store.errors import DataFolderReadOnlyError, StoreFormatError
 from nearshore.store.failures import translated
 
 FILE_NAME = "store.sqlite"
@@ -76,7 +70,7 @@ def open_for_reading(file: Path) -> sqlite3.Connection:
 
 
 def make_folder(folder: Path) -> None:
-    """Create the data folder, mode 0700, if it is not there. Raises DataFolderReadOnlyError, StorageFullError."""
+    """Create the data folder, mode 0700, if it is not there. Raises what folder_error gives."""
     try:
         if not folder.is_dir():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,14 +80,11 @@ def make_folder(folder: Path) -> None:
 
 
 def folder_error(folder: Path, error: OSError, doing: str) -> NearshoreError:
-    """What keeps the data folder from being made or opened, as an error with the right remedy."""
+    """What keeps the data folder from being made or opened: DataFolderReadOnly-, StorageFull- or OutOfHandlesError."""
     if error.errno in FULL_DISK:
         return StorageFullError(f"{doing} {folder}")
     if error.errno in OUT_OF_HANDLES:
-        problem = (
-            f"{doing.capitalize()} the data folder {folder} failed: this process or system has too many open files."
-        )
-        return StoreUnavailableError(problem, f"Retry; if it lasts, {MORE_HANDLES}")
+        return OutOfHandlesError(f"{doing} the data folder {folder}")
     detail = error.strerror or str(error)
     there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
     if os.path.lexists(there) and not there.is_dir():
