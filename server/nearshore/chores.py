@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from nearshore import __version__, threads
+from nearshore.documents.memory import give_back
 from nearshore.embedding import usable_cores
 from nearshore.errors import NearshoreError
 from nearshore.index.filters import filter_parser
@@ -70,6 +71,7 @@ async def become_ready(replicas: Replicas, health: Health, pool: Executor) -> No
             documents += replica.status().documents
     log.info("Ready", collections=len(collections), documents=documents)
     await loop.run_in_executor(pool, filter_parser)  # not for the first filter; no short start waits for it
+    await loop.run_in_executor(pool, give_back)
 
 
 def _report_progress(replicas: Replicas) -> None:

@@ -22,8 +22,9 @@ from nearshore.bundle import (
     read_file,
     read_manifest,
 )
-from nearshore.documents.engines import Demand, Engines
+from nearshore.documents.engines import Engines
 from nearshore.documents.leases import Engine
+from nearshore.documents.loading import Demand
 from nearshore.documents.models import Models
 from nearshore.embedding import Embedder, Observer, Reranker, Reuse, Workplace
 from nearshore.errors import OUT_OF_HANDLES, InvalidSettingsError, NearshoreError, OutOfHandlesError

@@ -15,9 +15,10 @@ import pytest
 import structlog
 
 from nearshore.bundle import Bundle, CorruptBundleError
-from nearshore.documents.engines import MAX_LOADS, Demand, Engines
+from nearshore.documents.engines import MAX_LOADS, Engines
 from nearshore.documents.errors import ModelTooLargeError
 from nearshore.documents.leases import Lease
+from nearshore.documents.loading import Demand
 from nearshore.embedding import Embedder, Workplace
 from nearshore.errors import DeadlineError, OverloadedError
 from tests.tiny_bert import make_bundle
@@ -308,6 +309,24 @@ def test_a_model_is_unloaded_once_its_calls_are_over(folder: Folder, embedders: 
         assert (folder.loads, names(engines)) == (["a", "a"], ["a", "default"])
         assert await engines.unload("a", None) is True
         assert (await engines.unload("a", None), names(engines)) == (False, ["default"])
+
+    with_room_for(2, folder, embedders, test)
+
+
+def test_memory_is_given_back_after_each_load_and_unload(
+    folder: Folder, embedders: Mapping[str, Embedder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the C library keeps would be as much as a model."""
+    given: list[list[str]] = []
+
+    async def test(engines: Engines) -> None:
+        for module in ("loading", "memory"):
+            monkeypatch.setattr(f"nearshore.documents.{module}.give_back", lambda: given.append(list(folder.loads)))
+        folder.go_on.release(2)
+        await use(engines, "a")
+        await use(engines, "b")
+        await engines.unload("b", None)
+        assert given == [["a"], ["a"], ["a", "b"], ["a", "b"]]
 
     with_room_for(2, folder, embedders, test)
 

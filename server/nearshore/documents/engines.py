@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from nearshore.bundle import Bundle, BundleExchangedError, CorruptBundleError
 from nearshore.documents.errors import ModelStaysLoadedError, ModelTooLargeError
 from nearshore.documents.leases import Engine, Lease, Place, Users
+from nearshore.documents.loading import Demand, load, size_of
+from nearshore.documents.memory import let_go
 from nearshore.documents.waiting import late, result_of
 from nearshore.embedding.errors import ModelMismatchError
 from nearshore.errors import OverloadedError
@@ -30,35 +31,6 @@ T = TypeVar("T")
 MAX_LOADS = 16  # under way or waiting for their turn
 
 log = structlog.get_logger(__name__)
-
-
-class ModelFolder(Protocol):
-    """Where bundles lie. Its methods block."""
-
-    def described(self, name: str) -> Bundle:
-        """As it would be loaded, by its manifest alone.
-
-        Raises ModelNotFoundError, CorruptBundleError and PrecisionMissingError.
-        """
-
-    def load(self, name: str, make_room: Callable[[int], None]) -> Engine:
-        """make_room: called for its size in bytes, once its files are verified, and before any is loaded.
-
-        Raises what that, and Embedder.load or Reranker.load do, BundleExchangedError and what described raises.
-        """
-
-    def bundles(self) -> list[Bundle]:
-        """Those that can be read and asked for, as they would be loaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """How models are loaded when they are first asked for."""
-
-    folder: ModelFolder
-    loader: Executor  # of one thread
-    reader: Executor  # looks into the folder, also while a model is loaded
-    max_bytes: int  # of all that are loaded, by Bundle.size_bytes
 
 
 class Engines:
@@ -171,7 +143,7 @@ class Engines:
             if place is None or place.engine is None:  # what waits for its own load comes from the folder anyway
                 return False
             engines = await self._emptied({name: place}, asking, f"The model {name!r} stays loaded: it is in use.")
-            await asyncio.get_running_loop().run_in_executor(loader, engines.clear)
+            await asyncio.get_running_loop().run_in_executor(loader, let_go, engines)
         log.info("Unloaded a model as it was asked to", model=name)
         return True
 
@@ -191,10 +163,10 @@ class Engines:
         try:
             async with self._turn:
                 started = time.monotonic()
-                size_bytes = await loop.run_in_executor(demand.loader, _size_bytes, demand.folder, name)
+                size_bytes = await loop.run_in_executor(demand.loader, size_of, demand.folder, name)
                 self._chosen(name, size_bytes, demand.max_bytes)  # else all of its files would be read in vain
                 make_room = partial(self._make_room_for, loop, name, demand.max_bytes)
-                engine = await loop.run_in_executor(demand.loader, demand.folder.load, name, make_room)
+                engine = await loop.run_in_executor(demand.loader, load, demand.folder, name, make_room)
                 place.size_bytes = engine.bundle.size_bytes
         except BaseException as error:
             del self._places[name]
@@ -210,7 +182,7 @@ class Engines:
 
     def _make_room_for(self, loop: asyncio.AbstractEventLoop, name: str, max_bytes: int, size_bytes: int) -> None:
         """In the loader: have room made for so many bytes, and give the memory back. Raises what _chosen does."""
-        asyncio.run_coroutine_threadsafe(self._forgotten(name, size_bytes, max_bytes), loop).result().clear()
+        let_go(asyncio.run_coroutine_threadsafe(self._forgotten(name, size_bytes, max_bytes), loop).result())
 
     async def _forgotten(self, name: str, size_bytes: int, max_bytes: int) -> list[Engine]:
         """The last references to the models that make room for another, when the calls that use them are over."""
@@ -270,10 +242,6 @@ class Engines:
     def _remember(self, engine: Engine) -> None:
         for precision, fingerprint in engine.bundle.fingerprints.items():
             self.precisions[fingerprint] = precision.value
-
-
-def _size_bytes(folder: ModelFolder, name: str) -> int:
-    return folder.described(name).size_bytes
 
 
 async def _end_of(changing: asyncio.Future[T], deadline: float | None, how: str) -> T:
