@@ -19,7 +19,7 @@ from nearshore.errors import (
 class ExitCode(enum.IntEnum):
     """Exit codes of the server and of every command."""
 
-    OK = 0  # done, or stopped as asked by SIGTERM or SIGINT
+    OK = 0  # done, or stopped as asked by SIGTERM or SIGINT; a server that has not begun yet ends with 143 or 130
     FAILED = 1  # a request was refused or an operation failed; the last line says why and what to do
     USAGE = 2  # flags, environment or configuration file are wrong
     REJECTED = 3  # some of the input was refused, each place named with its reason; the rest is done
