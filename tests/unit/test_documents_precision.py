@@ -39,6 +39,6 @@ def test_a_collection_of_the_other_precision_is_told_by_name(
         assert caught.value.reason == "FINGERPRINT_MISMATCH"
         assert f"holds vectors of tiny in {made} (" in caught.value.message
         assert f"loaded is tiny in {loaded} (" in caught.value.message
-        assert f"NEARSHORE_EMBEDDING__PRECISION={made}" in caught.value.remedy
+        assert f"Set NEARSHORE_EMBEDDING__PRECISION={made} where the model is loaded" in caught.value.remedy
         listed = engine.run(engine.collections.list(ListCollectionsRequest())).collections
         assert [each.precision for each in listed] == [made, ""]

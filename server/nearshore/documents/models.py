@@ -153,8 +153,13 @@ class Models:
             raise self._mismatch(spec)
 
     def precision_of(self, fingerprint: str) -> str:
-        """In which precision vectors of this fingerprint are made; empty: the models that were loaded do not tell."""
+        """In which precision vectors of this fingerprint are made, in any thread; empty: no model ever loaded tells."""
         return self._engines.precisions.get(fingerprint, "")
+
+    def made_by(self, spec: CollectionSpec) -> str:
+        """Which model made the vectors of a collection, and in which precision where that is known; in any thread."""
+        precision = self.precision_of(spec.fingerprint)
+        return f"{spec.model} in {precision}" if precision else spec.model
 
     def _loaded_for(self, spec: CollectionSpec) -> list[str]:
         if not spec.model:
@@ -185,17 +190,16 @@ class Models:
         loaded = [f"{name} in {each.bundle.precision} ({each.fingerprint()})" for name, each in self._embedders()]
         precision = self.precision_of(spec.fingerprint)
         if precision and precision not in {each.bundle.precision for _, each in self._embedders()}:
-            holds, serve = f"{spec.model} in {precision}", f"with NEARSHORE_EMBEDDING__PRECISION={precision}"
+            have_it = f"Set NEARSHORE_EMBEDDING__PRECISION={precision} where the model is loaded"
         else:
-            holds = spec.model
-            serve = (
-                "the model it was made with, as it was (by embedding.model, embedding.models or embedding.on_demand, "
-                "in the embedding.precision it was made in)"
+            have_it = (
+                "Serve the model it was made with, as it was (by embedding.model, embedding.models or "
+                "embedding.on_demand, in the embedding.precision it was made in)"
             )
         return FingerprintMismatchError(
-            f"The collection {spec.name!r} holds vectors of {holds} ({spec.fingerprint}); loaded is "
+            f"The collection {spec.name!r} holds vectors of {self.made_by(spec)} ({spec.fingerprint}); loaded is "
             f"{', '.join(loaded) or 'no embedding model'}.",
-            f"Serve {serve}, send vectors with its fingerprint, or index the documents into a new collection.",
+            f"{have_it}, send vectors with its fingerprint, or index the documents into a new collection.",
             collection=spec.name,
             fingerprint=spec.fingerprint,
         )
