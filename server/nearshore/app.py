@@ -167,7 +167,7 @@ class Process:
         await self._health.begin(serving.SERVICE_NAMES)
         await self._server.start()
         self._serving = True
-        self._store, self._replicas = store, replicas
+        self._store, self._replicas, self._models = store, replicas, served.models
         workers, durability = settings.embedding.workers, store.durability
         host, port = settings.server.host, self._port
         serving.announce(host, port, settings.data_dir, served, workers=workers, durability=durability)
@@ -231,7 +231,7 @@ class Process:
         from nearshore import serving  # noqa: PLC0415 -- see _import_serving
 
         async with asyncio.TaskGroup() as tasks:
-            ready = serving.become_ready(self._replicas, self._health, self._chores)
+            ready = serving.become_ready(self._replicas, self._models, self._health, self._chores)
             prune = serving.prune_regularly(self._store, self._replicas, self._settings.store.retention_s, self._chores)
             under_way = [tasks.create_task(chore) for chore in (ready, prune)]
             await self._ended.wait()

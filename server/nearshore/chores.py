@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import structlog
 
 from nearshore import __version__, threads
 from nearshore.documents.memory import give_back
+from nearshore.documents.models import Models
 from nearshore.embedding import usable_cores
 from nearshore.errors import NearshoreError
 from nearshore.index.filters import filter_parser
-from nearshore.replica import IndexLoadingError, Replicas
+from nearshore.replica import IndexLoadingError, Replica, Replicas
 from nearshore.served_models import ServedModels
 from nearshore.service.health import Health
 from nearshore.service.port import is_loopback
@@ -25,6 +27,11 @@ PRUNE_INTERVAL_S = 3_600.0
 PROGRESS_INTERVAL_S = 5.0
 READY_WAIT_S = 0.25  # also how long a stop during loading waits for the thread that waits
 PRUNED_LATER = "It is tried again within the hour; if it goes on, the store grows. See `error`."
+NAMED_UNSERVED = 10  # in one line; the others are counted
+SERVE_THEM = (
+    "Serve what made them, by embedding.precision and by embedding.models or embedding.on_demand; or index their "
+    "documents into new collections."
+)
 
 log = structlog.get_logger(__name__)
 
@@ -55,8 +62,11 @@ def announce(host: str, port: int, data_dir: Path, served: ServedModels, *, work
         )
 
 
-async def become_ready(replicas: Replicas, health: Health, pool: Executor) -> None:
-    """Report how far loading is, and say SERVING once every collection has caught up with the store."""
+async def become_ready(replicas: Replicas, models: Models, health: Health, pool: Executor) -> None:
+    """Report how far loading is, and say SERVING once every collection has caught up with the store.
+
+    Then tell which collections no text can be searched in.
+    """
     loop = asyncio.get_running_loop()
     next_report = time.monotonic() + PROGRESS_INTERVAL_S
     while not await loop.run_in_executor(pool, replicas.ready.wait, READY_WAIT_S):
@@ -72,6 +82,23 @@ async def become_ready(replicas: Replicas, health: Health, pool: Executor) -> No
     log.info("Ready", collections=len(collections), documents=documents)
     await loop.run_in_executor(pool, filter_parser)  # not for the first filter; no short start waits for it
     await loop.run_in_executor(pool, give_back)
+    await _warn_of_unserved(collections, models)
+
+
+async def _warn_of_unserved(collections: Iterable[Replica], models: Models) -> None:
+    """Those of a model, or a precision, that the settings leave out: else only the refused calls would tell."""
+    try:
+        unserved = await models.unserved(replica.collection.spec for replica in collections)
+    except OSError:  # of the model folder: who asks for a model that is not loaded is told
+        return
+    if unserved:
+        unserved.sort(key=lambda spec: spec.name)
+        log.warning(
+            "Collections take no texts, for the model or precision that made them is not served",
+            collections=[f"{spec.name} ({models.made_by(spec)})" for spec in unserved[:NAMED_UNSERVED]],
+            more=max(0, len(unserved) - NAMED_UNSERVED),
+            remedy=SERVE_THEM,
+        )
 
 
 def _report_progress(replicas: Replicas) -> None:

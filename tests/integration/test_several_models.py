@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from nearshore.exit_codes import ExitCode
 from nearshore.served_models import BundleFolder
 from nearshore.v1.embedding_service_pb2 import ListModelsRequest
 from nearshore.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
-from tests.servers import InProcessServer, make_settings
+from tests.servers import InProcessServer, ServerProcess, make_settings
 from tests.tiny_bert import embed_golden, make_bundle
 
 PATIENCE_S = 20
@@ -437,3 +438,25 @@ def test_files_are_cut_for_the_collections_own_model(
     options = ["--json", "--server", start.running.address, "--data-dir", str(tmp_path / "none")]
     assert main.run([*options, "index", str(tmp_path / "long.txt"), "-c", "c"]) is ExitCode.OK
     assert json.loads(capsys.readouterr().out)["truncated"] == 0
+
+
+def test_collections_of_models_that_are_not_served_are_told_once_the_server_is_ready(
+    start: Servers, server_process: Callable[..., ServerProcess], folder: Path
+) -> None:
+    """In one warning that names some and counts the others; what would be loaded on demand counts as served."""
+    unserved = "Collections take no texts, for the model or precision that made them is not served"
+    client = start(on_demand=True)
+    for collection, model in [*((f"s{n:02}", "small") for n in range(12)), ("t", "tiny"), ("w", "wide")]:
+        client.create_collection(collection, model=model)
+    client.create_collection("plain", dimensions=4)
+    start.stop()
+    server = server_process(NEARSHORE_MODEL_DIR=str(folder), NEARSHORE_EMBEDDING__MODELS="wide")
+    server.wait_for("Ready")
+    told = server.wait_for(unserved)
+    assert (told["collections"], told["more"]) == ([f"s{n:02} (small)" for n in range(10)], 2)
+    assert all(f"embedding.{setting}" in told["remedy"] for setting in ("precision", "models", "on_demand"))
+    server.insist(signal.SIGTERM)
+    shutil.rmtree(folder / "wide")
+    server = server_process(NEARSHORE_MODEL_DIR=str(folder), NEARSHORE_EMBEDDING__ON_DEMAND="true")
+    told = server.wait_for(unserved)
+    assert (told["collections"], told["more"]) == (["w (wide)"], 0)

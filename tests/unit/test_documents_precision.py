@@ -42,3 +42,6 @@ def test_a_collection_of_the_other_precision_is_told_by_name(
         assert f"Set NEARSHORE_EMBEDDING__PRECISION={made} where the model is loaded" in caught.value.remedy
         listed = engine.run(engine.collections.list(ListCollectionsRequest())).collections
         assert [each.precision for each in listed] == [made, ""]
+        specs = [each.collection.spec for each in engine.replicas.list()]
+        (unserved,) = engine.run(engine.models.unserved(specs))
+        assert (unserved.name, engine.models.made_by(unserved)) == ("c", f"tiny in {made}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nearshore.bundle import Bundle, Manifest, ModelNotFoundError
@@ -37,7 +37,7 @@ class ListModelsAnswer:
 
 
 class Models:
-    """Finds the model for a request. Its methods are called on one event loop, except precision_of.
+    """Finds the model for a request. Its methods are called on one event loop, except where they say otherwise.
 
     deadline: time.monotonic() seconds, None for none. What they raise beside what they name: what Engines.lease does.
     """
@@ -87,6 +87,12 @@ class Models:
             with lease:
                 pass
         raise self._mismatch(spec)
+
+    async def unserved(self, specs: Iterable[CollectionSpec]) -> list[CollectionSpec]:
+        """Those of which lease_of would find no model, though they have one: no text can be used there."""
+        bundles = (await self._engines.bundles(None)).values()
+        served = {bundle.fingerprint_for(bundle.manifest.special_tokens) for bundle in bundles}
+        return [spec for spec in specs if spec.model and spec.fingerprint not in served]
 
     async def unload(self, name: str, deadline: float | None) -> bool:
         """Unload the model "models/{model}" once no call uses it, and say whether it was loaded.
