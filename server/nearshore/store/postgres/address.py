@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ _DEFAULTS: Mapping[str, str] = {
 }
 _MISPLACED = (("host", "@"), ("user", "@"), ("dbname", "@"), ("dbname", "/"))
 _PORTS = re.compile(r"[0-9,]*")
+_MAX_PORT = 65_535
+_OPTION = re.compile(r"[A-Za-z_]{1,40}")  # as all names of libpq's are; passwords seldom
 
 
 def parse(url: str, connect_timeout_s: float) -> dict[str, str]:
@@ -52,11 +55,9 @@ def describe(url: str) -> str:
 
 
 def _read(url: str) -> dict[str, str]:
-    given: dict[str, str] | None
-    try:
-        given = {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
-    except (psycopg.Error, UnicodeError):
-        given = None
+    given = _parameters(url)
+    if given is None and (unknown := _unknown_options(url)):
+        raise _unusable(f"libpq has no option {' and no option '.join(unknown)}, which stands behind its ?")
     # What stands in the wrong place may be a part of the password: neither our words nor libpq's may repeat it.
     if (
         given is None
@@ -64,7 +65,28 @@ def _read(url: str) -> dict[str, str]:
         or not _PORTS.fullmatch(given.get("port", ""))
     ):
         raise _unusable("it is not a URL (a password with @ : / ? # % or a space in it must be percent-encoded)")
+    if not all(1 <= int(port) <= _MAX_PORT for port in given.get("port", "").split(",") if port):
+        raise _unusable(f"its port is not one from 1 to {_MAX_PORT}")
     return given
+
+
+def _parameters(url: str) -> dict[str, str] | None:
+    """As libpq reads them; None where it cannot."""
+    try:
+        return {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
+    except (psycopg.Error, UnicodeError):
+        return None
+
+
+def _unknown_options(url: str) -> list[str]:
+    """Options that libpq does not know, of a URL that is whole without them; none that may be a part of a password."""
+    base, _, query = url.partition("?")
+    if "@" in query or not (_parameters(base) or {}).get("dbname"):
+        return []
+    options = (pair.partition("=")[0] for pair in query.split("&") if pair != "ssl=true")  # which libpq takes as JDBC's
+    before_password = itertools.takewhile(lambda option: "password" not in option, options)
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    return [option for option in before_password if _OPTION.fullmatch(option) and option not in known]
 
 
 def _unusable(detail: str) -> StoreUrlError:
