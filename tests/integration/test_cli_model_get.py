@@ -461,6 +461,19 @@ def test_a_pipe_in_a_bundle_is_refused_and_not_waited_for(
     assert main.run(command) == 0
 
 
+def test_the_list_tells_which_bundles_have_an_int8_graph(
+    get: Get, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """People see the precisions that a bundle can be served in, as programs do."""
+    folder = ["--model-dir", str(tmp_path / "models"), "model", "list"]
+    get()
+    assert main.run(folder) == 0
+    assert "int8" not in capsys.readouterr().out
+    get("--int8")
+    assert main.run(folder) == 0
+    assert "  fp32, int8  nsf1-" in capsys.readouterr().out
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -181,12 +181,18 @@ def list_() -> None:
         output.note(f"There are no bundles in {folder}. `nearshore model get` makes one.")
         return
     rows = [
-        (name, _dimensions(each.manifest), each.manifest.max_tokens, each.manifest.fingerprint)
+        (
+            name,
+            _dimensions(each.manifest),
+            each.manifest.max_tokens,
+            ", ".join(each.fingerprints),
+            each.manifest.fingerprint,
+        )
         if isinstance(each, Bundle)
-        else (name, "-", "-", each["error"])
+        else (name, "-", "-", "-", each["error"])
         for name, each in bundles
     ]
-    columns = ("model", "dimensions", "tokens", "fingerprint")
+    columns = ("model", "dimensions", "tokens", "precisions", "fingerprint")
     output.show(output.table(columns, rows, right=("dimensions", "tokens")))
 
 
