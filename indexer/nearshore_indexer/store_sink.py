@@ -7,13 +7,14 @@ was killed is repeated by running it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nearshore.documents.upserts import UpsertPlan, content_hash, plan_embedding, request_digest
 from nearshore.documents.waiting import outcome_of
 from nearshore.embedding import Embedder
-from nearshore.errors import NearshoreError, OverloadedError, UnavailableError
+from nearshore.errors import CollectionNotFoundError, NearshoreError, OverloadedError, UnavailableError
 from nearshore.records import Change, Collection, Delete, Document, Metadata, Outline, WriteToken
 from nearshore.store.base import Store
 from nearshore_indexer.pipeline import Written, is_beyond
@@ -60,13 +61,14 @@ class StoreSink:
     async def write(self, documents: Sequence[Document], request_id: str) -> Written:
         """See Sink. What a refused attempt embedded is kept for the next one with its request id."""
         self._check()
-        ready = self._refused.pop(request_id, None) or await self._embed(documents)
-        if ready.changes:
-            try:
-                await self._commit(ready.changes, request_id, ready.digest)
-            except self.retryable:
-                self._refused[request_id] = ready
-                raise
+        with self._missed_by_name():
+            ready = self._refused.pop(request_id, None) or await self._embed(documents)
+            if ready.changes:
+                try:
+                    await self._commit(ready.changes, request_id, ready.digest)
+                except self.retryable:
+                    self._refused[request_id] = ready
+                    raise
         return ready.written
 
     async def wait_searchable(self) -> None:
@@ -76,11 +78,21 @@ class StoreSink:
 
     async def stale(self, passage_counts: Mapping[str, int]) -> list[str]:
         """See Sink."""
-        return await asyncio.to_thread(self._stale, passage_counts)
+        with self._missed_by_name():
+            return await asyncio.to_thread(self._stale, passage_counts)
 
     async def delete(self, ids: Sequence[str]) -> None:
         """See Sink."""
-        await self._commit([Delete(each) for each in ids], "", b"")
+        with self._missed_by_name():
+            await self._commit([Delete(each) for each in ids], "", b"")
+
+    @contextlib.contextmanager
+    def _missed_by_name(self) -> Iterator[None]:
+        """Name a collection that was deleted meanwhile: the store knows it by number."""
+        try:
+            yield
+        except CollectionNotFoundError:
+            raise CollectionNotFoundError(self._collection.spec.name) from None
 
     async def _embed(self, documents: Sequence[Document]) -> _Embedded:
         changed = await asyncio.to_thread(self._changed, documents)

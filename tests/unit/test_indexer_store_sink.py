@@ -11,7 +11,13 @@ import pytest
 
 from nearshore.documents.upserts import content_hash
 from nearshore.embedding import Embedder
-from nearshore.errors import CommitUnknownError, NearshoreError, OverloadedError, UnavailableError
+from nearshore.errors import (
+    CollectionNotFoundError,
+    CommitUnknownError,
+    NearshoreError,
+    OverloadedError,
+    UnavailableError,
+)
 from nearshore.records import Change, Collection, CollectionSpec, Document, Upsert
 from nearshore.store.base import Store, WriteResult
 from nearshore_indexer.batches import Batch
@@ -127,6 +133,16 @@ def test_changed_text_and_vectors_of_others_are_embedded(sink: StoreSink, store:
     long = Document("long", "red fish " * 200)
     assert write(sink, DOCUMENTS[0], long) == Written(written=2, embedded=2, truncated=1)
     assert write(sink, replace(DOCUMENTS[0], text="another text")).embedded == 1
+
+
+def test_a_collection_that_was_deleted_meanwhile_is_told_by_name(
+    sink: StoreSink, store: Store, collection: Collection
+) -> None:
+    """As a server does it, not by the store's number."""
+    store.delete_collection(collection.id)
+    for missed in (sink.write(DOCUMENTS, "r"), sink.stale({"p": 1}), sink.delete(["d1"])):
+        with pytest.raises(CollectionNotFoundError, match="There is no collection 'c'"):
+            asyncio.run(missed)
 
 
 class TroubledStore:
