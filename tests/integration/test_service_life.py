@@ -23,6 +23,7 @@ import pytest
 
 from nearshore import app, chores, opening, serving
 from nearshore.client import NO_RETRIES, Client, Document
+from nearshore.documents.models import Models
 from nearshore.errors import NearshoreError, UnavailableError
 from nearshore.exit_codes import ExitCode
 from nearshore.replica import Replicas
@@ -330,7 +331,9 @@ def test_the_parser_of_filters_is_made_while_collections_load(monkeypatch: pytes
 
     async def load() -> bool:
         with ThreadPoolExecutor(1) as pool:
-            chore = asyncio.create_task(chores.become_ready(cast(Replicas, Loading()), Health(), pool))
+            chore = asyncio.create_task(
+                chores.become_ready(cast(Replicas, Loading()), cast(Models, None), Health(), pool)
+            )
             try:
                 return await asyncio.to_thread(made.wait, START_S)
             finally:
