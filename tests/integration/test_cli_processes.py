@@ -1,17 +1,20 @@
-"""The command line as processes: without a server, beside one, interrupted, and behind a closed pipe."""
+"""The command line as processes: without a server, beside one, interrupted, killed, and behind a closed pipe."""
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nearshore.client import Client
 from nearshore.exit_codes import ExitCode
+from nearshore.store.lock import read_holder
 from tests.servers import ServerProcess
 
 WAIT_S = 60
@@ -26,6 +29,7 @@ def start(tmp_path: Path, model_dir: Path) -> Start:
         "NEARSHORE_DATA_DIR": str(tmp_path / "data"),
         "NEARSHORE_MODEL_DIR": str(model_dir),
         "NEARSHORE_EMBEDDING__MODEL": "tiny",
+        "TMPDIR": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
 
@@ -108,6 +112,97 @@ def test_ctrl_c_keeps_what_is_written(start: Start) -> None:
         stream.close()
     code, out, err = finish(start("index", "-", "--json"), lines(2_000))
     assert (code, json.loads(out)["documents"]) == (ExitCode.OK, 2_000), err
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Iterator[Sequence[str]]:
+    """Arguments of an eval whose corpus never ends, for it comes through a pipe."""
+    (tmp_path / "queries.jsonl").write_text('{"id": "q1", "text": "fish"}\n')
+    (tmp_path / "qrels").write_text("q1\t1\t1\n")
+    os.mkfifo(tmp_path / "corpus.jsonl")
+    writing = os.open(tmp_path / "corpus.jsonl", os.O_RDWR)
+    files = {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels"}
+    yield ("eval", *(f"--{option}={tmp_path / name}" for option, name in files.items()))
+    os.close(writing)
+
+
+def read_until(process: "subprocess.Popen[str]", words: str) -> str:
+    """The line of standard error that has these words."""
+    assert process.stderr is not None
+    return next(line for line in process.stderr if words in line)
+
+
+INTERRUPT_IGNORED = ("sh", "-c", 'trap "" INT; exec "$0" "$@"', sys.executable)  # as of a job in a script's background
+
+
+@pytest.mark.parametrize(
+    ("number", "python"),
+    [
+        (signal.SIGINT, (sys.executable,)),
+        (signal.SIGTERM, (sys.executable,)),
+        (signal.SIGTERM, INTERRUPT_IGNORED),
+        (signal.SIGHUP, (sys.executable,)),
+        (signal.SIGKILL, (sys.executable,)),
+    ],
+)
+def test_eval_takes_its_server_along(
+    start: Start, evaluation: Sequence[str], tmp_path: Path, number: signal.Signals, python: Sequence[str]
+) -> None:
+    """However it is ended, neither the server of its own nor the temporary folder outlives it."""
+    process = start(*evaluation, python=python)
+    read_until(process, "Created the collection")
+    check_nothing_is_left(process, tmp_path, number)
+
+
+def test_demo_takes_its_server_along(start: Start, tmp_path: Path) -> None:
+    """SIGTERM ends it as Ctrl-C does."""
+    process = start("demo")
+    read_until(process, "The server listens on")
+    check_nothing_is_left(process, tmp_path, signal.SIGTERM)
+
+
+def check_nothing_is_left(process: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals) -> None:
+    """Send the signal; fails unless the private server ends, and its folder is gone then."""
+    (folder,) = tmp_path.glob("nearshore-*")
+    holder = read_holder(folder / "data")
+    assert holder is not None
+    server = os.pidfd_open(holder.pid)
+    process.send_signal(number)
+    code, _, err = finish(process)
+    assert code == (-number if number == signal.SIGKILL else ExitCode.INTERRUPTED), err
+    assert "Traceback" not in err
+    assert select.select([server], [], [], WAIT_S)[0] == [server]  # readable: it has ended
+    os.close(server)
+    assert not folder.exists()
+
+
+def test_eval_takes_its_collection_along(
+    start: Start, evaluation: Sequence[str], server_process: Callable[..., ServerProcess]
+) -> None:
+    """SIGTERM leaves nothing of it on the server of others."""
+    address = server_process().address()
+    process = start("--server", address, *evaluation)
+    read_until(process, "Created the collection")
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == ExitCode.INTERRUPTED, err
+    with Client(address) as client:
+        assert client.list_collections() == []
+
+
+def test_eval_names_the_collection_that_it_cannot_delete(
+    start: Start, evaluation: Sequence[str], server_process: Callable[..., ServerProcess]
+) -> None:
+    """A server that is gone still has it in its store: the command that deletes it is told."""
+    server = server_process()
+    address = server.address()
+    process = start("--server", address, *evaluation)
+    name = read_until(process, "Created the collection").split()[3]
+    server.kill()
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == ExitCode.INTERRUPTED, err
+    assert f"delete it with: nearshore --server {address} collection delete {name} --yes" in err
 
 
 @pytest.fixture

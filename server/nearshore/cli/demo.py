@@ -23,6 +23,7 @@ from nearshore.cli.indexing import (
     json_lines_reader,
     prepare_collection,
 )
+from nearshore.cli.interrupts import ending_in_order
 from nearshore.cli.local_server import LocalServer
 from nearshore.cli.progress import duration
 from nearshore.cli.search import as_dict, honesty, show_hits
@@ -77,10 +78,10 @@ def demo() -> None:
     """
     started = time.monotonic()
     ensure(session().settings.embedding.model)
-    with tempfile.TemporaryDirectory(prefix="nearshore-demo-") as name:
+    with ending_in_order(), tempfile.TemporaryDirectory(prefix="nearshore-demo-") as name:
         folder = Path(name)
         output.note("Starting a server of its own on a free loopback port ...")
-        with LocalServer(folder / "data") as server:
+        with LocalServer(folder) as server:
             corpus = _write_corpus(folder / "stdlib.jsonl")
             with server.wait_ready() as client:
                 output.note(f"The server listens on {server.address}. Embedding and indexing ...")

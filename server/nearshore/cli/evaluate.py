@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 import uuid
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from nearshore.cli import output
-from nearshore.cli.connection import connect, target
+from nearshore.cli.connection import connect, default_model, target
 from nearshore.cli.evaluation import Corpus, EvaluationMismatchError, rank, read_judgements, read_queries
 from nearshore.cli.indexing import (
     Outcome,
@@ -24,11 +25,13 @@ from nearshore.cli.indexing import (
     json_lines_reader,
     prepare_collection,
 )
+from nearshore.cli.interrupts import ending_in_order
 from nearshore.cli.local_server import LocalServer
 from nearshore.cli.metrics import Figures, Judgements, average
 from nearshore.cli.progress import Progress
 from nearshore.cli.session import session
 from nearshore.client import Client
+from nearshore.errors import CollectionNotFoundError, NearshoreError
 from nearshore_indexer.sources import Format, check_sources
 
 app = typer.Typer()
@@ -53,16 +56,10 @@ def evaluate(
     depths, limit = _depths(k)
     asked, judged, unknown = _judged_queries(queries, qrels)
     check_sources([corpus], Format.JSONL, output.warn)
-    with _server() as client:
-        collection = f"eval-{uuid.uuid4().hex[:12]}"
-        prepare_collection(client, collection)
-        try:
-            _search_once(client, collection, asked, limit)
-            outcome, absent = _index(corpus, collection, qrels, {each: judged[each] for each in asked})
-            rankings, search_s = _search(client, collection, asked, limit, exact=exact)
-            model = client.get_collection(collection).model
-        finally:
-            client.delete_collection(collection)
+    with ending_in_order(), _collection() as (client, collection, model):
+        _search_once(client, collection, asked, limit)
+        outcome, absent = _index(corpus, collection, qrels, {each: judged[each] for each in asked})
+        rankings, search_s = _search(client, collection, asked, limit, exact=exact)
     figures = average(rankings, judged, recall_at=depths)
     gaps = {"judgements_of_unknown_queries": unknown, "judgements_of_unknown_documents": absent}
     _report(figures, outcome, search_s, model, gaps, exact=exact)
@@ -100,19 +97,37 @@ def _judged_queries(queries: Path, qrels: Path) -> tuple[dict[str, str], dict[st
 
 
 @contextmanager
-def _server() -> Iterator[Client]:
-    """The server that --server names, or one of our own over a temporary folder."""
-    if session().server is not None:
-        with connect() as client:
-            yield client
+def _collection() -> Iterator[tuple[Client, str, str]]:
+    """A client, a temporary collection and its model, on the server that --server names, or on one of our own."""
+    name = f"eval-{uuid.uuid4().hex[:12]}"
+    if session().server is None:
+        with (
+            tempfile.TemporaryDirectory(prefix="nearshore-eval-") as folder,
+            LocalServer(Path(folder)) as server,
+            server.wait_ready() as client,
+        ):
+            session().server = server.address
+            yield client, name, prepare_collection(client, name)
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="nearshore-eval-") as folder,
-        LocalServer(Path(folder) / "data") as server,
-        server.wait_ready() as client,
-    ):
-        session().server = server.address
-        yield client
+    with connect() as client:
+        default_model(client)  # a server that is not there has no collection to delete
+        try:
+            yield client, name, prepare_collection(client, name)
+        finally:
+            _delete(client, name)
+
+
+def _delete(client: Client, collection: str) -> None:
+    """Delete the temporary collection; where that fails, tell how to do it later."""
+    try:
+        client.delete_collection(collection)
+    except CollectionNotFoundError:  # it was not even created
+        pass
+    except BaseException as error:
+        command = shlex.join(["nearshore", "--server", target(), "collection", "delete", collection, "--yes"])
+        output.warn(f"the temporary collection {collection} may be left on the server; delete it with: {command}")
+        if not isinstance(error, NearshoreError):
+            raise
 
 
 def _search_once(client: Client, collection: str, asked: Mapping[str, str], limit: int) -> None:

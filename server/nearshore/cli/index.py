@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +12,7 @@ from nearshore.cli import output
 from nearshore.cli.connection import serving_address
 from nearshore.cli.index_ways import Job, into_folder, into_store, through_server
 from nearshore.cli.indexing import Outcome, Rejects
+from nearshore.cli.interrupts import ending_in_order
 from nearshore.cli.passage_sizes import OVERLAP_TOKENS, PASSAGE_TOKENS, PassageSizes
 from nearshore.cli.progress import duration
 from nearshore.cli.search import DEFAULT_COLLECTION
@@ -159,7 +157,7 @@ def index(  # noqa: PLR0913 -- each is an option
         sizes=_sizes(passage_tokens, overlap_tokens),
     )
     told = Rejects(rejects, job.sources)
-    with told as refused, _ended_by_sigterm():
+    with told as refused, ending_in_order():
         outcome, address = _run(job, refused)
     _report(outcome, job, address)
     if outcome.rejected:
@@ -182,16 +180,6 @@ def _run(job: Job, rejects: Rejects) -> tuple[Outcome, str]:
         return into_store(job, rejects), ""
     address = serving_address()
     return (through_server(job, rejects, address) if address else into_folder(job, rejects)), address
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: Kubernetes sends it, and a process 1 without a handler never sees it."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _shard(named: str | None, files: list[str]) -> Shard:

@@ -28,22 +28,25 @@ class ServerNotStartedError(UnavailableError):
 
 
 class LocalServer:
-    """`nearshore serve` as a child process. Use it in a with block."""
+    """`nearshore serve` as a child process, which does not outlive this one. Use it in a with block."""
 
     def __init__(self, folder: Path) -> None:
-        """Start it over the data folder `folder`; its log goes to a file beside it."""
-        self._folder = folder
-        self._log = folder.with_name(f"{folder.name}.log")
+        """Start it; data and log go into `folder`, a temporary one: it is removed if this process is killed."""
+        self._folder = folder / "data"
+        self._log = folder / "data.log"
         self.address = ""
-        command = [sys.executable, "-m", "nearshore", "serve", "--host", "127.0.0.1", "--port", "0"]
-        command += ["--data-dir", str(folder), "--log-format", "json", "--log-level", "info"]
+        command = [sys.executable, "-m", "nearshore.cli.private_server", str(folder)]
+        command += ["serve", "--host", "127.0.0.1", "--port", "0"]
+        command += ["--data-dir", str(self._folder), "--log-format", "json", "--log-level", "info"]
         settings = session().settings
         command += ["--model-dir", str(settings.model_dir), "--model", settings.embedding.model]
         if session().config is not None:
             command += ["--config", str(session().config)]
         with self._log.open("wb") as log:
-            # A session of its own: Ctrl-C is for us, we tell the server when to stop.
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            # A session of its own: Ctrl-C is for us, we tell the server when to stop. The pipe tells it that we died.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
 
     def wait_ready(self) -> Client:
         """A client, once the server takes calls. Raises ServerNotStartedError with the end of its log."""
@@ -61,13 +64,11 @@ class LocalServer:
 
     def close(self) -> None:
         """Stop it as an operator would, and wait until it has ended."""
-        if self._process.poll() is None:
+        with self._process:  # closes the pipe, which ends it at once where the wait is interrupted
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_S)
-                return
             self._process.kill()
-        self._process.wait()
 
     def __enter__(self) -> Self:
         """The server itself."""
