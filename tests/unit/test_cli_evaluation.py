@@ -9,6 +9,7 @@ import pytest
 
 from nearshore.cli import main
 from nearshore.cli.evaluation import EvaluationFileError, read_judgements, read_queries
+from nearshore.cli.metrics import average
 from nearshore.exit_codes import ExitCode
 
 KNOWN = {"q1": "pies", "q2": "jets"}
@@ -45,6 +46,25 @@ def test_a_line_that_is_no_judgement_is_named(text: str, line: int, tmp_path: Pa
     (tmp_path / "qrels").write_text(text)
     with pytest.raises(EvaluationFileError, match=f"qrels:{line} is no judgement"):
         read_judgements(tmp_path / "qrels", KNOWN)
+
+
+@pytest.mark.parametrize("relevance", ["2147483648", "-2147483648", "9" * 400, "9" * 5_000, "0" * 5_000 + "9" * 11])
+@pytest.mark.parametrize("before", ["", "q1\td0\t1\n"])
+def test_a_relevance_that_no_figure_can_hold_is_refused(before: str, relevance: str, tmp_path: Path) -> None:
+    """With file and line, as other broken lines are; also in the first one, which is then no header."""
+    (tmp_path / "qrels").write_text(f"{before}q1\td1\t{relevance}\n")
+    line = 2 if before else 1
+    with pytest.raises(EvaluationFileError, match=rf"qrels:{line}: the relevance \S{{1,23}} is out of range"):
+        read_judgements(tmp_path / "qrels", KNOWN)
+
+
+def test_the_largest_relevances_make_figures(tmp_path: Path) -> None:
+    """Leading zeros change nothing, and the sums stay finite."""
+    largest = (1 << 31) - 1
+    (tmp_path / "qrels").write_text(f"q1\td1\t{'0' * 5_000}1\nq1\td2\t{largest}\nq1\td3\t-{largest}\n")
+    judged = read_judgements(tmp_path / "qrels", KNOWN)
+    assert judged == {"q1": {"d1": 1, "d2": largest, "d3": -largest}}
+    assert 0.99 < average({"q1": ["d2", "d1", "d3"]}, judged, recall_at=[10]).ndcg_at_10 <= 1.0
 
 
 @pytest.mark.parametrize("relevance", [1, 0])

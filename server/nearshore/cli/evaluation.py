@@ -16,6 +16,7 @@ from nearshore_indexer.jsonl import read_object
 from nearshore_indexer.sources import FormatReader, tell_named_pipe
 
 QUERIES_AT_ONCE = 64
+MAX_RELEVANCE = (1 << 31) - 1  # beyond any that a person gives; sums of 400 digits are more than a float holds
 QUERY_FORM = "Each line is a JSON object with id (or _id), a non-empty string or an integer, and text, a string."
 
 
@@ -81,7 +82,7 @@ def read_judgements(path: Path, queries: Collection[str]) -> dict[str, dict[str,
             continue
         cells = _judgement_cells(line)
         if len(cells) == 3 and _is_integer(cells[2]):
-            relevance = int(cells[2])
+            relevance = _relevance(cells[2], f"{path}:{number}")
             if judged.setdefault(cells[0], {}).setdefault(cells[1], relevance) != relevance:
                 raise EvaluationFileError(
                     f"{path}:{number}: an earlier line judges document {cells[1]!r} for query {cells[0]!r} otherwise.",
@@ -149,6 +150,19 @@ def _judgement_cells(line: str) -> list[str]:
     if len(cells) == 4:
         return [cells[0], *cells[2:]]
     return cells if "\t" in line else [line]
+
+
+def _relevance(cell: str, place: str) -> int:
+    """The number that the cell is. Raises EvaluationFileError for one that is none of a judgement."""
+    number = cell.strip()
+    digits = number.removeprefix("-").lstrip("0") or "0"
+    # The length first: Python makes no number of thousands of digits.
+    if len(digits) > len(str(MAX_RELEVANCE)) or int(digits) > MAX_RELEVANCE:
+        raise EvaluationFileError(
+            f"{place}: the relevance {number:.20}{'...' if len(number) > 20 else ''} is out of range.",
+            f"Relevances are whole numbers from -{MAX_RELEVANCE:,} to {MAX_RELEVANCE:,}.",
+        )
+    return -int(digits) if number.startswith("-") else int(digits)
 
 
 def _text(path: Path) -> str:
