@@ -95,6 +95,7 @@ def test_queries_are_json_lines_with_id_and_text(tmp_path: Path) -> None:
         ('{"id": "", "text": "x"}', "id (or _id) is missing, empty or no string"),
         ('{"id": true, "text": "x"}', "id (or _id) is missing, empty or no string"),
         ('{"text": "x"}', "id (or _id) is missing, empty or no string"),
+        (r'{"id": "a", "text": "x\ud800"}', "text has half of a surrogate pair"),
         ('["a", "x"]', "the line is a list, not an object"),
         ('"a"', "the line is a string, not an object"),
         ('{"id": "a"', "not JSON: Expecting ',' delimiter at column 11"),

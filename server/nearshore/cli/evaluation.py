@@ -67,6 +67,8 @@ def _query(line: str, place: str) -> tuple[str, str]:
         raise EvaluationFileError(f"{place}: id (or _id) is missing, empty or no string.", QUERY_FORM)
     if not isinstance(text, str):
         raise EvaluationFileError(f"{place}: text is missing or no string.", QUERY_FORM)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise EvaluationFileError(f"{place}: text has half of a surrogate pair, which is no character.", QUERY_FORM)
     return query_id, text
 
 
