@@ -385,6 +385,30 @@ def test_eval_says_that_judged_documents_are_not_there(run: Run, tmp_path: Path)
     assert run(*files) == (ExitCode.USAGE, [])
 
 
+def test_eval_says_that_some_input_was_refused(run: Run, tmp_path: Path) -> None:
+    """The figures are there, of the rest, and the exit code is that of index."""
+    corpus = json_lines(tmp_path / "c.jsonl", {"id": "d1", "text": "red fish"}, {"id": "d2", "text": ""})
+    queries = json_lines(tmp_path / "q.jsonl", {"id": "q1", "text": "red fish"})
+    (tmp_path / "qrels").write_text("q1\td1\t1\n")
+    code, (figures,) = run("eval", "--corpus", corpus, "--queries", queries, "--qrels", str(tmp_path / "qrels"))
+    assert (code, figures["documents"], figures["rejected"]) == (ExitCode.REJECTED, 1, 1)
+    assert figures["recall@10"] == 1.0
+
+
+def test_eval_says_that_judged_queries_have_no_text(server: InProcessServer, tmp_path: Path, capsys: Capture) -> None:
+    """They are left out of the figures, which is told and counted; those that nobody judged do not matter."""
+    texts = {"q1": "red fish", "q2": "", "q3": " \t", "unjudged": ""}
+    corpus = json_lines(tmp_path / "c.jsonl", {"id": "d1", "text": "red fish"})
+    queries = json_lines(tmp_path / "q.jsonl", *({"id": each, "text": text} for each, text in texts.items()))
+    (tmp_path / "qrels").write_text("q1\td1\t1\nq2\td1\t1\nq3\td1\t1\n")
+    files = ["--corpus", corpus, "--queries", queries, "--qrels", str(tmp_path / "qrels")]
+    assert main.run(["--json", "--server", server.address, "eval", *files]) == ExitCode.OK
+    shown = capsys.readouterr()
+    figures = json.loads(shown.out)
+    assert (figures["queries"], figures["judged_queries_without_text"]) == (1, 2)
+    assert f"2 judged queries of {queries} have no text" in shown.err
+
+
 def test_eval_names_the_line_that_it_cannot_read(run: Run, tmp_path: Path) -> None:
     """A broken judgement ends it before anything is indexed."""
     queries = json_lines(tmp_path / "q.jsonl", {"_id": "q", "text": "x"})
@@ -404,6 +428,22 @@ def test_eval_checks_what_it_is_told_before_it_works(server: InProcessServer, tm
     assert "LIMIT_OUT_OF_RANGE" in capsys.readouterr().err
     nobody = ["--server", "127.0.0.1:1", "eval", "--corpus", str(tmp_path / "nope"), *files]
     assert main.run(nobody) == ExitCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"), [("max_queries", "BATCH_SIZE_OUT_OF_RANGE"), ("max_text_bytes", "TEXT_TOO_LARGE")]
+)
+def test_eval_indexes_nothing_for_queries_that_the_server_refuses(
+    start_server: Callable[..., InProcessServer], tmp_path: Path, capsys: Capture, setting: str, reason: str
+) -> None:
+    """Too many at once, or one that is too long: what indexing would find unjudged is not even read."""
+    address = start_server(**{f"limits__{setting}": 40}).address
+    corpus = json_lines(tmp_path / "c.jsonl", {"id": "not judged", "text": "red fish"})
+    queries = json_lines(tmp_path / "q.jsonl", *({"id": f"q{n}", "text": "fish " * (n % 50)} for n in range(1, 50)))
+    (tmp_path / "qrels").write_text("".join(f"q{n}\td\t1\n" for n in range(1, 50)))
+    files = ["--corpus", corpus, "--queries", queries, "--qrels", str(tmp_path / "qrels")]
+    assert main.run(["--json", "--server", address, "eval", *files]) != ExitCode.OK
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["error"]["reason"] == reason
 
 
 def test_what_an_option_says_wrong_is_wrong_usage(run: Run, collection_id: str) -> None:

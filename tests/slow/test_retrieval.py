@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nearshore.exit_codes import ExitCode
+
 # sentence-transformers, fp32, exact cosine, all-MiniLM-L6-v2
 REFERENCE = {"cranfield": (0.39532, 0.77557), "med": (0.78750, 0.95790), "adi": (0.49749, 1.0)}
 
@@ -22,10 +24,11 @@ def test_ranking_quality_equals_the_reference(data: Path, name: str) -> None:
             "--queries", str(folder / "queries.jsonl"),
             "--qrels", str(folder / "qrels.tsv"),
         ],
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
     )  # fmt: skip
+    assert done.returncode in {ExitCode.OK, ExitCode.REJECTED}, done.stderr  # two of cranfield have no text
     figures = json.loads(done.stdout)
     ndcg, recall = REFERENCE[name]
     assert abs(figures["ndcg@10"] - ndcg) <= 0.002

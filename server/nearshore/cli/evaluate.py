@@ -15,7 +15,14 @@ import typer
 
 from nearshore.cli import output
 from nearshore.cli.connection import connect, default_model, target
-from nearshore.cli.evaluation import Corpus, EvaluationMismatchError, rank, read_judgements, read_queries
+from nearshore.cli.evaluation import (
+    QUERIES_AT_ONCE,
+    Corpus,
+    EvaluationMismatchError,
+    rank,
+    read_judgements,
+    read_queries,
+)
 from nearshore.cli.indexing import (
     Outcome,
     Rejects,
@@ -32,6 +39,7 @@ from nearshore.cli.progress import Progress
 from nearshore.cli.session import session
 from nearshore.client import Client
 from nearshore.errors import CollectionNotFoundError, NearshoreError
+from nearshore.exit_codes import ExitCode
 from nearshore_indexer.sources import Format, check_sources
 
 app = typer.Typer()
@@ -54,15 +62,17 @@ def evaluate(
     starts a server of its own over a temporary folder.
     """
     depths, limit = _depths(k)
-    asked, judged, unknown = _judged_queries(queries, qrels)
+    asked, judged, gaps = _judged_queries(queries, qrels)
     check_sources([corpus], Format.JSONL, output.warn)
     with ending_in_order(), _collection() as (client, collection, model):
-        _search_once(client, collection, asked, limit)
+        _try_search(client, collection, asked, limit)
         outcome, absent = _index(corpus, collection, qrels, {each: judged[each] for each in asked})
         rankings, search_s = _search(client, collection, asked, limit, exact=exact)
     figures = average(rankings, judged, recall_at=depths)
-    gaps = {"judgements_of_unknown_queries": unknown, "judgements_of_unknown_documents": absent}
+    gaps = {**gaps, "judgements_of_unknown_documents": absent}
     _report(figures, outcome, search_s, model, gaps, exact=exact)
+    if outcome.rejected:
+        raise typer.Exit(ExitCode.REJECTED)
 
 
 def _depths(k: list[int] | None) -> tuple[list[int], int]:
@@ -81,8 +91,8 @@ def _depths(k: list[int] | None) -> tuple[list[int], int]:
     return depths, needed
 
 
-def _judged_queries(queries: Path, qrels: Path) -> tuple[dict[str, str], dict[str, dict[str, int]], int]:
-    """Texts of the judged queries, all judgements, and how many judgements name no query."""
+def _judged_queries(queries: Path, qrels: Path) -> tuple[dict[str, str], dict[str, dict[str, int]], dict[str, int]]:
+    """Texts of the judged queries, all judgements, and counts of what is left out: see _report."""
     known = read_queries(queries)
     judged = read_judgements(qrels, known)
     unknown = sum(len(documents) for query_id, documents in judged.items() if query_id not in known)
@@ -93,7 +103,10 @@ def _judged_queries(queries: Path, qrels: Path) -> tuple[dict[str, str], dict[st
         )
     if unknown:
         output.warn(f"{unknown:,} judgements of {qrels} are of queries that {queries} does not have; they are ignored.")
-    return asked, judged, unknown
+    empty = len(judged.keys() & known.keys()) - len(asked)
+    if empty:
+        output.warn(f"{empty:,} judged queries of {queries} have no text; they are left out of the figures.")
+    return asked, judged, {"judgements_of_unknown_queries": unknown, "judged_queries_without_text": empty}
 
 
 @contextmanager
@@ -130,10 +143,14 @@ def _delete(client: Client, collection: str) -> None:
             raise
 
 
-def _search_once(client: Client, collection: str, asked: Mapping[str, str], limit: int) -> None:
-    """Search the empty collection: a depth beyond the server's limit is refused before the corpus is indexed."""
-    query_id, text = next(iter(asked.items()))
-    rank(client, collection, {query_id: text}, limit=limit, exact=False, report=lambda _: None)
+def _try_search(client: Client, collection: str, asked: Mapping[str, str], limit: int) -> None:
+    """Search the empty collection: what the server refuses, depth or batch, is refused before the corpus is indexed.
+
+    As many queries as there will be at once, the longest text each time, which is embedded once.
+    """
+    longest = max(asked.values(), key=lambda text: len(text.encode()))
+    batch = {str(number): longest for number in range(min(QUERIES_AT_ONCE, len(asked)))}
+    rank(client, collection, batch, limit=limit, exact=False, report=lambda _: None)
 
 
 def _index(corpus: str, collection: str, qrels: Path, judged: Mapping[str, Judgements]) -> tuple[Outcome, int]:
