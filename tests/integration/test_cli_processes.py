@@ -245,3 +245,13 @@ def test_a_data_folder_without_model_says_how_to_get_one(start: Start, tmp_path:
     code, out, err = finish(start("index", "-", "--model-dir", str(tmp_path / "no-models")), lines(1))
     assert (code, out) == (ExitCode.NOT_FOUND, "")
     assert "nearshore model get tiny" in err
+
+
+def test_eval_ends_with_what_ended_its_server(start: Start, evaluation: Sequence[str], tmp_path: Path) -> None:
+    """The reason, remedy and exit code are those of `nearshore serve`; nothing is left of it."""
+    code, out, err = finish(start(*evaluation, "--json", "--model-dir", str(tmp_path / "no-models")))
+    assert (code, out) == (ExitCode.NOT_FOUND, "")
+    error = json.loads(err.splitlines()[-1])["error"]
+    assert (error["reason"], error["exit_code"]) == ("MODEL_NOT_FOUND", ExitCode.NOT_FOUND)
+    assert "nearshore model get tiny" in error["remedy"]
+    assert list(tmp_path.glob("nearshore-*")) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -12,13 +13,21 @@ from typing import Self
 
 from nearshore.cli.session import session
 from nearshore.client import Client
-from nearshore.errors import UnavailableError
+from nearshore.errors import InvalidSettingsError, NearshoreError, NotFoundError, ServiceError, UnavailableError
+from nearshore.exit_codes import ExitCode
 from nearshore.store.lock import read_holder
 
 START_S = 120.0
 STOP_S = 30.0
 _PAUSE_S = 0.05
 _LOG_TAIL_CHARACTERS = 1_500
+_BRANCHES: dict[int | None, type[NearshoreError]] = {
+    ExitCode.FAILED: ServiceError,
+    ExitCode.USAGE: InvalidSettingsError,
+    ExitCode.NOT_FOUND: NotFoundError,
+    ExitCode.UNAVAILABLE: UnavailableError,
+}
+"""By exit code of a server that gave up its start: a branch of the errors that end a command with the same."""
 
 
 class ServerNotStartedError(UnavailableError):
@@ -49,11 +58,11 @@ class LocalServer:
             )
 
     def wait_ready(self) -> Client:
-        """A client, once the server takes calls. Raises ServerNotStartedError with the end of its log."""
+        """A client, once the server takes calls. Raises what ended it, or ServerNotStartedError with its log's end."""
         until = time.monotonic() + START_S
         while not self.address:
             if self._process.poll() is not None or time.monotonic() > until:
-                raise ServerNotStartedError("The server did not start. The end of its log:\n" + self._log_tail())
+                raise self._refusal()
             holder = read_holder(self._folder) if self._folder.exists() else None
             self.address = holder.address if holder is not None else ""
             if not self.address:
@@ -80,5 +89,17 @@ class LocalServer:
         """Stop."""
         self.close()
 
-    def _log_tail(self) -> str:
-        return self._log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip()
+    def _refusal(self) -> NearshoreError:
+        """What the last line of its log says that ended it, with the exit code that it had; else the log's end."""
+        log = self._log.read_text(errors="replace").strip()
+        base = _BRANCHES.get(self._process.poll())
+        try:
+            said = json.loads(log.rpartition("\n")[2])
+            reason, message, remedy = (str(said[key]) for key in ("reason", "event", "remedy"))
+        except (ValueError, KeyError, TypeError):
+            base = None
+        if base is None:
+            message = "The server did not start. The end of its log:\n" + log[-_LOG_TAIL_CHARACTERS:]
+            return ServerNotStartedError(message, "Start one with `nearshore serve` to see what it lacks.")
+        kind: type[NearshoreError] = type(base.__name__, (base,), {"reason": reason})
+        return kind(message, remedy)
