@@ -430,6 +430,19 @@ def test_eval_checks_what_it_is_told_before_it_works(server: InProcessServer, tm
     assert main.run(nobody) == ExitCode.NOT_FOUND
 
 
+def test_eval_names_a_query_that_the_model_cannot_read(
+    server: InProcessServer, tmp_path: Path, capsys: Capture
+) -> None:
+    """Before the corpus is indexed: what that would find unjudged is not even read."""
+    corpus = json_lines(tmp_path / "c.jsonl", {"id": "not judged", "text": "red fish"})
+    queries = json_lines(tmp_path / "q.jsonl", {"id": "q1", "text": "fish"}, {"id": "q2", "text": "\u200b"})
+    (tmp_path / "qrels").write_text("q1\td1\t1\nq2\td1\t1\n")
+    files = ["--corpus", corpus, "--queries", queries, "--qrels", str(tmp_path / "qrels")]
+    assert main.run(["--json", "--server", server.address, "eval", *files]) == ExitCode.USAGE
+    error = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert "reads no character of 1 judged queries, the first of them 'q2'" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("setting", "reason"), [("max_queries", "BATCH_SIZE_OUT_OF_RANGE"), ("max_text_bytes", "TEXT_TOO_LARGE")]
 )

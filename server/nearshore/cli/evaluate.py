@@ -27,6 +27,7 @@ from nearshore.cli.indexing import (
     Outcome,
     Rejects,
     Run,
+    count_through,
     index_through_server,
     json_lines,
     json_lines_reader,
@@ -65,7 +66,7 @@ def evaluate(
     asked, judged, gaps = _judged_queries(queries, qrels)
     check_sources([corpus], Format.JSONL, output.warn)
     with ending_in_order(), _collection() as (client, collection, model):
-        _try_search(client, collection, asked, limit)
+        _try_search(client, collection, model, asked, limit)
         outcome, absent = _index(corpus, collection, qrels, {each: judged[each] for each in asked})
         rankings, search_s = _search(client, collection, asked, limit, exact=exact)
     figures = average(rankings, judged, recall_at=depths)
@@ -143,11 +144,19 @@ def _delete(client: Client, collection: str) -> None:
             raise
 
 
-def _try_search(client: Client, collection: str, asked: Mapping[str, str], limit: int) -> None:
+def _try_search(client: Client, collection: str, model: str, asked: Mapping[str, str], limit: int) -> None:
     """Search the empty collection: what the server refuses, depth or batch, is refused before the corpus is indexed.
 
-    As many queries as there will be at once, the longest text each time, which is embedded once.
+    As many queries as there will be at once, the longest text each time, which is embedded once. Raises
+    EvaluationMismatchError for a query of which the model reads nothing.
     """
+    counts = count_through(client, model, list(asked.values()))
+    unread = [query_id for query_id, count in zip(asked, counts, strict=True) if not count]
+    if unread:
+        raise EvaluationMismatchError(
+            f"{model} reads no character of {len(unread):,} judged queries, the first of them {unread[0]!r}.",
+            "Give them text that has words in it, or remove their judgements.",
+        )
     longest = max(asked.values(), key=lambda text: len(text.encode()))
     batch = {str(number): longest for number in range(min(QUERIES_AT_ONCE, len(asked)))}
     rank(client, collection, batch, limit=limit, exact=False, report=lambda _: None)
