@@ -141,7 +141,7 @@ INTERRUPT_IGNORED = ("sh", "-c", 'trap "" INT; exec "$0" "$@"', sys.executable) 
         (signal.SIGINT, (sys.executable,)),
         (signal.SIGTERM, (sys.executable,)),
         (signal.SIGTERM, INTERRUPT_IGNORED),
-        (signal.SIGHUP, (sys.executable,)),
+        (signal.SIGHUP, ("env", "--default-signal=HUP", sys.executable)),
         (signal.SIGKILL, (sys.executable,)),
     ],
 )
@@ -152,6 +152,18 @@ def test_eval_takes_its_server_along(
     process = start(*evaluation, python=python)
     read_until(process, "Created the collection")
     check_nothing_is_left(process, tmp_path, number)
+
+
+def test_the_server_of_eval_keeps_to_its_folder(start: Start, evaluation: Sequence[str], tmp_path: Path) -> None:
+    """Whatever store the environment or the configuration file names: it may be that of a cluster."""
+    nowhere = "postgresql://user@127.0.0.1:1/none"
+    config = tmp_path / "nearshore.toml"
+    config.write_text(f'[store]\nurl = "{nowhere}"\n')
+    by_environment, python = ("env", f"NEARSHORE_STORE__URL={nowhere}", sys.executable), (sys.executable,)
+    for options, command in ((evaluation, by_environment), (("--config", str(config), *evaluation), python)):
+        process = start(*options, python=command)
+        read_until(process, "Created the collection")
+        check_nothing_is_left(process, tmp_path, signal.SIGTERM)
 
 
 def test_demo_takes_its_server_along(start: Start, tmp_path: Path) -> None:

@@ -5,15 +5,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from nearshore.cli import interrupts
 from nearshore.cli.interrupts import ending_in_order
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
-def handlers_restored() -> Iterator[None]:
-    """Whatever a test sets."""
+def handlers_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test sets, and whatever the tests were started with."""
+    monkeypatch.setattr(interrupts, "SAME_REQUEST_S", 3_600.0)
     before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -6,7 +6,7 @@ import shlex
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +16,9 @@ import typer
 from nearshore.cli import output
 from nearshore.cli.connection import connect, default_model, target
 from nearshore.cli.evaluation import (
-    QUERIES_AT_ONCE,
     Corpus,
     EvaluationMismatchError,
+    chunks,
     rank,
     read_judgements,
     read_queries,
@@ -147,19 +147,42 @@ def _delete(client: Client, collection: str) -> None:
 def _try_search(client: Client, collection: str, model: str, asked: Mapping[str, str], limit: int) -> None:
     """Search the empty collection: what the server refuses, depth or batch, is refused before the corpus is indexed.
 
-    As many queries as there will be at once, the longest text each time, which is embedded once. Raises
-    EvaluationMismatchError for a query of which the model reads nothing.
+    The longest query, and the most text that is asked at once. Raises EvaluationMismatchError for a query of which the
+    model reads nothing.
     """
-    counts = count_through(client, model, list(asked.values()))
-    unread = [query_id for query_id, count in zip(asked, counts, strict=True) if not count]
+    counts = {query_id: count for some in _portions(asked) for query_id, count in _counted(client, model, some)}
+    unread = [query_id for query_id, count in counts.items() if not count]
     if unread:
         raise EvaluationMismatchError(
             f"{model} reads no character of {len(unread):,} judged queries, the first of them {unread[0]!r}.",
             "Give them text that has words in it, or remove their judgements.",
         )
-    longest = max(asked.values(), key=lambda text: len(text.encode()))
-    batch = {str(number): longest for number in range(min(QUERIES_AT_ONCE, len(asked)))}
-    rank(client, collection, batch, limit=limit, exact=False, report=lambda _: None)
+    longest = max(asked, key=lambda query_id: _size_bytes(asked[query_id]))
+    most = max(chunks(asked), key=lambda chunk: sum(_size_bytes(text) for _, text in chunk))
+    for batch in ({longest: asked[longest]}, dict(most)):
+        rank(client, collection, batch, limit=limit, exact=False, report=lambda _: None)
+
+
+def _portions(asked: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """All queries, some at a time: no more bytes than the longest has, for it is to be taken in one call too."""
+    most_bytes = max(map(_size_bytes, asked.values()))
+    portion: dict[str, str] = {}
+    size_bytes = 0
+    for query_id, text in asked.items():
+        size_bytes += _size_bytes(text)
+        if portion and size_bytes > most_bytes:
+            yield portion
+            portion, size_bytes = {}, _size_bytes(text)
+        portion[query_id] = text
+    yield portion
+
+
+def _counted(client: Client, model: str, some: Mapping[str, str]) -> Iterable[tuple[str, int]]:
+    return zip(some, count_through(client, model, list(some.values())), strict=True)
+
+
+def _size_bytes(text: str) -> int:
+    return len(text.encode())
 
 
 def _index(corpus: str, collection: str, qrels: Path, judged: Mapping[str, Judgements]) -> tuple[Outcome, int]:

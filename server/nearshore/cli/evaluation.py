@@ -131,7 +131,7 @@ def rank(
     """
     rankings: dict[str, Sequence[str]] = {}
     parts = Parts(text=False, metadata=False)
-    for chunk in _chunks(queries):
+    for chunk in chunks(queries):
         asked = [Query(text=text, limit=limit, exact=exact, parts=parts) for _, text in chunk]
         results = client.batch_search(collection, asked)
         for (query_id, _), result in zip(chunk, results, strict=True):
@@ -140,7 +140,8 @@ def rank(
     return rankings
 
 
-def _chunks(queries: Mapping[str, str]) -> Iterator[list[tuple[str, str]]]:
+def chunks(queries: Mapping[str, str]) -> Iterator[list[tuple[str, str]]]:
+    """Ids and texts of the queries that are asked at once."""
     remaining = iter(queries.items())
     while chunk := list(islice(remaining, QUERIES_AT_ONCE)):
         yield chunk

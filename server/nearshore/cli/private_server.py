@@ -1,7 +1,8 @@
 """`python -m nearshore.cli.private_server FOLDER serve ...`: a nearshore command that ends with who started it.
 
 Its standard input is a pipe that nobody writes into: the system closes it at the end of the process that holds the
-other side, however that ends. The folder is that process's temporary one and is removed then.
+other side, however that ends. The folder is that process's temporary one and is removed then. All that it keeps is
+there: no store that the settings name is used.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import threading
 
 from nearshore.__main__ import main
+from nearshore.cli.session import FIXED
 
 _REMOVE = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"
 
@@ -28,5 +30,6 @@ def _end_with_parent(folder: str) -> None:
 if __name__ == "__main__":
     _, folder, *arguments = sys.argv
     sys.argv = ["nearshore", *arguments]
+    FIXED["store__url"] = ""
     threading.Thread(target=_end_with_parent, args=(folder,), name="parent", daemon=True).start()
     main()

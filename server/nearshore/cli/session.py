@@ -9,6 +9,9 @@ from typing import Any
 
 from nearshore.settings import Settings, load_settings
 
+FIXED: dict[str, Any] = {}
+"""Settings of this process, whatever options, environment and file say."""
+
 
 @dataclass
 class Session:
@@ -24,7 +27,7 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """Options, environment, file and defaults combined. Raises InvalidSettingsError."""
-        return load_settings(self.config, data_dir=self.data_dir, model_dir=self.model_dir, **self.flags)
+        return load_settings(self.config, data_dir=self.data_dir, model_dir=self.model_dir, **{**self.flags, **FIXED})
 
 
 _current = Session()
