@@ -348,6 +348,27 @@ def test_a_model_in_use_stays_when_those_who_want_it_unloaded_leave(
     with_room_for(3, folder, embedders, test)
 
 
+def test_an_unload_whose_callers_leave_before_its_turn_is_none(
+    folder: Folder, embedders: Mapping[str, Embedder]
+) -> None:
+    """They were told that nothing was done."""
+
+    async def test(engines: Engines) -> None:
+        folder.go_on.release()
+        await use(engines, "a")
+        loading = asyncio.create_task(use(engines, "b"))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineError, match="while the model was unloaded"):
+            await engines.unload("a", time.monotonic() + 0.1)
+        folder.go_on.release()
+        await loading
+        await asyncio.sleep(0)
+        assert names(engines) == ["a", "b", "default"]
+        assert await engines.unload("a", None) is True
+
+    with_room_for(3, folder, embedders, test)
+
+
 def test_what_waits_to_be_loaded_is_not_there_to_be_unloaded(embedders: Mapping[str, Embedder]) -> None:
     """Its load is not waited for, for that waits for this one; what made room meanwhile is unloaded all the same."""
     made_room, go_on = threading.Event(), threading.Event()

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import structlog
 
-from nearshore.bundle import Bundle, BundleExchangedError, CorruptBundleError
+from nearshore.bundle import Bundle, BundleExchangedError, BundleUnreadableError, CorruptBundleError
 from nearshore.documents.errors import ModelStaysLoadedError, ModelTooLargeError
 from nearshore.documents.leases import Engine, Lease, Place, Users
 from nearshore.documents.loading import Demand, load, size_of
@@ -28,6 +28,7 @@ from nearshore.errors import OverloadedError
 
 T = TypeVar("T")
 
+_OF_BUNDLES = (CorruptBundleError, BundleUnreadableError, BundleExchangedError, ModelMismatchError)
 MAX_LOADS = 16  # under way or waiting for their turn
 
 log = structlog.get_logger(__name__)
@@ -142,6 +143,8 @@ class Engines:
             place = self._places.get(name)
             if place is None or place.engine is None:  # what waits for its own load comes from the folder anyway
                 return False
+            if not asking.users:
+                raise OverloadedError(f"The model {name!r} stays loaded: it was not its turn.", "Retry with back-off.")
             engines = await self._emptied({name: place}, asking, f"The model {name!r} stays loaded: it is in use.")
             await asyncio.get_running_loop().run_in_executor(loader, let_go, engines)
         log.info("Unloaded a model as it was asked to", model=name)
@@ -172,7 +175,7 @@ class Engines:
             del self._places[name]
             # It keeps the error, which keeps this frame: else all of it, models too, would wait for the collector.
             place.loading = None
-            if isinstance(error, CorruptBundleError | BundleExchangedError | ModelMismatchError):
+            if isinstance(error, _OF_BUNDLES):
                 log.warning("A model could not be loaded", model=name, reason=error.reason, remedy=error.remedy)
             raise
         place.engine, place.loading = engine, None
