@@ -117,7 +117,6 @@ MAKE_ROOM = "Free space or grow the volume, then retry"
 
 
 OUT_OF_HANDLES = (errno.EMFILE, errno.ENFILE)
-MORE_HANDLES = "raise the limit of open files (ulimit -Hn, LimitNOFILE) or delete collections."
 
 
 class OutOfHandlesError(UnavailableError):
@@ -128,7 +127,8 @@ class OutOfHandlesError(UnavailableError):
     def __init__(self, doing: str) -> None:
         """doing: what failed, such as "reading FILE"."""
         problem = f"{doing[0].upper()}{doing[1:]} failed: this process or system has too many open files."
-        super().__init__(problem, f"Retry; if it lasts, {MORE_HANDLES}")
+        remedy = "Retry; if it lasts, raise the limit of open files (ulimit -Hn, LimitNOFILE) or delete collections."
+        super().__init__(problem, remedy)
 
 
 class StorageFullError(ServiceError):

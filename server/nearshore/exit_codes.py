@@ -26,7 +26,7 @@ class ExitCode(enum.IntEnum):
     NOT_FOUND = 4  # a collection, model, document or file that was named does not exist
     UNAVAILABLE = 69  # something outside the process is missing: data folder locked or full, port in use, no server
     CRASHED = 70  # a part of the server died; restart it and report the logged traceback
-    INTERRUPTED = 130  # Ctrl-C, or SIGTERM in its place; of the server: a second signal cut the orderly stop short
+    INTERRUPTED = 130  # Ctrl-C (SIGTERM, SIGHUP); of the server: a second one, after half a second, cut the stop short
 
 
 CODES: tuple[tuple[type[NearshoreError], ExitCode], ...] = (

@@ -162,9 +162,11 @@ def _loaded_from_one(folder: Path, load: Callable[[], Loaded]) -> Loaded:
                     raise
                 time.sleep(RENAMES_S)  # it was there a moment ago: deleted, or between the two renames of an exchange
         else:
-            if _manifest_of(folder) == before:
-                return engine
-            engine.close()
+            with contextlib.ExitStack() as unless_kept:
+                unless_kept.callback(engine.close)
+                if _manifest_of(folder) == before:
+                    unless_kept.pop_all()
+                    return engine
         log.info("The bundle was exchanged for another, or deleted, while it was loaded", folder=str(folder))
     raise BundleExchangedError(folder)
 

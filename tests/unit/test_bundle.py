@@ -115,7 +115,11 @@ def test_absent_bundle_says_how_to_get_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "reason", "remedy"),
     [
-        (PermissionError(errno.EACCES, "Permission denied"), "BUNDLE_CORRUPT", "Let the user that runs nearshore read"),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            "BUNDLE_UNREADABLE",
+            "Let the user that runs nearshore",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), "TOO_MANY_OPEN_FILES", "ulimit -Hn"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ BLOCK_BYTES, BLOCKS = 16_000, 4_000
 
 def resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4_096
+    return pages * resource.getpagesize()
 
 
 def test_freed_memory_goes_back_to_the_system() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import tokenizers
 import nearshore
 from nearshore.bundle import Bundle, Pooling, SpecialTokens, load_bundle
 from nearshore.export.aside import exclusive, written_aside
-from nearshore.export.errors import UnusableCheckpointError
+from nearshore.export.errors import LostLinkError, UnusableCheckpointError
 from nearshore.export.exporter import export_bundle
 from nearshore.records import F32
 from tests.tiny_bert import embed_golden, make_bundle
@@ -216,3 +217,19 @@ def test_a_link_that_an_export_left_hidden_is_cleared_away(pristine_checkpoint: 
     (tmp_path / ".tiny.old").symlink_to(tmp_path / "linked")
     export_bundle(pristine_checkpoint, tmp_path / "tiny", name="tiny", embed_golden=embed_golden)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["linked", "tiny"]
+
+
+def test_a_lost_link_into_a_folder_that_may_not_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is not mounted leaves such a folder, which nobody is to make writable."""
+    link = tmp_path / "mine"
+    link.symlink_to(tmp_path / "gone")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(LostLinkError), exclusive(link):
+            pass

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from nearshore.errors import CommitUnknownError, CorruptionError, NearshoreError
+from nearshore.errors import CommitUnknownError, CorruptionError, NearshoreError, OutOfHandlesError
 from nearshore.records import Delete
 from nearshore.store import failures, schema, session, sqlite, writer
 from nearshore.store.base import Cursor
@@ -214,7 +214,7 @@ def test_out_of_file_handles_the_store_says_so(factory: SqliteFactory) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        with pytest.raises(StoreUnavailableError, match="too many open files"):
+        with pytest.raises(OutOfHandlesError, match="too many open files"):
             store.heads()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

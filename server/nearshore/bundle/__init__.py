@@ -13,6 +13,7 @@ from nearshore.bundle.dense import DENSE_FILE as DENSE_FILE
 from nearshore.bundle.dense import DenseLayer as DenseLayer
 from nearshore.bundle.dense import write_dense as write_dense
 from nearshore.bundle.errors import BundleExchangedError as BundleExchangedError
+from nearshore.bundle.errors import BundleUnreadableError as BundleUnreadableError
 from nearshore.bundle.errors import CorruptBundleError as CorruptBundleError
 from nearshore.bundle.errors import ModelNotFoundError as ModelNotFoundError
 from nearshore.bundle.errors import PrecisionMissingError as PrecisionMissingError

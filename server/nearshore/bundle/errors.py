@@ -25,6 +25,20 @@ class CorruptBundleError(CorruptionError):
         )
 
 
+class BundleUnreadableError(UnavailableError):
+    """A bundle may not be read by the user that runs nearshore."""
+
+    reason = "BUNDLE_UNREADABLE"
+
+    def __init__(self, folder: Path, name: str, detail: str) -> None:
+        """folder: of the bundle; name: of the file; detail: what the system said."""
+        super().__init__(
+            f"The model bundle {folder} cannot be used: {name} cannot be read ({detail}).",
+            "Let the user that runs nearshore read the model folder, what is in it and what it is in.",
+            bundle=folder,
+        )
+
+
 class BundleExchangedError(UnavailableError):
     """A bundle was made anew every time that it was being loaded."""
 

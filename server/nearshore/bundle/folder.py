@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from nearshore.bundle.dense import DENSE_FILE, DenseLayer, read_dense
-from nearshore.bundle.errors import CorruptBundleError, ModelNotFoundError, PrecisionMissingError
+from nearshore.bundle.errors import BundleUnreadableError, CorruptBundleError, ModelNotFoundError, PrecisionMissingError
 from nearshore.bundle.files import NotRegularFileError, file_digest, read_file
 from nearshore.bundle.golden import GOLDEN_FILE, Golden, GoldenPairs, read_golden, read_golden_pairs
 from nearshore.bundle.manifest import Manifest, Precision, SpecialTokens, content_digest, fingerprint
@@ -165,8 +165,8 @@ def load_bundle(path: Path, precision: Precision | None = None) -> Bundle:
 def read_manifest(path: Path) -> Manifest:
     """What a bundle says it is, whatever has become of its other files.
 
-    Raises ModelNotFoundError when there is no such folder, CorruptBundleError when bundle.json cannot be used, and
-    OutOfHandlesError.
+    Raises ModelNotFoundError when there is no such folder, CorruptBundleError when bundle.json cannot be used,
+    BundleUnreadableError and OutOfHandlesError.
     """
     try:
         if not path.is_dir():
@@ -201,8 +201,7 @@ def _unreadable(path: Path, name: str, error: OSError) -> NearshoreError:
     if error.errno in OUT_OF_HANDLES:
         return OutOfHandlesError(f"reading {name} of the model bundle {path}")
     if isinstance(error, PermissionError):
-        remedy = "Let the user that runs nearshore read the model folder, what is in it and what it is in."
-        return CorruptBundleError(path, f"{name} cannot be read ({error.strerror})", remedy)
+        return BundleUnreadableError(path, name, str(error.strerror))
     if isinstance(error, NotRegularFileError):
         remedy = (  # an export would not delete what it did not write
             f"Put the file itself there, or a link to it; or move the folder {path.name} out of the model folder and "

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nearshore.errors import MORE_HANDLES, OUT_OF_HANDLES, CommitUnknownError, NearshoreError, StorageFullError
+from nearshore.errors import OUT_OF_HANDLES, CommitUnknownError, NearshoreError, OutOfHandlesError, StorageFullError
 from nearshore.store.errors import (
     DataFolderReadOnlyError,
     StoreCorruptError,
@@ -34,10 +34,7 @@ def translate(error: sqlite3.Error, file: Path, doing: str) -> NearshoreError:
     elif primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         translated = StoreCorruptError(f"The store {file} is damaged: {error} while {doing}.", _RESTORE, file=file)
     elif primary == sqlite3.SQLITE_CANTOPEN and _is_out_of_handles(file):
-        translated = StoreUnavailableError(
-            f"The store {file} cannot be opened while {doing}: this process or system has too many open files.",
-            f"Retry; if it lasts, {MORE_HANDLES}",
-        )
+        translated = OutOfHandlesError(f"opening the store {file} while {doing}")
     elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         translated = DataFolderReadOnlyError(str(file.parent), f"{error} while {doing}")
     elif primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -29,7 +29,7 @@ _DEFAULTS: Mapping[str, str] = {
 }
 _MISPLACED = (("host", "@"), ("user", "@"), ("dbname", "@"), ("dbname", "/"))
 _PORTS = re.compile(r"[0-9,]*")
-_MAX_PORT = 65_535
+_MAX_PORT, _PORT_DIGITS = 65_535, 5
 _OPTION = re.compile(r"[A-Za-z_]{1,40}")  # as all names of libpq's are; passwords seldom
 
 
@@ -65,9 +65,13 @@ def _read(url: str) -> dict[str, str]:
         or not _PORTS.fullmatch(given.get("port", ""))
     ):
         raise _unusable("it is not a URL (a password with @ : / ? # % or a space in it must be percent-encoded)")
-    if not all(1 <= int(port) <= _MAX_PORT for port in given.get("port", "").split(",") if port):
+    if not all(len(port) <= _PORT_DIGITS and 1 <= int(port) <= _MAX_PORT for port in _ports(given) if port):
         raise _unusable(f"its port is not one from 1 to {_MAX_PORT}")
     return given
+
+
+def _ports(given: Mapping[str, str]) -> list[str]:
+    return given.get("port", "").split(",")
 
 
 def _parameters(url: str) -> dict[str, str] | None:
