@@ -18,6 +18,7 @@ import structlog
 from grpc import aio
 
 from nearshore import __version__, logs
+from nearshore.cli.interrupts import SAME_REQUEST_S
 from nearshore.closing import LIMIT_S, Closing
 from nearshore.errors import NearshoreError
 from nearshore.exit_codes import ExitCode, exit_code
@@ -35,7 +36,6 @@ from nearshore.store.base import Store
 from nearshore.store.lock import FolderLock
 
 CHORE_THREADS = 4  # opening, pruning, waiting until everything is loaded
-SAME_REQUEST_S = 0.5  # coreutils' timeout signals its child, and then the group that the child is in
 RESTART = "Restart it: what was acknowledged is safe. The lines before this one have the cause."
 HANGING = (
     "Nothing is lost: what was acknowledged is safe. See what they wait for: the disk of the data folder, or the "
