@@ -16,9 +16,9 @@ from nearshore.records import Collection
 from nearshore.replica.directory import Directory
 from nearshore.replica.mirror import Mirror
 from nearshore.replica.payload import OpenFile, Payload
-from nearshore.replica.snapshots import IDS, OUT_OF_HANDLES, PAYLOAD, PLACES, Manifest, SnapshotError, copy_verified
+from nearshore.replica.snapshots import IDS, NOT_OF_THE_FILE, PAYLOAD, PLACES, Manifest, SnapshotError, copy_verified
 
-PASSING = OUT_OF_HANDLES | {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}  # time or the operator mends it
+PASSING = NOT_OF_THE_FILE | {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}  # time or the operator mends it
 
 
 def load_snapshot(

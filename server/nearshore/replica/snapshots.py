@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nearshore.errors import CorruptionError
+from nearshore.errors import OUT_OF_HANDLES, CorruptionError
 from nearshore.index import save
 from nearshore.records import Collection
 from nearshore.replica.view import ReplicaView
@@ -32,7 +32,7 @@ from nearshore.store.base import Cursor
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PAYLOAD, PLACES, IDS = "payload.bin", "payload.npy", "ids.jsonl"
-OUT_OF_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing about the file
+NOT_OF_THE_FILE = frozenset({*OUT_OF_HANDLES, errno.ENOMEM})  # such an error says nothing about it
 _KEPT = 2
 _CHUNK_BYTES = 1 << 20
 _IDS_A_LINE = 1_000
@@ -231,7 +231,7 @@ def _read(source: BinaryIO, folder: Path, name: str) -> bytes:
 
 def _unreadable(folder: Path, name: str, error: OSError) -> Exception:
     """What to raise when a snapshot's file cannot be read: the snapshot's fault, or want of something for a while."""
-    return error if error.errno in OUT_OF_HANDLES else SnapshotError(folder, name, f"cannot be read: {error.strerror}")
+    return error if error.errno in NOT_OF_THE_FILE else SnapshotError(folder, name, f"cannot be read: {error.strerror}")
 
 
 def set_aside(folder: Path) -> Path:
